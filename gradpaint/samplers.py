@@ -1,0 +1,165 @@
+"""Host-free DDPM and DDIM samplers with the paper's inpainting methods.
+
+Everything is written in VE form, `x = x0 + sigma*eps`; the unit-variance state of the paper is x / sqrt(1 + sigma^2).
+A denoiser is any callable `denoiser(x, sigma) -> x0_hat` that is differentiable in x.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Callable
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .known_region import combine_image, combine_noisy
+from .losses import LossTerms, border_band, check_shapes, total_loss
+from .schedule import guided_steps
+from .settings import GuidanceSettings, check_choice
+from .step import displacement, grad_rms
+
+METHODS = ("gradpaint", "combine_image", "combine_noisy")
+SAMPLERS = ("ddpm", "ddim")
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass
+class StepRecord:
+    """What one step did. Loss terms and gradient RMS are (B,) on the CPU; NaN where the step was not guided."""
+
+    step: int
+    sigma: float
+    guided: bool
+    total: Tensor
+    mse: Tensor
+    alignment: Tensor
+    grad_rms: Tensor
+    x0_hat: Tensor | None = None
+
+
+@dataclass
+class InpaintResult:
+    """image (B, C, H, W) with the known pixels exactly y's; one record per step; model evaluations and backward passes.
+
+    skipped_nudges counts samples whose gradient was not finite and whose nudge was therefore left out.
+    """
+
+    image: Tensor
+    record: list[StepRecord] = field(default_factory=list)
+    evaluations: int = 0
+    backwards: int = 0
+    skipped_nudges: int = 0
+
+
+def ddim_step(x: Tensor, x0_hat: Tensor, sigma: float, sigma_next: float, noise: Callable[[], Tensor]) -> Tensor:
+    """Deterministic DDIM (Song et al., eq. 12 with eta = 0), which in VE form is an Euler step."""
+    return x0_hat + (x - x0_hat) * (sigma_next / sigma)
+
+
+def ddpm_step(x: Tensor, x0_hat: Tensor, sigma: float, sigma_next: float, noise: Callable[[], Tensor]) -> Tensor:
+    """Ancestral sampling (Ho et al.; eq. 2 of the paper): draw from q(x_next | x, x0_hat)."""
+    if sigma_next == 0:
+        return x0_hat
+    keep = (sigma_next / sigma) ** 2
+    return x0_hat + (x - x0_hat) * keep + noise() * (sigma_next * (1 - keep) ** 0.5)
+
+
+STEPS = {"ddim": ddim_step, "ddpm": ddpm_step}
+
+
+def initial_state(noise: Tensor, sigma: float, y: Tensor, mask: Tensor, full_noise: bool = True) -> Tensor:
+    """First state of a run: noise at level sigma over the known image, with nothing in the hole. (B, C, H, W).
+
+    full_noise: the run starts at the model's highest level, where the state has the spread sqrt(1 + sigma^2) of a
+    noised image of unit variance (the host's rule at denoise 1); otherwise noise is scaled by sigma.
+    """
+    return noise * ((1 + sigma**2) ** 0.5 if full_noise else sigma) + y * (1 - mask)
+
+
+def guidance_gradient(denoiser: Denoiser, x: Tensor, sigma: Tensor, y: Tensor, mask: Tensor,
+                      settings: GuidanceSettings, border: Tensor | None = None) -> tuple[Tensor, LossTerms, Tensor]:
+    """x0_hat, the loss terms of eq. 8 on it, and the gradient of each sample's loss in x. One model evaluation."""
+    alignment = settings.alignment
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        x0_hat = denoiser(x, sigma)
+        terms = total_loss(x0_hat, y, mask, alignment.lambda_al, border_width=alignment.border_width,
+                           softness=alignment.softness, border=border)
+        (grad,) = torch.autograd.grad(terms.total.sum(), x)  # samples are independent: the sum's gradient is each one's
+    return x0_hat.detach(), LossTerms(*(term.detach() for term in terms)), grad
+
+
+def inpaint(denoiser: Denoiser, y: Tensor, mask: Tensor, *, sigmas: Tensor, noise: Tensor | None = None, seed: int = 0,
+            method: str = "gradpaint", sampler: str = "ddim", settings: GuidanceSettings | None = None,
+            full_noise: bool = True, clip: tuple[float, float] | None = (-1.0, 1.0), progress: bool = True,
+            keep_x0: bool = False, callback: Callable[[StepRecord], None] | None = None) -> InpaintResult:
+    """Repaint y's hole.
+
+    denoiser   (x, sigma) -> x0_hat, x in VE form (B, C, H, W), sigma 0-dim.
+    y          (B, C, H, W), the image; what is under the hole is never looked at.
+    mask       (B or 1, 1 or C, H, W), 1 = repaint, 0 = known (the paper's m is 1 - mask); grey values mix.
+    sigmas     (steps + 1,) descending noise levels ending in 0, e.g. `schedule.spaced_sigmas(denoiser.sigmas, 50)`.
+    noise      (B, C, H, W) standard normal for the first state; by default drawn on the CPU from `seed`.
+    seed       also seeds the noise that ddpm adds.
+    method     "gradpaint": eqs. 3, 5-9; "combine_image": eq. 3 alone; "combine_noisy": eq. 4 alone.
+    clip       range that x0_hat is clipped to before the step; None for latent models.
+    keep_x0    put each step's x0_hat (before compositing) into the record.
+    callback   called with each step's record; may raise to stop the run.
+    """
+    settings = GuidanceSettings() if settings is None else settings
+    check_choice("method", method, METHODS)
+    check_choice("sampler", sampler, SAMPLERS)
+    check_shapes(y, y, mask)
+    levels = _checked_levels(sigmas)
+    mask = mask.to(y)
+    y = y.where(mask < 1, torch.zeros_like(y))  # nothing from under the hole can leak
+    generator = torch.Generator().manual_seed(seed)
+    draw = lambda: torch.randn(y.shape, generator=generator).to(y)  # noqa: E731 - drawn on the CPU as the host does
+    first = draw() if noise is None else noise.to(y)
+    if first.shape != y.shape:
+        raise ValueError(f"noise has shape {tuple(first.shape)}, but must have y's shape {tuple(y.shape)}")
+
+    steps = len(levels) - 1
+    guided = guided_steps(settings.schedule, steps) if method == "gradpaint" else [False] * steps
+    border = border_band(mask, settings.alignment.border_width) if method == "gradpaint" else None
+    step_function = STEPS[sampler]
+    result = InpaintResult(image=y)
+    x = initial_state(first, levels[0], y, mask, full_noise)
+    for i in tqdm(range(steps), desc=method, disable=not progress):
+        sigma, sigma_next = levels[i], levels[i + 1]
+        sigma_t = torch.tensor(sigma, dtype=y.dtype, device=y.device)
+        nudge = None
+        if guided[i]:
+            x0_hat, terms, grad = guidance_gradient(denoiser, x, sigma_t, y, mask, settings, border)
+            nudge, finite = displacement(grad, settings.alpha, sigma_next, normalization=settings.normalization)
+            result.backwards += 1
+            result.skipped_nudges += int((~finite).sum())
+            record = StepRecord(i, sigma, True, *(t.cpu() for t in terms), grad_rms(grad).cpu())
+        else:
+            with torch.no_grad():
+                x0_hat = denoiser(x, sigma_t)
+            record = StepRecord(i, sigma, False, *torch.full((4, len(y)), float("nan")))
+        result.evaluations += 1
+        record.x0_hat = x0_hat.cpu() if keep_x0 else None
+        x0_hat = x0_hat if clip is None else x0_hat.clamp(*clip)
+        if method != "combine_noisy":
+            x0_hat = combine_image(x0_hat, y, mask)
+        x = step_function(x, x0_hat, sigma, sigma_next, draw)
+        if nudge is not None:
+            x = x + nudge
+        if method == "combine_noisy":
+            x = combine_noisy(x, y, mask, draw() if sigma_next > 0 else torch.zeros_like(x), 1.0, sigma_next)
+        result.record.append(record)
+        if callback is not None:
+            callback(record)
+    result.image = combine_image(x if clip is None else x.clamp(*clip), y, mask)
+    return result
+
+
+def _checked_levels(sigmas: Tensor) -> list[float]:
+    levels = torch.as_tensor(sigmas, dtype=torch.float64).tolist()
+    descending = all(high > low for high, low in zip(levels, levels[1:]))
+    if len(levels) < 2 or not descending or levels[-1] < 0:
+        raise ValueError(f"sigmas is {levels}, but must hold at least two noise levels, descending, the last one >= 0")
+    return levels

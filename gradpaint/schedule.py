@@ -1,0 +1,38 @@
+"""When to guide, and which noise levels a run visits."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .settings import GuideSchedule, check_number
+
+
+def guided_steps(schedule: GuideSchedule, total_steps: int) -> list[bool]:
+    """For each of the run's steps whether it is guided.
+
+    A fraction is rounded to the nearest number of steps, but a fraction above 0 guides at least one.
+    """
+    check_number("total_steps", total_steps, 0, 1_000_000, integer=True)
+    if schedule.mode == "fraction":
+        count = max(round(schedule.fraction * total_steps), 1 if schedule.fraction > 0 else 0)
+    else:
+        count = schedule.steps
+    return [i < count and i % schedule.every == 0 for i in range(total_steps)]
+
+
+def spaced_sigmas(table: Tensor, steps: int, denoise: float = 1.0) -> Tensor:
+    """Noise levels of a run over a trained table: linear in timestep from the last entry to the first, then 0.
+
+    table: (T,) ascending sigmas of the trained timesteps; levels between two of them are interpolated in log sigma.
+    Returns (steps + 1,), descending, float32. This is the host's "normal" scheduler. denoise < 1 takes the last
+    `steps` of `steps / denoise` levels, as the host does.
+    """
+    check_number("steps", steps, 1, 10_000, integer=True)
+    check_number("denoise", denoise, 1e-4, 1.0)
+    if table.ndim != 1 or len(table) < 2 or not bool((table.diff() > 0).all()):
+        raise ValueError(f"table has shape {tuple(table.shape)}, but must be one-dimensional and ascending")
+    total = steps if denoise > 0.9999 else int(steps / denoise)
+    t = torch.linspace(len(table) - 1, 0, total, dtype=torch.float64) if total > 1 else torch.tensor([len(table) - 1.0])
+    low = t.floor().long().clamp(max=len(table) - 2)
+    log_sigma = torch.lerp(table.double().log()[low], table.double().log()[low + 1], t.double() - low)
+    return torch.cat([log_sigma.exp(), torch.zeros(1, dtype=torch.float64)])[-(steps + 1):].float()

@@ -1,0 +1,124 @@
+"""Settings of the method as frozen dataclasses. Every range is checked when the object is made.
+
+The names are the paper's (Grechka, Couairon, Cord: "Gradient-Guided Inpainting with Diffusion Models"): `alpha` is the
+step size of eq. 9, `lambda_al` the weight of the alignment loss in eq. 8.
+"""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+NORMALIZATIONS = ("rms", "l2")
+SCHEDULE_MODES = ("fraction", "steps")
+
+# The paper's own numbers, kept together so that nodes, CLI and docs quote one place.
+PAPER_ALPHA = 0.005
+PAPER_LAMBDA_AL = 400.0
+PAPER_GUIDED_STEPS = 45
+PAPER_TOTAL_STEPS = 100
+
+DEFAULT_ALPHA = 0.08
+DEFAULT_LAMBDA_AL = 0.1
+DEFAULT_FRACTION = 0.5
+
+
+def check_number(name: str, value, low: float, high: float, *, integer: bool = False):
+    """Return `value` if it is a finite number in [low, high]; otherwise ValueError naming input, value and range."""
+    kind = "a whole number" if integer else "a number"
+    wrong_type = isinstance(value, bool) or not isinstance(value, int if integer else (int, float))
+    if wrong_type or not math.isfinite(value) or not low <= value <= high:
+        raise ValueError(f"{name} is {value!r}, but must be {kind} between {low} and {high}")
+    return value
+
+
+def check_choice(name: str, value, allowed) -> str:
+    """Return `value` if it is one of `allowed`; otherwise ValueError naming input, value and choices."""
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}, but must be one of: {', '.join(map(str, allowed))}")
+    return value
+
+
+@dataclass(frozen=True)
+class AlignmentSettings:
+    """The alignment loss (eqs. 6-7) and its weight in the total loss (eq. 8).
+
+    lambda_al     weight, 0 switches the term off. The paper uses 400 with its own normalisation of the losses; with
+                  both losses taken as means, as here, values of 0.01 to 1 are the useful range.
+    border_width  how far from the mask's edge, in pixels of the loss's own resolution, the term looks on each side.
+    softness      image gradients much smaller than this (in units of the data, range 2) count as flat: eq. 7 divides
+                  by sqrt(|g|^2 + softness^2). 0 is the literal equation.
+    """
+
+    lambda_al: float = DEFAULT_LAMBDA_AL
+    border_width: int = 1
+    softness: float = 0.0
+
+    def __post_init__(self):
+        check_number("lambda_al", self.lambda_al, 0.0, 1e4)
+        check_number("border_width", self.border_width, 1, 64, integer=True)
+        check_number("softness", self.softness, 0.0, 2.0)
+
+    @classmethod
+    def paper(cls) -> AlignmentSettings:
+        """The paper's weight for image-space models, lambda_al = 400."""
+        return cls(lambda_al=PAPER_LAMBDA_AL)
+
+
+@dataclass(frozen=True)
+class GuideSchedule:
+    """Which steps of a run are guided (the paper's early stop).
+
+    mode      "fraction": the first `fraction` of the run's steps; "steps": the first `steps` steps.
+    fraction  0..1 of the run. GradPaint-Fast is 0.5.
+    steps     number of steps from the start that are candidates for guidance.
+    every     among those, guide every k-th (1 = each); the first step of the run is always one of them.
+    """
+
+    mode: str = "fraction"
+    fraction: float = DEFAULT_FRACTION
+    steps: int = PAPER_GUIDED_STEPS
+    every: int = 1
+
+    def __post_init__(self):
+        check_choice("mode", self.mode, SCHEDULE_MODES)
+        check_number("fraction", self.fraction, 0.0, 1.0)
+        check_number("steps", self.steps, 0, 10_000, integer=True)
+        check_number("every", self.every, 1, 1000, integer=True)
+
+    @classmethod
+    def fast(cls) -> GuideSchedule:
+        """GradPaint-Fast: guidance in the first half of the run."""
+        return cls(mode="fraction", fraction=0.5)
+
+    @classmethod
+    def full(cls) -> GuideSchedule:
+        """Every step of the run is guided."""
+        return cls(mode="fraction", fraction=1.0)
+
+    @classmethod
+    def paper(cls) -> GuideSchedule:
+        """The paper's early stop, 45 of 100 steps, as the same share of a run of any length."""
+        return cls(mode="fraction", fraction=PAPER_GUIDED_STEPS / PAPER_TOTAL_STEPS)
+
+
+@dataclass(frozen=True)
+class GuidanceSettings:
+    """All that GradPaint adds to a sampler.
+
+    alpha          step size of eq. 9, in units of the state's standard deviation (see `gradpaint.step`). 0 = no nudge.
+    normalization  "rms": g_hat has RMS 1 over one sample (default); "l2": the literal eq. 9, L2 norm 1, which at the
+                   paper's alpha is too small to have an effect on pixel-space models.
+    """
+
+    alpha: float = DEFAULT_ALPHA
+    normalization: str = "rms"
+    alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
+    schedule: GuideSchedule = field(default_factory=GuideSchedule)
+
+    def __post_init__(self):
+        check_number("alpha", self.alpha, 0.0, 1e3)
+        check_choice("normalization", self.normalization, NORMALIZATIONS)
+        if not isinstance(self.alignment, AlignmentSettings):
+            raise ValueError(f"alignment is {self.alignment!r}, but must be an AlignmentSettings")
+        if not isinstance(self.schedule, GuideSchedule):
+            raise ValueError(f"schedule is {self.schedule!r}, but must be a GuideSchedule")

@@ -1,0 +1,64 @@
+"""Eq. 9 of the paper: one normalised gradient step on the sampler's next state.
+
+    x_next <- x_next - alpha * s(sigma_next) * g_hat,      g_hat = grad_x L(x0_hat(x)) / ||grad||
+
+The paper's states have unit variance. Where a state is `a*x0 + b*eps`, s = sqrt(a^2 + b^2) is its scale in those units,
+so that one `alpha` means the same in every parametrisation:
+
+    unit variance   a = sqrt(alpha_bar), b = sqrt(1 - alpha_bar)   s = 1
+    VE              a = 1,               b = sigma                 s = sqrt(1 + sigma^2)     (eps, v, EDM models)
+    flow            a = 1 - sigma,       b = sigma                 s = sqrt((1 - sigma)^2 + sigma^2)
+
+Normalisation is per sample: images of one batch never influence each other.
+"""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .settings import NORMALIZATIONS, check_choice
+
+PARAMETRISATIONS = ("unit", "ve", "flow")
+
+
+def state_scale(sigma: Tensor | float, parametrisation: str = "ve") -> Tensor:
+    """s(sigma), the standard deviation of a state at noise level sigma for unit-variance data. Shape of sigma."""
+    check_choice("parametrisation", parametrisation, PARAMETRISATIONS)
+    sigma = torch.as_tensor(sigma)
+    if parametrisation == "unit":
+        return torch.ones_like(sigma)
+    a = 1 if parametrisation == "ve" else 1 - sigma
+    return (a * a + sigma * sigma) ** 0.5
+
+
+def grad_rms(grad: Tensor) -> Tensor:
+    """Root mean square over all but the first dimension, (B, ...) -> (B,), without overflow in half precision."""
+    return grad.detach().float().flatten(1).square().mean(1).sqrt()
+
+
+def normalise(grad: Tensor, normalization: str = "rms") -> tuple[Tensor, Tensor]:
+    """g_hat and which samples are usable: ((B, ...), (B,) bool).
+
+    "rms": RMS 1 over each sample; "l2": L2 norm 1 over each sample (eq. 9 read literally). A sample whose gradient is
+    zero or not finite gets g_hat = 0; only the latter counts as unusable.
+    """
+    check_choice("normalization", normalization, NORMALIZATIONS)
+    flat = grad.detach().float().flatten(1)
+    finite = flat.isfinite().all(1)
+    flat = torch.where(finite[:, None], flat, 0.0)
+    peak = flat.abs().amax(1, keepdim=True)  # scale first: squares of tiny or huge gradients would leave float32
+    flat = flat / torch.where(peak == 0, 1.0, peak)
+    norm = flat.square().mean(1, keepdim=True).sqrt() if normalization == "rms" else flat.norm(dim=1, keepdim=True)
+    g_hat = flat / torch.where(norm == 0, 1.0, norm)
+    return g_hat.reshape(grad.shape).to(grad.dtype), finite
+
+
+def displacement(grad: Tensor, alpha: float, sigma_next: Tensor | float, *, normalization: str = "rms",
+                 parametrisation: str = "ve") -> tuple[Tensor, Tensor]:
+    """What eq. 9 adds to the next state, and which samples were usable: ((B, ...), (B,) bool).
+
+    grad: (B, ...), gradient of each sample's loss in the current state; any positive factor on it is irrelevant.
+    """
+    g_hat, finite = normalise(grad, normalization)
+    scale = state_scale(torch.as_tensor(sigma_next, dtype=torch.float64), parametrisation)
+    return -float(alpha * scale) * g_hat, finite
