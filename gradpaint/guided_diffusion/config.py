@@ -1,0 +1,141 @@
+"""Configuration of a guided-diffusion network (Dhariwal and Nichol, 2021) and of the diffusion it was trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+NORM_GROUPS = 32  # every group norm of the published networks
+NOISE_SCHEDULES = ("linear", "cosine")
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Shape of the UNet.
+
+    Args:
+        model_channels: width of the first level, before ``channel_mult``.
+        out_channels: 3 for the predicted noise alone, 6 where the variance is learned too.
+        num_res_blocks: residual blocks of each level on the way down (one more on the way up).
+        channel_mult: width of each level in units of ``model_channels``; fractions are allowed.
+        attention_ds: downsampling factors (1, 2, 4, ...) at which the levels attend; the middle block always does.
+        in_channels: channels of the image.
+        num_classes: number of classes, or None for an unconditional network.
+        num_head_channels: width of an attention head, used where ``num_heads`` is None.
+        num_heads: number of attention heads of every attention layer, or None.
+        use_scale_shift_norm: the timestep scales and shifts (FiLM) rather than only shifts.
+        resblock_updown: resample inside residual blocks rather than by plain layers.
+        conv_resample: plain resampling layers have a convolution (unused with ``resblock_updown``).
+        use_new_attention_order: split q, k and v before the heads (the published ImageNet-64 network does).
+        dropout: dropout rate inside residual blocks, for training.
+
+    Raises:
+        ValueError: naming the field, its value and what is allowed.
+    """
+
+    model_channels: int
+    out_channels: int
+    num_res_blocks: int
+    channel_mult: tuple
+    attention_ds: tuple[int, ...]
+    in_channels: int = 3
+    num_classes: int | None = None
+    num_head_channels: int = 64
+    num_heads: int | None = None
+    use_scale_shift_norm: bool = True
+    resblock_updown: bool = True
+    conv_resample: bool = True
+    use_new_attention_order: bool = False
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        object.__setattr__(self, "channel_mult", tuple(self.channel_mult))
+        object.__setattr__(self, "attention_ds", tuple(sorted(set(self.attention_ds))))
+        for name in ("model_channels", "out_channels", "num_res_blocks", "in_channels"):
+            _check_positive_int(name, getattr(self, name))
+        for name in ("num_classes", "num_heads"):
+            if getattr(self, name) is not None:
+                _check_positive_int(name, getattr(self, name))
+        if self.num_heads is None:
+            _check_positive_int("num_head_channels", self.num_head_channels)
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+        if not self.channel_mult or any(m <= 0 for m in self.channel_mult):
+            raise ValueError(f"channel_mult must hold at least one positive number, got {self.channel_mult}")
+        for channels in self.level_channels:
+            if channels < NORM_GROUPS or channels % NORM_GROUPS:
+                raise ValueError(
+                    f"model_channels {self.model_channels} times channel_mult {self.channel_mult} gives {channels} "
+                    f"channels; every level needs a multiple of {NORM_GROUPS} (group norm)"
+                )
+        allowed = tuple(2**level for level in range(len(self.channel_mult)))
+        if not set(self.attention_ds) <= set(allowed):
+            raise ValueError(f"attention_ds must be among the downsampling factors {allowed}, got {self.attention_ds}")
+        for channels in self.attention_channels:
+            self.heads(channels)
+
+    @property
+    def level_channels(self) -> tuple[int, ...]:
+        """Width of each level."""
+        return tuple(int(m * self.model_channels) for m in self.channel_mult)
+
+    @property
+    def attention_channels(self) -> tuple[int, ...]:
+        """Widths at which there is attention, the middle block's last."""
+        levels = [ch for i, ch in enumerate(self.level_channels) if 2**i in self.attention_ds]
+        return (*levels, self.level_channels[-1])
+
+    @property
+    def size_multiple(self) -> int:
+        """Height and width of an image must be multiples of this."""
+        return 2 ** (len(self.channel_mult) - 1)
+
+    @property
+    def learned_sigma(self) -> bool:
+        """Whether half of the output channels are the learned variance."""
+        return self.out_channels == 2 * self.in_channels
+
+    def heads(self, channels: int) -> int:
+        """Number of attention heads of a layer ``channels`` wide."""
+        if self.num_heads is not None:
+            if channels % self.num_heads:
+                raise ValueError(
+                    f"num_heads {self.num_heads} does not divide the {channels} channels of an attention layer; "
+                    "set num_heads or num_head_channels to what the network was trained with"
+                )
+            return self.num_heads
+        if channels % self.num_head_channels:
+            raise ValueError(
+                f"num_head_channels {self.num_head_channels} does not divide the {channels} channels of an attention "
+                "layer; set num_head_channels (or num_heads) to what the network was trained with"
+            )
+        return channels // self.num_head_channels
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A network together with the diffusion process it was trained on.
+
+    Args:
+        unet: shape of the network.
+        noise_schedule: ``"linear"`` or ``"cosine"``.
+        diffusion_steps: number of trained timesteps.
+        image_size: side in pixels of the images it was trained on.
+    """
+
+    unet: UNetConfig
+    noise_schedule: str = "linear"
+    diffusion_steps: int = 1000
+    image_size: int = 256
+
+    def __post_init__(self):
+        if self.noise_schedule not in NOISE_SCHEDULES:
+            raise ValueError(f"noise_schedule must be one of {NOISE_SCHEDULES}, got {self.noise_schedule!r}")
+        _check_positive_int("diffusion_steps", self.diffusion_steps)
+        if self.diffusion_steps < 2:
+            raise ValueError(f"diffusion_steps must be at least 2, got {self.diffusion_steps}")
+        _check_positive_int("image_size", self.image_size)
+
+
+def _check_positive_int(name: str, value) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}")
