@@ -1,0 +1,1 @@
+"""Measuring inpainting results: metrics per sample, paired statistics, comparisons of methods."""

@@ -1,0 +1,161 @@
+"""Metrics of inpainting results, one value per sample, and paired statistics over samples.
+
+Images are (B, C, H, W) in [-1, 1]; masks are (B or 1, 1, H, W) with 1 in the hole, 0 where the image is known.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+DATA_RANGE = 2.0  # of images in [-1, 1]
+
+
+def _check(a, b, mask):
+    if a.ndim != 4 or a.shape != b.shape:
+        raise ValueError(f"images have shapes {tuple(a.shape)} and {tuple(b.shape)}; both must be one (B, C, H, W)")
+    _check_mask(a, mask)
+
+
+def _check_mask(image, mask):
+    allowed = (len(image), 1)
+    if mask.ndim != 4 or mask.shape[1] != 1 or mask.shape[0] not in allowed or mask.shape[2:] != image.shape[2:]:
+        size = f"{image.shape[2]}, {image.shape[3]}"
+        raise ValueError(f"mask has shape {tuple(mask.shape)}; it must be ({len(image)} or 1, 1, {size})")
+
+
+def masked_mse(a, b, mask):
+    """Mean squared error over the hole, (B,): sum of mask*(a-b)^2 over C * sum of mask. A grey mask weights.
+
+    Raises ValueError where a mask has no hole.
+    """
+    _check(a, b, mask)
+    weight = mask.to(a).expand(len(a), 1, *a.shape[2:])
+    total = weight.sum(dim=(1, 2, 3))
+    if not bool((total > 0).all()):
+        raise ValueError(f"mask of sample {int((total <= 0).nonzero()[0])} has no hole; the error over it is undefined")
+    return (weight * (a - b) ** 2).sum(dim=(1, 2, 3)) / (total * a.shape[1])
+
+
+def masked_psnr(a, b, mask):
+    """Peak signal-to-noise ratio over the hole in dB, (B,), for a data range of 2; inf where the hole is equal."""
+    return 10 * torch.log10(DATA_RANGE**2 / masked_mse(a, b, mask))
+
+
+def known_error(a, b, mask):
+    """Largest absolute difference over the known pixels (mask 0), (B,); 0 where nothing is known."""
+    _check(a, b, mask)
+    known = mask.to(a) == 0
+    return ((a - b).abs() * known).amax(dim=(1, 2, 3))
+
+
+def seam_energy(image, mask):
+    """Squared normal gradient across the mask's border, (B,).
+
+    Over all horizontally or vertically adjacent pairs of pixels of which one is in the hole (mask > 1/2) and one is
+    known: the sum of their squared difference, averaged over channels.
+    """
+    if image.ndim != 4:
+        raise ValueError(f"image has shape {tuple(image.shape)}; it must be (B, C, H, W)")
+    _check_mask(image, mask)
+    hole = (mask > 0.5).expand(len(image), 1, *image.shape[2:])
+    energy = torch.zeros(len(image), dtype=image.dtype, device=image.device)
+    for axis in (-1, -2):
+        border = hole.int().diff(dim=axis) != 0
+        energy += (image.diff(dim=axis).square().mean(1, keepdim=True) * border).sum(dim=(1, 2, 3))
+    return energy
+
+
+def lpips(a, b, net="squeeze"):
+    """LPIPS distance (Zhang et al.) of whole images, (B,); needs torchmetrics and torchvision.
+
+    Of composited images: then only the hole differs, and the known pixels are its context, as in the paper.
+    net: "squeeze", "alex" or "vgg". Its ImageNet weights are downloaded once by torchvision (squeeze: 5 MB).
+    Values outside [-1, 1] are clipped. Raises ImportError without the packages, RuntimeError without the weights.
+    """
+    _check(a, b, a[:1, :1])
+    try:
+        from torchmetrics.functional.image import learned_perceptual_image_patch_similarity as distance
+    except ImportError as error:
+        message = f"LPIPS needs torchmetrics and torchvision: pip install 'gradpaint[lpips]' ({error})"
+        raise ImportError(message) from error
+    try:
+        with torch.no_grad():
+            values = distance(a.float().clamp(-1, 1), b.float().clamp(-1, 1), net_type=net, reduction="none")
+    except (OSError, ModuleNotFoundError) as error:
+        raise RuntimeError(
+            f"LPIPS could not load the {net} network: {error}. Its weights belong in TORCH_HOME/hub/checkpoints"
+        ) from error
+    return values.reshape(len(a)).to(a.dtype)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its standard error; z is the number in units of that error."""
+
+    value: float
+    error: float
+
+    @property
+    def z(self):
+        if self.error > 0:
+            return self.value / self.error
+        return math.copysign(math.inf, self.value) if self.value else 0.0
+
+
+def mean_estimate(values):
+    """Mean of (N,) values and its standard error, s / sqrt(N) with the unbiased s. NaN error for N = 1."""
+    values = torch.as_tensor(values).double()
+    if values.ndim != 1 or len(values) == 0:
+        raise ValueError(f"values have shape {tuple(values.shape)}; they must be (N,) with N >= 1")
+    error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return Estimate(values.mean().item(), error)
+
+
+def paired_difference(a, b):
+    """Mean of a - b over samples with its standard error: both methods saw the same images, masks and noise."""
+    a, b = torch.as_tensor(a).double(), torch.as_tensor(b).double()
+    if a.shape != b.shape:
+        raise ValueError(f"values have shapes {tuple(a.shape)} and {tuple(b.shape)}; pairs need the same number")
+    return mean_estimate(a - b)
+
+
+def jackknife(statistic, *arrays):
+    """statistic(*arrays) with its jackknife standard error. arrays: (N,) each, N >= 2; one sample left out a time."""
+    arrays = [torch.as_tensor(array).double() for array in arrays]
+    count = len(arrays[0])
+    if count < 2 or any(array.shape != (count,) for array in arrays):
+        raise ValueError(f"arrays have shapes {[tuple(array.shape) for array in arrays]}; all must be (N,) with N >= 2")
+    every = torch.arange(count)
+    left_out = torch.tensor([float(statistic(*(array[every != i] for array in arrays))) for i in range(count)])
+    left_out = left_out.double()
+    spread = ((left_out - left_out.mean()) ** 2).sum().item() * (count - 1) / count
+    return Estimate(float(statistic(*arrays)), math.sqrt(spread))
+
+
+def pooled_ratio(energy, truth):
+    """Sum of the result's seam energies over the sum of the true images': 1 is ideal, above 1 is a visible seam.
+
+    Pooled, because a border in a flat part of the true image makes that image's own ratio explode.
+    """
+    total = float(truth.sum())
+    if total <= 0:
+        raise ValueError(f"the true images' seam energies sum to {total}; the ratio is undefined")
+    return float(energy.sum()) / total
+
+
+def seam_ratio(energy, truth):
+    """`pooled_ratio` of (N,) energies with its jackknife standard error."""
+    return jackknife(pooled_ratio, energy, truth)
+
+
+def seam_improvement(energy, other, truth):
+    """|log seam ratio| of `energy` minus that of `other`, with its jackknife standard error; negative is better.
+
+    The logarithm counts over-smoothing (below 1) like a seam (above 1).
+    """
+
+    def difference(a, b, t):
+        return abs(math.log(pooled_ratio(a, t))) - abs(math.log(pooled_ratio(b, t)))
+
+    return jackknife(difference, energy, other, truth)
