@@ -57,6 +57,9 @@ class UNetConfig:
                 _check_positive_int(name, getattr(self, name))
         if self.num_heads is None:
             _check_positive_int("num_head_channels", self.num_head_channels)
+        for name in ("use_scale_shift_norm", "resblock_updown", "conv_resample", "use_new_attention_order"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
         if not self.channel_mult or any(m <= 0 for m in self.channel_mult):
@@ -76,7 +79,8 @@ class UNetConfig:
     @property
     def level_channels(self) -> tuple[int, ...]:
         """Width of each level."""
-        return tuple(int(m * self.model_channels) for m in self.channel_mult)
+        # The small term keeps a fraction such as 1/3 from falling one short by rounding.
+        return tuple(int(m * self.model_channels + 1e-6) for m in self.channel_mult)
 
     @property
     def attention_channels(self) -> tuple[int, ...]:
@@ -120,12 +124,19 @@ class ModelConfig:
         noise_schedule: ``"linear"`` or ``"cosine"``.
         diffusion_steps: number of trained timesteps.
         image_size: side in pixels of the images it was trained on.
+        sigma_max: noise levels above this are left out of the table of levels. The last few of the cosine schedule
+            reach sigma 20,000, and a sampler that starts there multiplies the network's error by as much; the
+            default keeps all of the linear schedule (sigma 157).
+
+    Raises:
+        ValueError: naming the field, its value and what is allowed.
     """
 
     unet: UNetConfig
     noise_schedule: str = "linear"
     diffusion_steps: int = 1000
     image_size: int = 256
+    sigma_max: float = 160.0
 
     def __post_init__(self):
         if self.noise_schedule not in NOISE_SCHEDULES:
@@ -134,6 +145,8 @@ class ModelConfig:
         if self.diffusion_steps < 2:
             raise ValueError(f"diffusion_steps must be at least 2, got {self.diffusion_steps}")
         _check_positive_int("image_size", self.image_size)
+        if isinstance(self.sigma_max, str) or not self.sigma_max >= 1.0:
+            raise ValueError(f"sigma_max must be at least 1, got {self.sigma_max!r}")
 
 
 def _check_positive_int(name: str, value) -> None:

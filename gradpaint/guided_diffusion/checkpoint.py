@@ -1,0 +1,242 @@
+"""Reads guided-diffusion checkpoints: files of many origins, the network's shape inferred from the weights."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .config import ModelConfig, UNetConfig
+from .unet import UNet
+
+SUFFIXES = (".safetensors", ".pt", ".pth")
+METADATA_KEY = "gradpaint.config"
+
+# What the weights cannot tell: head width and attention order (UNetConfig), and the diffusion process.
+_UNET_SETTINGS = ("num_head_channels", "num_heads", "use_new_attention_order", "dropout")
+_PROCESS_SETTINGS = tuple(f.name for f in fields(ModelConfig) if f.name != "unet")
+SETTINGS = _UNET_SETTINGS + _PROCESS_SETTINGS
+
+# Published networks that differ from the defaults, by everything that is seen of them:
+# (model_channels, num_res_blocks, channel_mult, num_classes, out_channels).
+_PUBLISHED = {
+    (192, 3, (1, 2, 3, 4), 1000, 6): {"noise_schedule": "cosine", "use_new_attention_order": True},  # ImageNet 64
+    (256, 2, (1, 1, 2, 3, 4), 1000, 6): {"num_heads": 4},  # ImageNet 128
+}
+
+# Where training codes put their weights inside a file, averaged weights first.
+_NESTS = ("ema", "ema_state_dict", "model_ema", "params_ema", "state_dict", "model_state_dict", "model", "params")
+_PREFIX = re.compile(r"(?:(?:module|model|_orig_mod|ema|ema_model|model_ema|unet)\.)*")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights of a network as they lie in a file, and what they belong to."""
+
+    config: ModelConfig
+    state_dict: dict[str, Tensor]
+    metadata: dict[str, str]
+
+
+def load_checkpoint(path, **overrides) -> Checkpoint:
+    """Read a checkpoint and work out its configuration.
+
+    Args:
+        path: a ``.safetensors``, ``.pt`` or ``.pth`` file. Pickled code in it is refused, never run.
+        overrides: see `infer_config`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that cannot be read or is not a guided-diffusion network, saying which and what to do.
+    """
+    path = Path(path)
+    raw, metadata = _read(path)
+    try:
+        state_dict = unwrap_state_dict(raw)
+        config = infer_config(state_dict, metadata, **overrides)
+        _check_keys(state_dict, config.unet)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return Checkpoint(config, state_dict, metadata)
+
+
+def unwrap_state_dict(raw: Mapping) -> dict[str, Tensor]:
+    """Find the network's weights in what a training code saved, names as in the published checkpoints."""
+    tensors = {k: v for k, v in raw.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    ends = [k[: -len("time_embed.0.weight")] for k in tensors if k.endswith("time_embed.0.weight")]
+    if any(end.endswith("diffusion_model.") for end in ends) or any("transformer_blocks" in k for k in tensors):
+        raise ValueError("a latent diffusion checkpoint; load it with ComfyUI's own checkpoint loader")
+    prefixes = sorted((end for end in ends if _PREFIX.fullmatch(end)), key=lambda p: ("ema" not in p, len(p)))
+    if prefixes:
+        return {k[len(prefixes[0]) :]: v for k, v in tensors.items() if k.startswith(prefixes[0])}
+    for name in _NESTS:
+        if isinstance(raw.get(name), Mapping):
+            try:
+                return unwrap_state_dict(raw[name])
+            except ValueError:
+                continue  # some codes keep the optimiser's or the average's own state under such a name
+    names = ", ".join(sorted(map(str, raw))[:4]) or "nothing"
+    raise ValueError(f"not a guided-diffusion checkpoint: there is no time_embed.0.weight (found {names}, ...)")
+
+
+def infer_config(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None, **overrides):
+    """Work out a network's configuration from the names and shapes of its weights.
+
+    Head width (64), attention order (legacy), noise schedule (linear), number of diffusion steps (1000), image size
+    (from the number of levels) and sigma_max cannot be seen. They are taken, first to last, from ``overrides``, the
+    JSON object ``metadata["gradpaint.config"]``, a table of published networks, and the defaults in brackets.
+
+    Args:
+        state_dict: weights with the published names; only shapes are looked at.
+        metadata: string metadata of a safetensors file.
+        overrides: any of `SETTINGS`; None means not given.
+
+    Returns:
+        ModelConfig.
+
+    Raises:
+        ValueError: for anything that is not such a network, an unknown setting, or one out of range.
+    """
+    unknown = set(overrides) - set(SETTINGS)
+    if unknown:
+        raise ValueError(f"unknown setting {sorted(unknown)}; allowed are {SETTINGS}")
+    shape = _infer_shape(state_dict)
+    fingerprint = tuple(
+        shape[k] for k in ("model_channels", "num_res_blocks", "channel_mult", "num_classes", "out_channels")
+    )
+    settings = {"image_size": 8 * 2 ** (len(shape["channel_mult"]) - 1)} | _PUBLISHED.get(fingerprint, {})
+    for source in (_metadata_settings(metadata), {k: v for k, v in overrides.items() if v is not None}):
+        if "num_head_channels" in source and "num_heads" not in source:
+            settings.pop("num_heads", None)  # the later source decides which of the two counts
+        settings |= source
+    unet = UNetConfig(**shape, **{k: v for k, v in settings.items() if k in _UNET_SETTINGS})
+    return ModelConfig(unet, **{k: v for k, v in settings.items() if k in _PROCESS_SETTINGS})
+
+
+def build_unet(checkpoint: Checkpoint, device="cpu", dtype: torch.dtype = torch.float32) -> UNet:
+    """Make the network of a checkpoint with its weights, converted to ``dtype``."""
+    unet = UNet(checkpoint.config.unet, device="meta", dtype=dtype)
+    wanted = {name: p.dtype for name, p in unet.named_parameters()}
+    weights = {k: v.to(device=device, dtype=wanted[k]) for k, v in checkpoint.state_dict.items()}
+    unet.load_state_dict(weights, assign=True)
+    return unet
+
+
+def _read(path: Path) -> tuple[Mapping, dict[str, str]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"no such checkpoint: {path}")
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{path}: a checkpoint must be one of {', '.join(SUFFIXES)}, got {path.suffix!r}")
+    if path.suffix.lower() == ".safetensors":
+        return _read_safetensors(path)
+    try:
+        raw = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if re.search(r"unsupported (global|class)", str(error), re.IGNORECASE):
+            raise ValueError(
+                f"{path}: it holds pickled code, which could do anything to this machine, so it was not loaded. Save "
+                "its plain state dict again (torch.save of tensors only, or .safetensors) where you trust its origin"
+            ) from error
+        raise _unreadable(path, error) from error
+    except Exception as error:  # torch raises RuntimeError, EOFError, KeyError ... for broken files
+        raise _unreadable(path, error) from error
+    if not isinstance(raw, Mapping):
+        raise ValueError(f"{path}: it holds a {type(raw).__name__}, not a state dict")
+    return raw, {}
+
+
+def _read_safetensors(path: Path) -> tuple[Mapping, dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {k: file.get_tensor(k) for k in file.keys()}, dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    first = str(error).strip().split("\n")[0] or type(error).__name__
+    return ValueError(f"{path}: the file cannot be read; it is damaged, cut short or of another format ({first})")
+
+
+def _metadata_settings(metadata: Mapping[str, str] | None) -> dict:
+    text = (metadata or {}).get(METADATA_KEY)
+    if text is None:
+        return {}
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"metadata {METADATA_KEY!r} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"metadata {METADATA_KEY!r} must be a JSON object, got {text[:80]!r}")
+    return {k: v for k, v in values.items() if k in SETTINGS and v is not None}
+
+
+def _infer_shape(sd: Mapping[str, Tensor]) -> dict:
+    """The fields of UNetConfig that weights tell."""
+    model_channels, in_channels = _shape(sd, "time_embed.0.weight")[1], _shape(sd, "input_blocks.0.0.weight")[1]
+    outputs = {k for k in sd if k.startswith("output_blocks.")}
+    if not outputs or "out.2.weight" not in sd:
+        raise ValueError("it has no output_blocks: a classifier (encoder only), not a model that makes images")
+    out_channels = _shape(sd, "out.2.weight")[0]
+    if in_channels == 6 and out_channels in (3, 6):
+        raise ValueError(
+            "it takes 6 input channels: a super-resolution model, which needs a small image beside the noisy one; "
+            "use a model that makes images from noise"
+        )
+    if out_channels not in (in_channels, 2 * in_channels):
+        raise ValueError(f"{in_channels} input and {out_channels} output channels: expected as many, or twice as many")
+
+    blocks = {int(m[1]) for m in (re.match(r"input_blocks\.(\d+)\.", k) for k in sd) if m}
+    count = max(blocks) + 1
+    strided = sum(bool(re.fullmatch(r"input_blocks\.\d+\.0\.op\.weight", k)) for k in sd)
+    pooled = count - len(blocks)  # layers without weights leave gaps in the numbering
+    updown = sum(bool(re.fullmatch(r"output_blocks\.\d+\.[12]\.in_layers\.0\.weight", k)) for k in outputs)
+    levels = 1 + max(strided, pooled, updown)
+    if count % levels or count // levels < 2:
+        raise ValueError(f"{count} input blocks do not make {levels} equal levels: not a guided-diffusion network")
+    per_level = count // levels
+
+    mult, attention = [], []
+    for level in range(levels):
+        block = f"input_blocks.{1 + level * per_level}"
+        width = _shape(sd, f"{block}.0.out_layers.3.weight")[0]
+        mult.append(width // model_channels if width % model_channels == 0 else width / model_channels)
+        if f"{block}.1.qkv.weight" in sd:
+            attention.append(2**level)
+    first = "input_blocks.1.0"
+    emb_out, width = (_shape(sd, f"{first}.{k}.weight")[0] for k in ("emb_layers.1", "out_layers.3"))
+    return {
+        "model_channels": model_channels,
+        "in_channels": in_channels,
+        "out_channels": out_channels,
+        "num_res_blocks": per_level - 1,
+        "channel_mult": tuple(mult),
+        "attention_ds": tuple(attention),
+        "num_classes": _shape(sd, "label_emb.weight")[0] if "label_emb.weight" in sd else None,
+        "use_scale_shift_norm": emb_out == 2 * width,
+        "resblock_updown": not (strided or pooled),
+        "conv_resample": not pooled,
+    }
+
+
+def _shape(sd: Mapping[str, Tensor], name: str) -> torch.Size:
+    if name not in sd or sd[name].ndim < 2:
+        raise ValueError(f"not a guided-diffusion checkpoint: {name} is missing or no matrix")
+    return sd[name].shape
+
+
+def _check_keys(state_dict: Mapping[str, Tensor], config: UNetConfig) -> None:
+    wanted = UNet(config, operations=nn, device="meta").state_dict()
+    missing, extra = sorted(wanted.keys() - state_dict.keys()), sorted(state_dict.keys() - wanted.keys())
+    wrong = [k for k in wanted.keys() & state_dict.keys() if wanted[k].shape != state_dict[k].shape]
+    for what, names in (("missing", missing), ("unexpected", extra), ("of another shape", sorted(wrong))):
+        if names:
+            raise ValueError(f"{len(names)} weights are {what}, the first: {', '.join(names[:3])}")
