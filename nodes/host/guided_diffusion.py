@@ -1,0 +1,181 @@
+"""Makes a MODEL of the host from a guided-diffusion checkpoint, and finds such checkpoints in the host's folders."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import comfy.conds
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.model_sampling
+import comfy.supported_models_base
+import comfy.utils
+import folder_paths
+import torch
+
+from ...gradpaint.guided_diffusion import ModelConfig, UNet, check_label, load_checkpoint, trained_sigmas
+from ...gradpaint.guided_diffusion.checkpoint import SUFFIXES
+
+BUNDLED = "landscapes64 (bundled)"
+FOLDER = "guided_diffusion"
+LABEL_KEY = "gradpaint_class_label"  # in the options of a CONDITIONING
+
+
+class PixelSpace(comfy.latent_formats.LatentFormat):
+    """Images as they are: RGB in [-1, 1]; the host's previews show them unchanged."""
+
+    latent_channels = 3
+    scale_factor = 1.0
+    spacial_downscale_ratio = 1  # the host's spelling
+    latent_rgb_factors = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+
+
+class ModelSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
+    """The checkpoint's own table of noise levels, of any length."""
+
+    def __init__(self, model_config, sigmas: torch.Tensor):
+        super().__init__(model_config)
+        self.set_sigmas(sigmas)
+        self.num_timesteps = len(sigmas)
+
+    def percent_to_sigma(self, percent: float) -> float:
+        # The host's own multiplies by 999 whatever the length of the table.
+        if 0.0 < percent < 1.0:
+            return self.sigma(torch.tensor((1.0 - percent) * (len(self.sigmas) - 1))).item()
+        return super().percent_to_sigma(percent)
+
+
+class HostUNet(UNet):
+    """The network as the host calls it: noise only, the learned variance is dropped."""
+
+    def forward(self, x, timesteps, y=None, **ignored):
+        return super().forward(x, timesteps, y)[:, : self.config.in_channels]
+
+
+class HostConfig(comfy.supported_models_base.BASE):
+    """What the host wants to know of a model family."""
+
+    latent_format = PixelSpace
+    # No bfloat16: 8 bits of mantissa are too few for a predicted noise that is multiplied by sigma.
+    supported_inference_dtypes = [torch.float16, torch.float32]
+    unet_extra_config = {}
+
+    def __init__(self, config: ModelConfig):
+        super().__init__({"config": config.unet})
+        self.sampling_settings = {"timesteps": config.diffusion_steps}
+        # The host multiplies this by pixels and bytes: what the skips and a few working tensors of a run take.
+        per_pixel = 1.5 * (config.unet.num_res_blocks + 10) * config.unet.level_channels[0]
+        self.memory_usage_factor = per_pixel / (0.01 * 1024 * 1024)
+
+
+class GuidedDiffusion(comfy.model_base.BaseModel):
+    """A guided-diffusion network in the host; the class label comes with the conditioning, text is ignored."""
+
+    def __init__(self, host_config: HostConfig, config: ModelConfig, device=None):
+        super().__init__(host_config, comfy.model_base.ModelType.EPS, device=device, unet_model=HostUNet)
+        self.config = config
+        self.model_sampling = ModelSampling(host_config, trained_sigmas(config))
+
+    def _apply_model(self, x, t, *args, **kwargs):
+        multiple = self.config.unet.size_multiple
+        if x.shape[-1] % multiple or x.shape[-2] % multiple:
+            raise ValueError(
+                f"this model takes images whose width and height are multiples of {multiple} (it was trained at "
+                f"{self.config.image_size}), got {x.shape[-1]} x {x.shape[-2]}; resize or pad the image"
+            )
+        return super()._apply_model(x, t, *args, **kwargs)
+
+    def extra_conds(self, **kwargs):
+        num_classes = self.config.unet.num_classes
+        if num_classes is None:
+            return {}
+        label = kwargs.get(LABEL_KEY)
+        if label is None:
+            raise ValueError(
+                "this model is class-conditional: connect the conditioning outputs of Load Guided-Diffusion Model"
+            )
+        return {"y": comfy.conds.CONDRegular(torch.tensor([check_label(label, num_classes)]))}
+
+
+def load_model(path: str, settings: dict | None = None, disable_dynamic: bool = False):
+    """Load a checkpoint under the host's memory management.
+
+    Args:
+        path: the file.
+        settings: what the file cannot tell, see ``gradpaint.guided_diffusion.infer_config``.
+        disable_dynamic: the host asks for its plain patcher with this.
+
+    Returns:
+        ModelPatcher of a `GuidedDiffusion`.
+    """
+    checkpoint = load_checkpoint(path, **(settings or {}))
+    config, weights = checkpoint.config, checkpoint.state_dict
+    if config.unet.in_channels != 3:
+        raise ValueError(f"{path}: images of {config.unet.in_channels} channels; the host's images have 3")
+    management = comfy.model_management
+    load_device, offload_device = management.get_torch_device(), management.unet_offload_device()
+    host_config = HostConfig(config)
+    dtypes = host_config.supported_inference_dtypes
+    dtype = management.unet_dtype(
+        model_params=sum(w.numel() for w in weights.values()),
+        supported_dtypes=dtypes,
+        weight_dtype=comfy.utils.weight_dtype(weights),
+    )
+    manual_cast = management.unet_manual_cast(dtype, load_device, dtypes)
+    host_config.set_inference_dtype(dtype, manual_cast, device=load_device)
+
+    model = GuidedDiffusion(host_config, config)
+    patcher_class = comfy.model_patcher.ModelPatcher
+    if not disable_dynamic:  # the host's own loaders take this one; hosts before 0.20 have only the other
+        patcher_class = getattr(comfy.model_patcher, "CoreModelPatcher", patcher_class)
+    patcher = patcher_class(model, load_device=load_device, offload_device=offload_device)
+    if not management.is_device_cpu(offload_device):
+        model.to(offload_device)
+    dynamic = hasattr(patcher, "is_dynamic") and patcher.is_dynamic()
+    model.diffusion_model.load_state_dict(weights, assign=dynamic)
+    patcher.cached_patcher_init = (load_model, (path, settings))
+    return patcher
+
+
+def conditioning(label: int | None):
+    """CONDITIONING that carries a class label, or nothing."""
+    options = {} if label is None else {LABEL_KEY: label}
+    return [[torch.zeros(1, 1, 1), options]]
+
+
+def checkpoint_names() -> list[str]:
+    """What the node's list shows: the bundled model, then the files of the host's folders that could be such models."""
+    names = [BUNDLED]
+    for folder in _folders():
+        for name in folder_paths.get_filename_list(folder):
+            if name.lower().endswith(SUFFIXES) and name not in names:
+                names.append(name)
+    return names
+
+
+def checkpoint_path(name: str) -> Path:
+    """The file behind a name of `checkpoint_names`."""
+    if name == BUNDLED:
+        from ...gradpaint.models import bundled_model_path
+
+        return Path(bundled_model_path())
+    for folder in _folders():
+        path = folder_paths.get_full_path(folder, name)
+        if path is not None:
+            return Path(path)
+    raise FileNotFoundError(
+        f"checkpoint {name!r} is in none of the folders models/{', models/'.join(_folders())}; "
+        "put it into models/guided_diffusion and reload the page"
+    )
+
+
+def _folders() -> tuple[str, ...]:
+    """The host's model folders to look in, ours registered if the user has made it."""
+    ours = os.path.join(folder_paths.models_dir, FOLDER)
+    if os.path.isdir(ours):
+        folder_paths.add_model_folder_path(FOLDER, ours)
+    own = (FOLDER,) if FOLDER in folder_paths.folder_names_and_paths else ()
+    return (*own, "diffusion_models", "checkpoints")

@@ -1,0 +1,102 @@
+"""Node: Load Guided-Diffusion Model."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..gradpaint.guided_diffusion import check_label
+from .host import guided_diffusion as host
+
+AUTO = "auto"
+
+
+class LoadGuidedDiffusion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="GradPaintLoadGuidedDiffusion",
+            display_name="Load Guided-Diffusion Model",
+            category="GradPaint",
+            description=(
+                "Loads an image-space diffusion model in the format of openai/guided-diffusion (the models of the "
+                "GradPaint paper), or the small demo model that comes with this pack. It works on pixels: use the "
+                "VAE loader's pixel_space entry, and any sampler."
+            ),
+            search_aliases=["ADM", "OpenAI guided diffusion", "pixel space model", "ImageNet", "FFHQ", "Places2"],
+            inputs=[
+                io.Combo.Input(
+                    "ckpt_name",
+                    options=host.checkpoint_names(),
+                    tooltip="The bundled 64 x 64 landscape model, or a .safetensors, .pt or .pth file from "
+                    "models/guided_diffusion, models/diffusion_models or models/checkpoints. Files with pickled code "
+                    "are refused.",
+                ),
+                io.Int.Input(
+                    "class_label",
+                    default=-1,
+                    min=-1,
+                    max=99999,
+                    tooltip="Class of a class-conditional model, counted from 0 (ImageNet: 0-999). -1 for models "
+                    "without classes. Such models have no empty class: leave cfg at 1.0, where the negative "
+                    "conditioning is not used.",
+                ),
+                io.Combo.Input(
+                    "noise_schedule",
+                    options=[AUTO, "linear", "cosine"],
+                    default=AUTO,
+                    advanced=True,
+                    tooltip="The schedule the model was trained with. auto: as the file says, cosine for the "
+                    "published ImageNet 64 x 64 model, else linear. The wrong one gives noisy or flat images.",
+                ),
+                io.Int.Input(
+                    "head_channels",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    advanced=True,
+                    tooltip="Channels of each attention head (training flag num_head_channels). 0: as the file says, "
+                    "else 64. The weights cannot tell it, and a wrong value gives wrong images without an error.",
+                ),
+                io.Combo.Input(
+                    "attention_order",
+                    options=[AUTO, "legacy", "new"],
+                    default=AUTO,
+                    advanced=True,
+                    tooltip="Order of the attention layers' channels (training flag use_new_attention_order). auto: "
+                    "as the file says, new for the published ImageNet 64 x 64 model, else legacy.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model"),
+                io.Conditioning.Output(
+                    display_name="positive", tooltip="The class label, or nothing for a model without classes."
+                ),
+                io.Conditioning.Output(
+                    display_name="negative",
+                    tooltip="The same as positive, since these models have no empty class: cfg has no effect.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, ckpt_name, **_):
+        try:
+            path = host.checkpoint_path(ckpt_name)
+            stat = path.stat()
+        except OSError:
+            return ckpt_name  # execute says what is wrong
+        return str(path), stat.st_mtime_ns, stat.st_size
+
+    @classmethod
+    def execute(cls, ckpt_name, class_label, noise_schedule, head_channels, attention_order) -> io.NodeOutput:
+        settings = {
+            "noise_schedule": None if noise_schedule == AUTO else noise_schedule,
+            "num_head_channels": head_channels or None,
+            "use_new_attention_order": None if attention_order == AUTO else attention_order == "new",
+        }
+        model = host.load_model(str(host.checkpoint_path(ckpt_name)), settings)
+        label = check_label(None if class_label < 0 else class_label, model.model.config.unet.num_classes)
+        return io.NodeOutput(model, host.conditioning(label), host.conditioning(label))
+
+
+NODES = [LoadGuidedDiffusion]
