@@ -1,0 +1,28 @@
+"""GradPaint for ComfyUI. Composes only: the nodes are in `nodes/`, the method itself in `gradpaint/`.
+
+Nothing of ComfyUI is imported until ComfyUI asks for the nodes, so that this file can also be imported without it.
+NODE_CLASS_MAPPINGS must stay absent: where it exists, even empty, ComfyUI does not call `comfy_entrypoint`.
+"""
+import logging
+
+from .nodes.host.version import host_problem
+
+WEB_DIRECTORY = "./web"
+
+_problem = host_problem()
+if _problem:
+    logging.getLogger(__name__).error(_problem)
+
+
+async def comfy_entrypoint():
+    """Called by ComfyUI: the extension with our nodes, or with none where the host is too old for them."""
+    from comfy_api.latest import ComfyExtension
+
+    class GradPaintExtension(ComfyExtension):
+        async def get_node_list(self):
+            if _problem:
+                return []
+            from .nodes import all_nodes
+            return all_nodes()
+
+    return GradPaintExtension()

@@ -1,0 +1,17 @@
+"""The pack's ComfyUI nodes. Importing this package imports nothing of ComfyUI; `all_nodes` does."""
+from __future__ import annotations
+
+
+def all_nodes() -> list[type]:
+    """The node classes, in the order in which the menu and the documentation show them."""
+    from . import (
+        alignment_loss,
+        apply,
+        demo_scene,
+        early_stop,
+        ksampler,
+        load_guided_diffusion,
+        mask_generator,
+    )
+    modules = (load_guided_diffusion, mask_generator, alignment_loss, early_stop, ksampler, apply, demo_scene)
+    return [node for module in modules for node in module.NODES]

@@ -1,0 +1,44 @@
+"""GradPaint Alignment Loss: how strongly colours and edges must continue across the mask's border."""
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..gradpaint.settings import PAPER_LAMBDA_AL, AlignmentSettings
+from .sockets import CATEGORY, Alignment
+
+_DEFAULT = AlignmentSettings()
+
+
+class GradPaintAlignmentLoss(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="GradPaintAlignmentLoss",
+            display_name="GradPaint Alignment Loss",
+            category=CATEGORY,
+            description="Settings of the alignment loss (eqs. 6-8): image gradients inside the mask's border should "
+                        "match those outside. For pixel-space models; latent models ignore it, as in the paper.",
+            search_aliases=["gradpaint lambda_al", "seam loss", "border loss", "inpaint seam"],
+            inputs=[
+                io.Float.Input(
+                    "lambda_al", default=_DEFAULT.lambda_al, min=0.0, max=10_000.0, step=0.01,
+                    tooltip="Weight of the alignment loss in the total loss (eq. 8); 0 switches it off. Useful here: "
+                            f"0.01 to 1. The paper uses {PAPER_LAMBDA_AL:g}, with losses scaled differently."),
+                io.Int.Input(
+                    "border_width", default=_DEFAULT.border_width, min=1, max=64, advanced=True,
+                    tooltip="How many pixels on each side of the mask's edge are compared. The paper looks at the "
+                            "pixels next to the edge: 1."),
+                io.Float.Input(
+                    "softness", default=_DEFAULT.softness, min=0.0, max=2.0, step=0.01, advanced=True,
+                    tooltip="Image gradients much smaller than this count as flat (the data's range is 2). 0 is the "
+                            "paper's eq. 7, where even the faintest gradient counts fully."),
+            ],
+            outputs=[Alignment.Output("alignment", tooltip="For the GradPaint KSampler or Apply GradPaint.")],
+        )
+
+    @classmethod
+    def execute(cls, lambda_al: float, border_width: int, softness: float) -> io.NodeOutput:
+        return io.NodeOutput(AlignmentSettings(lambda_al=lambda_al, border_width=border_width, softness=softness))
+
+
+NODES = [GradPaintAlignmentLoss]

@@ -1,0 +1,35 @@
+"""Apply GradPaint: a MODEL with which any sampler node downstream inpaints by GradPaint."""
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..gradpaint.settings import AlignmentSettings, GuideSchedule
+from .guidance_inputs import guidance_inputs, guidance_settings
+from .host.guidance import apply_gradpaint
+from .sockets import CATEGORY
+
+
+class GradPaintApply(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="GradPaintApply",
+            display_name="Apply GradPaint",
+            category=CATEGORY,
+            description="Puts GradPaint on a model. Any sampler node after it inpaints by GradPaint, in the noise "
+                        "mask of the latent it gets (Set Latent Noise Mask); without a noise mask it samples as usual.",
+            search_aliases=["gradpaint model", "gradpaint patch", "inpaint model patch"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model to inpaint with; it is not changed, a patched copy goes on."),
+                *guidance_inputs(),
+            ],
+            outputs=[io.Model.Output("model", display_name="MODEL", tooltip="For KSampler, SamplerCustom and others.")],
+        )
+
+    @classmethod
+    def execute(cls, model, alpha: float, normalization: str, alignment: AlignmentSettings | None = None,
+                schedule: GuideSchedule | None = None) -> io.NodeOutput:
+        return io.NodeOutput(apply_gradpaint(model, guidance_settings(alpha, normalization, alignment, schedule)))
+
+
+NODES = [GradPaintApply]

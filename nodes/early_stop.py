@@ -1,0 +1,57 @@
+"""GradPaint Early-Stop Scheduler: which steps of a run are guided."""
+from __future__ import annotations
+
+import dataclasses
+
+from comfy_api.latest import io
+
+from ..gradpaint.settings import PAPER_GUIDED_STEPS, PAPER_TOTAL_STEPS, GuideSchedule
+from .sockets import CATEGORY, Schedule
+
+_DEFAULT = GuideSchedule()
+_PRESETS = {
+    "fast (first 50%)": GuideSchedule.fast(),
+    "paper (first 45%)": GuideSchedule.paper(),
+    "full (every step)": GuideSchedule.full(),
+}
+MODES = [*_PRESETS, "fraction", "steps"]
+
+
+class GradPaintEarlyStop(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="GradPaintEarlyStop",
+            display_name="GradPaint Early-Stop Scheduler",
+            category=CATEGORY,
+            description="Which steps are guided. A guided step costs a backward pass; late steps hardly change what "
+                        "the image shows, so guidance can stop early.",
+            search_aliases=["gradpaint fast", "guidance schedule", "early stopping", "guided steps"],
+            inputs=[
+                io.Combo.Input(
+                    "mode", options=MODES, default=MODES[0],
+                    tooltip="GradPaint-Fast guides the first 50% of the run, the paper's experiments "
+                            f"{PAPER_GUIDED_STEPS} of {PAPER_TOTAL_STEPS} steps. `fraction` and `steps` use the "
+                            "numbers below, the presets do not."),
+                io.Float.Input(
+                    "fraction", default=_DEFAULT.fraction, min=0.0, max=1.0, step=0.05,
+                    tooltip="In mode `fraction`: the share of the run that is guided, from its start. Paper: 0.45; "
+                            "GradPaint-Fast: 0.5."),
+                io.Int.Input(
+                    "steps", default=_DEFAULT.steps, min=0, max=10_000,
+                    tooltip="In mode `steps`: guide this many steps from the start, however long the run is. Paper: "
+                            f"{PAPER_GUIDED_STEPS} of {PAPER_TOTAL_STEPS}."),
+                io.Int.Input(
+                    "every", default=_DEFAULT.every, min=1, max=1000, advanced=True,
+                    tooltip="Guide only every k-th of those steps, the first one included. The paper guides each: 1."),
+            ],
+            outputs=[Schedule.Output("schedule", tooltip="For the GradPaint KSampler or Apply GradPaint.")],
+        )
+
+    @classmethod
+    def execute(cls, mode: str, fraction: float, steps: int, every: int) -> io.NodeOutput:
+        base = _PRESETS.get(mode) or GuideSchedule(mode=mode, fraction=fraction, steps=steps)
+        return io.NodeOutput(dataclasses.replace(base, every=every))
+
+
+NODES = [GradPaintEarlyStop]

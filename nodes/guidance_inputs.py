@@ -1,0 +1,38 @@
+"""The inputs that the GradPaint KSampler and Apply GradPaint share, and the settings object they make."""
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..gradpaint.settings import NORMALIZATIONS, PAPER_ALPHA, AlignmentSettings, GuidanceSettings, GuideSchedule
+from .sockets import Alignment, Schedule
+
+_DEFAULT = GuidanceSettings()
+
+
+def guidance_inputs() -> list:
+    """alpha, alignment, schedule, normalization."""
+    return [
+        io.Float.Input(
+            "alpha", default=_DEFAULT.alpha, min=0.0, max=1000.0, step=0.01,
+            tooltip="Step size of the guidance (eq. 9), in units of the noisy image's spread: 0.02 to 0.15 with "
+                    f"normalization rms. 0 only keeps the known part in place. The paper writes {PAPER_ALPHA:g}, which "
+                    "in these units has hardly any effect."),
+        Alignment.Input(
+            "alignment", optional=True,
+            tooltip="From GradPaint Alignment Loss. Left open: that node's defaults."),
+        Schedule.Input(
+            "schedule", optional=True,
+            tooltip="From GradPaint Early-Stop Scheduler. Left open: the first 50% of the steps are guided "
+                    "(GradPaint-Fast)."),
+        io.Combo.Input(
+            "normalization", options=list(NORMALIZATIONS), default=_DEFAULT.normalization, advanced=True,
+            tooltip="rms: each image's gradient is scaled to RMS 1, so alpha means the same at every size. l2: eq. 9 "
+                    "read literally, norm 1 over the whole image, which needs a far larger alpha."),
+    ]
+
+
+def guidance_settings(alpha: float, normalization: str, alignment: AlignmentSettings | None,
+                      schedule: GuideSchedule | None) -> GuidanceSettings:
+    """The settings object; sockets left open take the library's defaults."""
+    return GuidanceSettings(alpha=alpha, normalization=normalization, alignment=alignment or _DEFAULT.alignment,
+                            schedule=schedule or _DEFAULT.schedule)

@@ -1,0 +1,71 @@
+"""The host's IMAGE, MASK and LATENT to and from the library's (B, C, H, W). Errors name the shapes.
+
+IMAGE (B, H, W, C) in [0, 1]; MASK (B, H, W) with 1 = repaint; LATENT a dict with "samples" (B, C, H, W) or
+(B, C, T, H, W) and optionally "noise_mask". Library images are (B, C, H, W) in [-1, 1], masks (B, 1, H, W).
+"""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def image_to_tensor(image: Tensor) -> Tensor:
+    """IMAGE (B, H, W, C) in [0, 1] -> (B, 3, H, W) in [-1, 1]; an alpha channel is dropped."""
+    if image.ndim != 4 or image.shape[-1] not in (3, 4):
+        raise ValueError(f"image has shape {tuple(image.shape)}, but must be (batch, height, width, 3 or 4)")
+    return image[..., :3].movedim(-1, 1).float() * 2 - 1
+
+
+def tensor_to_image(x: Tensor) -> Tensor:
+    """(B, 3, H, W) in [-1, 1] -> IMAGE (B, H, W, 3) in [0, 1], clipped, on the CPU."""
+    if x.ndim != 4 or x.shape[1] != 3:
+        raise ValueError(f"image tensor has shape {tuple(x.shape)}, but must be (batch, 3, height, width)")
+    return ((x.movedim(1, -1).float() + 1) / 2).clamp(0, 1).cpu().contiguous()
+
+
+def mask_to_tensor(mask: Tensor) -> Tensor:
+    """MASK (B, H, W) or (H, W), or a stored noise mask (B, 1, H, W) -> (B, 1, H, W), the way the host reads it."""
+    if mask.ndim < 2 or mask.ndim > 4 or (mask.ndim == 4 and mask.shape[1] != 1):
+        raise ValueError(f"mask has shape {tuple(mask.shape)}, but must be (height, width), (batch, height, width) "
+                         "or (batch, 1, height, width)")
+    return mask.reshape(-1, 1, mask.shape[-2], mask.shape[-1])
+
+
+def tensor_to_mask(mask: Tensor) -> Tensor:
+    """(B, 1, H, W) -> MASK (B, H, W)."""
+    if mask.ndim != 4 or mask.shape[1] != 1:
+        raise ValueError(f"mask tensor has shape {tuple(mask.shape)}, but must be (batch, 1, height, width)")
+    return mask[:, 0].float().cpu()
+
+
+def size_of(source) -> tuple[int, int]:
+    """(height, width) of an IMAGE, in pixels, or of a LATENT, in its own cells."""
+    if isinstance(source, dict):
+        return tuple(source["samples"].shape[-2:])
+    if isinstance(source, Tensor) and source.ndim == 4:
+        return tuple(source.shape[1:3])
+    shape = tuple(source.shape) if isinstance(source, Tensor) else type(source).__name__
+    raise ValueError(f"size_from is {shape}, but must be an IMAGE (batch, height, width, channels) or a LATENT")
+
+
+def masked_latent(latent: dict, mask: Tensor | None) -> dict:
+    """The latent with the noise mask that sampling will use: `mask` if given, else the latent's own.
+
+    The caller's latent is left as it is. Stored as SetLatentNoiseMask stores it, so the host fits it to the latent's
+    size and batch. Raises ValueError if there is no mask at all or if no part of it is to be repainted.
+    """
+    samples = latent["samples"]
+    if mask is None:
+        mask = latent.get("noise_mask")
+    if mask is None:
+        raise ValueError("GradPaint needs a mask of what to repaint: connect one to `mask`, or use a latent with a "
+                         "noise mask (Set Latent Noise Mask, VAE Encode (for Inpainting))")
+    if mask.ndim == 5:  # a video mask, already in the host's own form
+        stored = mask
+    else:
+        stored = mask_to_tensor(mask)
+    if not bool(torch.any(stored > 0)):
+        raise ValueError(f"nothing to repaint: the mask of shape {tuple(mask.shape)} is 0 everywhere, for a latent of "
+                         f"shape {tuple(samples.shape)}. Paint the hole white (1 = repaint); an image without alpha "
+                         "channel gives an empty mask")
+    return {**latent, "noise_mask": stored}

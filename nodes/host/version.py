@@ -1,0 +1,41 @@
+"""Which ComfyUI is around us. Imports nothing of it, so this works in any version and without one."""
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+
+MINIMUM = (0, 18, 1)
+
+
+def parse_version(text: str) -> tuple[int, ...] | None:
+    """The leading numbers of a version: "v0.29.0-3-gabc" -> (0, 29, 0). None if there are none."""
+    match = re.match(r"v?(\d+(?:\.\d+)*)", text.strip())
+    return tuple(int(part) for part in match.group(1).split(".")) if match else None
+
+
+def host_version() -> str | None:
+    """ComfyUI's version, "unknown" for one that does not tell, None where no ComfyUI is running."""
+    if "comfy" not in sys.modules and "comfyui_version" not in sys.modules:
+        return None
+    try:
+        return str(importlib.import_module("comfyui_version").__version__)
+    except (ImportError, AttributeError):
+        return "unknown"
+
+
+def version_problem(found: str | None) -> str | None:
+    """One line for the log if `found` is too old for the pack, else None. Source builds without a number pass."""
+    if found is None:
+        return None
+    wanted = ".".join(map(str, MINIMUM))
+    numbers = parse_version(found)
+    if found == "unknown" or (numbers is not None and numbers < MINIMUM):
+        return f"GradPaint needs ComfyUI {wanted} or newer, but this is {found}: its nodes are not loaded. " \
+               "Update ComfyUI and restart it."
+    return None
+
+
+def host_problem() -> str | None:
+    """`version_problem` of the ComfyUI that is importing us."""
+    return version_problem(host_version())

@@ -1,0 +1,71 @@
+"""GradPaint KSampler: the host's KSampler with GradPaint around the model."""
+from __future__ import annotations
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..gradpaint.settings import AlignmentSettings, GuideSchedule
+from .guidance_inputs import guidance_inputs, guidance_settings
+from .host.convert import masked_latent
+from .host.guidance import apply_gradpaint
+from .host.sampling import ksample, sampler_names, scheduler_names
+from .sockets import CATEGORY
+
+
+class GradPaintKSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="GradPaintKSampler",
+            display_name="GradPaint KSampler",
+            category=CATEGORY,
+            description="Inpaints with any model, no training: KSampler, but in the guided steps the model's own "
+                        "gradient pulls the repainted part towards the known one.",
+            search_aliases=["gradpaint", "inpaint", "inpainting sampler", "gradient guided inpainting", "outpaint"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model to inpaint with; an ordinary one, not an inpainting model."),
+                io.Int.Input(
+                    "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
+                    tooltip="Seed of the noise. The same seed starts KSampler from the same noise."),
+                io.Int.Input(
+                    "steps", default=20, min=1, max=10_000,
+                    tooltip="Number of denoising steps. The paper uses 100; 20 to 50 are enough for most models."),
+                io.Float.Input(
+                    "cfg", default=8.0, min=0.0, max=100.0, step=0.1, round=0.01,
+                    tooltip="Classifier-free guidance scale, as in KSampler. 1 for unconditional models."),
+                io.Combo.Input(
+                    "sampler_name", options=sampler_names(),
+                    tooltip="The sampling algorithm, as in KSampler. The paper uses DDIM-like steps."),
+                io.Combo.Input(
+                    "scheduler", options=scheduler_names(),
+                    tooltip="How the noise levels are spaced, as in KSampler."),
+                io.Conditioning.Input("positive", tooltip="What the image should show."),
+                io.Conditioning.Input("negative", tooltip="What it should not show; unused at cfg 1."),
+                io.Latent.Input(
+                    "latent_image",
+                    tooltip="The image to repair, encoded (VAE Encode; pixel_space for pixel models). What is under "
+                            "the mask plays no part at denoise 1."),
+                io.Float.Input(
+                    "denoise", default=1.0, min=0.0, max=1.0, step=0.01,
+                    tooltip="1 repaints the hole from pure noise, as in the paper; less keeps something of what is in "
+                            "it."),
+                io.Mask.Input(
+                    "mask", optional=True,
+                    tooltip="1 (white) = repaint; grey mixes. Any size. Left open: the latent's own noise mask."),
+                *guidance_inputs(),
+            ],
+            outputs=[io.Latent.Output("latent", display_name="LATENT",
+                                      tooltip="The inpainted latent; outside the mask it is the input's.")],
+        )
+
+    @classmethod
+    def execute(cls, model, seed: int, steps: int, cfg: float, sampler_name: str, scheduler: str, positive, negative,
+                latent_image: dict, denoise: float, alpha: float, normalization: str, mask: Tensor | None = None,
+                alignment: AlignmentSettings | None = None, schedule: GuideSchedule | None = None) -> io.NodeOutput:
+        latent = masked_latent(latent_image, mask)
+        guided = apply_gradpaint(model, guidance_settings(alpha, normalization, alignment, schedule))
+        return io.NodeOutput(ksample(guided, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent,
+                                     denoise))
+
+
+NODES = [GradPaintKSampler]

@@ -1,0 +1,10 @@
+"""The pack's own socket types: settings objects that one node makes and another one uses."""
+from comfy_api.latest import io
+
+CATEGORY = "GradPaint"
+
+# Carries a gradpaint.settings.AlignmentSettings.
+Alignment = io.Custom("GRADPAINT_ALIGNMENT")
+
+# Carries a gradpaint.settings.GuideSchedule.
+Schedule = io.Custom("GRADPAINT_SCHEDULE")
