@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from .gradient import loss_gradient
 from .known_region import combine_image, combine_noisy
-from .losses import LossTerms, border_band, check_shapes, total_loss
+from .losses import border_band, check_shapes
 from .schedule import guided_steps
 from .settings import GuidanceSettings, check_choice
-from .step import displacement, grad_rms
+from .step import displacement, state_scale
 
 METHODS = ("gradpaint", "combine_image", "combine_noisy")
 SAMPLERS = ("ddpm", "ddim")
@@ -77,19 +78,6 @@ def initial_state(noise: Tensor, sigma: float, y: Tensor, mask: Tensor, full_noi
     return noise * ((1 + sigma**2) ** 0.5 if full_noise else sigma) + y * (1 - mask)
 
 
-def guidance_gradient(denoiser: Denoiser, x: Tensor, sigma: Tensor, y: Tensor, mask: Tensor,
-                      settings: GuidanceSettings, border: Tensor | None = None) -> tuple[Tensor, LossTerms, Tensor]:
-    """x0_hat, the loss terms of eq. 8 on it, and the gradient of each sample's loss in x. One model evaluation."""
-    alignment = settings.alignment
-    with torch.enable_grad():
-        x = x.detach().requires_grad_(True)
-        x0_hat = denoiser(x, sigma)
-        terms = total_loss(x0_hat, y, mask, alignment.lambda_al, border_width=alignment.border_width,
-                           softness=alignment.softness, border=border)
-        (grad,) = torch.autograd.grad(terms.total.sum(), x)  # samples are independent: the sum's gradient is each one's
-    return x0_hat.detach(), LossTerms(*(term.detach() for term in terms)), grad
-
-
 def inpaint(denoiser: Denoiser, y: Tensor, mask: Tensor, *, sigmas: Tensor, noise: Tensor | None = None, seed: int = 0,
             method: str = "gradpaint", sampler: str = "ddim", settings: GuidanceSettings | None = None,
             full_noise: bool = True, clip: tuple[float, float] | None = (-1.0, 1.0), progress: bool = True,
@@ -131,11 +119,16 @@ def inpaint(denoiser: Denoiser, y: Tensor, mask: Tensor, *, sigmas: Tensor, nois
         sigma_t = torch.tensor(sigma, dtype=y.dtype, device=y.device)
         nudge = None
         if guided[i]:
-            x0_hat, terms, grad = guidance_gradient(denoiser, x, sigma_t, y, mask, settings, border)
-            nudge, finite = displacement(grad, settings.alpha, sigma_next, normalization=settings.normalization)
+            with torch.enable_grad():
+                x = x.detach().requires_grad_(True)
+                x0_hat = denoiser(x, sigma_t)
+                found = loss_gradient(x, x0_hat, y, mask, settings.alignment, sigma, border)
+            x, x0_hat = x.detach(), x0_hat.detach()
+            scale = float(state_scale(sigma_next))
+            nudge, finite = displacement(found.grad, settings.alpha, scale, settings.normalization)
             result.backwards += 1
             result.skipped_nudges += int((~finite).sum())
-            record = StepRecord(i, sigma, True, *(t.cpu() for t in terms), grad_rms(grad).cpu())
+            record = StepRecord(i, sigma, True, *(t.cpu() for t in (*found.terms, found.rms)))
         else:
             with torch.no_grad():
                 x0_hat = denoiser(x, sigma_t)

@@ -31,11 +31,6 @@ def state_scale(sigma: Tensor | float, parametrisation: str = "ve") -> Tensor:
     return (a * a + sigma * sigma) ** 0.5
 
 
-def grad_rms(grad: Tensor) -> Tensor:
-    """Root mean square over all but the first dimension, (B, ...) -> (B,), without overflow in half precision."""
-    return grad.detach().float().flatten(1).square().mean(1).sqrt()
-
-
 def normalise(grad: Tensor, normalization: str = "rms") -> tuple[Tensor, Tensor]:
     """g_hat and which samples are usable: ((B, ...), (B,) bool).
 
@@ -53,12 +48,11 @@ def normalise(grad: Tensor, normalization: str = "rms") -> tuple[Tensor, Tensor]
     return g_hat.reshape(grad.shape).to(grad.dtype), finite
 
 
-def displacement(grad: Tensor, alpha: float, sigma_next: Tensor | float, *, normalization: str = "rms",
-                 parametrisation: str = "ve") -> tuple[Tensor, Tensor]:
+def displacement(grad: Tensor, alpha: float, scale: float, normalization: str = "rms") -> tuple[Tensor, Tensor]:
     """What eq. 9 adds to the next state, and which samples were usable: ((B, ...), (B,) bool).
 
     grad: (B, ...), gradient of each sample's loss in the current state; any positive factor on it is irrelevant.
+    scale: s(sigma_next), see `state_scale`.
     """
     g_hat, finite = normalise(grad, normalization)
-    scale = state_scale(torch.as_tensor(sigma_next, dtype=torch.float64), parametrisation)
-    return -float(alpha * scale) * g_hat, finite
+    return -(alpha * scale) * g_hat, finite

@@ -1,0 +1,232 @@
+"""Makes a model that the host loaded differentiable in its input, without saving or touching a weight.
+
+The host loads weights as inference tensors, hands out reused buffers for weights that live elsewhere, and dequantises
+into temporaries: autograd must save none of them. So for the time of one run
+  * each linear or convolution layer runs through a custom autograd function, whose forward is the layer's own forward
+    and whose backward asks the host for the weight again and returns the gradient of the input only;
+  * norm layers get their (small) scale and a private copy of their input, which later in-place residuals may overwrite;
+  * every other parameter or buffer that is an inference tensor is replaced by an ordinary copy.
+`differentiable` undoes all of it on exit. Nothing is patched globally but the host's own `in_training` switch, which
+`grad_enabled` holds during a guided evaluation (it selects the host's differentiable kernels).
+"""
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import Callable, Iterable
+
+import comfy.model_management
+import comfy.ops
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+log = logging.getLogger(__name__)
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+Forward = Callable[..., Tensor]
+
+
+class _LeafFunction(torch.autograd.Function):
+    """y = forward(x) with the gradient of x given by `vjp(grad_y, shape_of_x)`. Saves no tensor at all."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, forward: Forward, vjp: Callable) -> Tensor:
+        ctx.vjp, ctx.shape, ctx.dtype = vjp, x.shape, x.dtype
+        return forward(x.detach())  # detached: the host's quantised layers take another path for inputs with gradients
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        return ctx.vjp(grad, ctx.shape).to(ctx.dtype), None, None
+
+
+@contextlib.contextmanager
+def layer_weight(module: nn.Module, like: Tensor):
+    """The layer's weight as its forward would use it now, in `like`'s dtype and device, for the time of the block."""
+    if isinstance(module, comfy.ops.CastWeightBiasOp):
+        weight, bias, stream = comfy.ops.cast_bias_weight(module, like, offloadable=True)
+        try:
+            yield _dense(weight)
+        finally:
+            comfy.ops.uncast_bias_weight(module, weight, bias, stream)
+    else:
+        yield _dense(module.weight.to(device=like.device, dtype=like.dtype))
+
+
+def _dense(weight: Tensor) -> Tensor:
+    return weight.dequantize() if isinstance(weight, comfy.ops.QuantizedTensor) else weight
+
+
+def _linear_forward(module: nn.Module, forward: Forward) -> Forward:
+    def vjp(grad: Tensor, shape) -> Tensor:
+        with layer_weight(module, grad) as weight:
+            return grad @ weight
+
+    def guided(x: Tensor, *args, **kwargs) -> Tensor:
+        if not _records(x) or args or kwargs:
+            return forward(x, *args, **kwargs)
+        # Flattened outside the function: a view made inside it could not be changed in place afterwards.
+        out = _LeafFunction.apply(x.reshape(-1, x.shape[-1]), forward, vjp)
+        return out.view(*x.shape[:-1], out.shape[-1])
+
+    return guided
+
+
+def _convolution_forward(module: nn.Module, forward: Forward) -> Forward:
+    dims = len(module.kernel_size)
+
+    def vjp(grad: Tensor, shape) -> Tensor:
+        with layer_weight(module, grad) as weight:
+            like = grad.new_empty(1).expand(shape)  # only its shape is read: the weight's gradient is not asked for
+            return torch.ops.aten.convolution_backward(
+                grad, like, weight, None, module.stride, module.padding, module.dilation, False, [0] * dims,
+                module.groups, (True, False, False))[0]
+
+    def guided(x: Tensor, *args, **kwargs) -> Tensor:
+        if not _records(x) or args or kwargs:
+            return forward(x, *args, **kwargs)
+        return _LeafFunction.apply(x, forward, vjp)
+
+    return guided
+
+
+def _affine_forward(module: nn.Module, forward: Forward) -> Forward:
+    """For layers with a weight scheme of their own (GGUF, ...): affine in x, so the VJP is that of any forward pass."""
+
+    def vjp(grad: Tensor, shape) -> Tensor:
+        with torch.enable_grad():
+            probe = grad.new_zeros(shape).requires_grad_(True)
+            (out,) = torch.autograd.grad(forward(probe), probe, grad)
+        return out
+
+    def guided(x: Tensor, *args, **kwargs) -> Tensor:
+        if not _records(x) or args or kwargs:
+            return forward(x, *args, **kwargs)
+        flat = x.reshape(-1, x.shape[-1]) if not isinstance(module, CONVOLUTIONS) else x
+        out = _LeafFunction.apply(flat, forward, vjp)
+        return out if flat is x else out.view(*x.shape[:-1], out.shape[-1])
+
+    return guided
+
+
+def _norm_forward(module: nn.Module, forward: Forward) -> Forward:
+    def guided(x: Tensor) -> Tensor:
+        if not _records(x):
+            return forward(x)
+        if module.weight is None:
+            return forward(x.clone())
+        weight, bias, stream = (comfy.ops.cast_bias_weight(module, x, offloadable=True)
+                                if isinstance(module, comfy.ops.CastWeightBiasOp)
+                                else (module.weight, getattr(module, "bias", None), None))
+        scale, shift = weight.clone(), None if bias is None else bias.clone()
+        if stream is not None:
+            comfy.ops.uncast_bias_weight(module, weight, bias, stream)
+        x = x.clone()
+        if isinstance(module, nn.GroupNorm):
+            return F.group_norm(x, module.num_groups, scale, shift, module.eps)
+        if isinstance(module, nn.LayerNorm):
+            return F.layer_norm(x, module.normalized_shape, scale, shift, module.eps)
+        return F.rms_norm(x, module.normalized_shape, scale, module.eps)
+
+    return guided
+
+
+def _records(x) -> bool:
+    return torch.is_grad_enabled() and isinstance(x, Tensor) and x.requires_grad
+
+
+def _guided_forward(module: nn.Module) -> Forward | None:
+    """The forward that replaces module's during a run, None where the module needs none of its own."""
+    forward = module.forward
+    host_layer = type(module).__module__.split(".")[0] in ("comfy", "torch") and "forward" not in vars(module)
+    linear = isinstance(module, nn.Linear) or (isinstance(module, comfy.ops.CastWeightBiasOp)
+                                               and hasattr(module, "in_features") and not hasattr(module, "num_experts"))
+    if linear:
+        return (_linear_forward if host_layer else _affine_forward)(module, forward)
+    if isinstance(module, CONVOLUTIONS):
+        plain = host_layer and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+        return (_convolution_forward if plain else _affine_forward)(module, forward)
+    if isinstance(module, NORMS) and host_layer:
+        return _norm_forward(module, forward)
+    return None
+
+
+def _own_tensors(module: nn.Module):
+    for table in (module._parameters, module._buffers):
+        for name, tensor in table.items():
+            if tensor is not None and tensor.is_inference() and tensor.is_floating_point():
+                yield table, name, tensor
+
+
+@contextlib.contextmanager
+def differentiable(models: Iterable[nn.Module]):
+    """For the time of the block the models' outputs can be differentiated in their inputs (not in their weights).
+
+    To be entered outside of inference mode's scope of effect: it is where `grad_enabled` blocks run. The modules are
+    walked once on entry and once on exit; in between nothing is looked up per step.
+    """
+    patched: list[nn.Module] = []
+    swapped: list[tuple[dict, str, Tensor, Tensor]] = []
+    seen: set[int] = set()
+    try:
+        for module in (m for model in models for m in model.modules()):
+            if id(module) in seen:
+                continue
+            seen.add(id(module))
+            forward = _guided_forward(module)
+            if forward is not None:
+                # Instance attribute: the class and every other instance stay as they are.
+                patched.append((module, vars(module).get("forward")))
+                module.forward = forward
+                continue
+            if isinstance(module, nn.Embedding):
+                continue
+            with torch.inference_mode(False):
+                for table, name, tensor in _own_tensors(module):
+                    copy = tensor.clone()
+                    copy = nn.Parameter(copy, requires_grad=False) if table is module._parameters else copy
+                    table[name] = copy
+                    swapped.append((table, name, tensor, copy))
+        yield
+    finally:
+        for module, forward in patched:
+            if forward is None:
+                vars(module).pop("forward", None)
+            else:
+                module.forward = forward
+        for table, name, tensor, copy in swapped:
+            if table.get(name) is copy:  # else the host has replaced it meanwhile: that one stays
+                table[name] = tensor
+
+
+@contextlib.contextmanager
+def grad_enabled():
+    """One differentiated evaluation: out of the host's inference mode, with its differentiable kernels selected."""
+    before = comfy.model_management.in_training
+    comfy.model_management.in_training = True
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        comfy.model_management.in_training = before
+
+
+def ordinary(value):
+    """A copy of nested dicts, lists, tuples and conditioning objects in which no tensor is an inference tensor.
+
+    Inference tensors may not be saved for backward. Ordinary tensors and unknown objects are passed on as they are.
+    """
+    if isinstance(value, Tensor):
+        if not value.is_inference():
+            return value
+        with torch.inference_mode(False):
+            return value.clone()
+    if type(value) is dict:
+        return {key: ordinary(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(ordinary(item) for item in value)
+    if hasattr(value, "_copy_with") and hasattr(value, "cond"):  # comfy.conds.CONDRegular and its kin
+        return value._copy_with(ordinary(value.cond))
+    return value

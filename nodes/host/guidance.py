@@ -1,0 +1,103 @@
+"""GradPaint as a set of wrappers on a cloned MODEL: the one mechanism behind every node.
+
+The only thing put on the clone is a `sampler_sample` wrapper. At each run it takes the mask out of the host's hands,
+prepares the model for differentiation, adds a `predict_noise` wrapper to that run's own options, and undoes it all.
+"""
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+import comfy.model_management
+import comfy.patcher_extension
+import comfy.sampler_helpers
+import torch
+
+from ...gradpaint.settings import AlignmentSettings, GuidanceSettings
+from .autograd import differentiable
+from .probe import probe_sampler
+from .run import GuidedRun, is_pixel_space
+
+log = logging.getLogger(__name__)
+
+KEY = "gradpaint"
+SAMPLER_SAMPLE = comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE
+PREDICT_NOISE = comfy.patcher_extension.WrappersMP.PREDICT_NOISE
+
+
+def apply_gradpaint(model, settings: GuidanceSettings, on_record=None):
+    """A clone of the host's ModelPatcher `model` on which every masked sampling run is a GradPaint run.
+
+    The mask is the latent's noise mask, as the host hands it over (1 = repaint). A run without one is a plain run.
+    on_record: called with the RunRecord at the end of each run. `model` itself is not changed.
+    """
+    clone = model.clone()
+    clone.remove_wrappers_with_key(SAMPLER_SAMPLE, KEY)  # applied twice: the later settings hold
+    clone.add_wrapper_with_key(SAMPLER_SAMPLE, KEY, GradPaintWrapper(settings, on_record))
+    return clone
+
+
+class GradPaintWrapper:
+    """The `sampler_sample` wrapper. Holds settings only; what belongs to a run lives in its GuidedRun."""
+
+    def __init__(self, settings: GuidanceSettings, on_record=None):
+        self.settings, self.on_record = settings, on_record
+
+    def __call__(self, executor, guider, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None,
+                 disable_pbar=False):
+        if denoise_mask is None:
+            log.warning("GradPaint: the latent has no noise mask, so there is nothing to inpaint: plain sampling. "
+                        "Connect a mask, or use Set Latent Noise Mask before the sampler.")
+            return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
+        if "multigpu_clones" in guider.model_options:
+            raise ValueError("GradPaint can't differentiate through a model split over several GPUs; remove the "
+                             "MultiGPU node from this model's path")
+        model = guider.inner_model
+        settings = _for_model(self.settings, model)
+        sampler = executor.class_obj
+        plan = probe_sampler(sampler, guider, sigmas, noise, extra_args.get("seed"))
+        run = GuidedRun(guider, settings, latent_image, denoise_mask, sigmas, plan, callback)
+        if sampler.max_denoise(guider, sigmas):
+            # The host adds the latent to its first noise even at denoise 1; what is under the hole must not leak.
+            latent_image = latent_image * (1 - denoise_mask)
+        comfy.patcher_extension.add_wrapper_with_key(PREDICT_NOISE, KEY, run.predict_noise, guider.model_options,
+                                                     is_model_options=True)
+        try:
+            with differentiable(_differentiated_modules(guider)):
+                samples = executor(guider, sigmas, extra_args, run.callback, noise, latent_image, None, disable_pbar)
+            samples = run.finish(samples)
+        finally:
+            guider.model_options["transformer_options"]["wrappers"][PREDICT_NOISE].pop(KEY, None)
+        _report(run)
+        if self.on_record is not None:
+            self.on_record(run.record)
+        return samples
+
+
+def _for_model(settings: GuidanceSettings, model) -> GuidanceSettings:
+    if is_pixel_space(model) or settings.alignment.lambda_al == 0:
+        return settings
+    log.info("GradPaint: %s denoises latents; the alignment loss looks at pixels and is off", type(model).__name__)
+    return dataclasses.replace(settings, alignment=AlignmentSettings(lambda_al=0.0))
+
+
+def _differentiated_modules(guider) -> list[torch.nn.Module]:
+    """The diffusion model and whatever else takes part in an evaluation (ControlNets and the like)."""
+    models = [guider.inner_model]
+    extra, _ = comfy.sampler_helpers.get_additional_models(guider.conds, guider.model_patcher.model_dtype())
+    for patcher in extra:
+        if isinstance(getattr(patcher, "model", None), torch.nn.Module):
+            models.append(patcher.model)
+    return models
+
+
+def _report(run: GuidedRun) -> None:
+    record = run.record
+    log.info("GradPaint: %d steps, %d guided, %d model evaluations, %d backward passes", record.steps,
+             len(record.guided_sigmas), record.evaluations, record.backwards)
+    if record.mse:
+        log.info("GradPaint: masked MSE of x0_hat %.4g at the first guided step, %.4g at the last",
+                 float(record.mse[0].mean()), float(record.mse[-1].mean()))
+    if record.skipped_nudges:
+        log.warning("GradPaint: %d nudges left out because their gradient was not finite; try a model in bf16 or fp32",
+                    record.skipped_nudges)

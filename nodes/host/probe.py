@@ -1,0 +1,133 @@
+"""Learns from a dry run which of a sampler's model calls are its steps.
+
+Eq. 9 moves the sampler's next state, so we must know which tensor that is. The sampler function is run on single
+numbers with a model that returns zeros; every call and every callback is recorded. Between two callbacks lies one step:
+its call is the one that is given the tensor which the callback reports as the state, the others are inner stages.
+A second run adds 1 to the tensors of those calls: where that reaches the next step, the tensor is the sampler's own
+state and moving it is eq. 9. Where it does not (UniPC hands the model a rescaled copy), two more runs measure how far the next
+state moves with x0_hat, and the displacement is made through x0_hat.
+"""
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+ADAPTIVE = ("dpm_adaptive_function", "sample_dpm_adaptive")  # their calls depend on the model's answers
+
+
+class Step(NamedTuple):
+    """index: position among the run's steps; sigma_next: noise level of the state that this step produces;
+    response: how far that state moves when this call's x0_hat moves by 1 (None where it was not needed)."""
+
+    index: int
+    sigma_next: float
+    response: float | None
+
+
+class SamplerPlan(NamedTuple):
+    """steps: model call number -> Step; total: number of steps; in_place: each step's call is given the sampler's own
+    state tensor, so that adding to it moves the state; reported: the callback reports that same tensor."""
+
+    steps: dict[int, Step]
+    total: int
+    in_place: bool
+    reported: bool
+
+
+class _Recorder:
+    """Stands in for the host's model during a dry run. At call answers[j] sample j of the batch gets 1 instead of 0 as
+    its answer; at call bumps[j] 1 is added to the state of sample j."""
+
+    def __init__(self, guider, sigmas: Tensor, answers: list[int] = (), bumps: list[int] = ()):
+        self.inner_model, self.sigmas, self.answers, self.bumps = guider, sigmas, answers, bumps
+        self.calls: list[tuple[Tensor, float]] = []  # what the model was given; kept, so that no address is reused
+        self.values: list[Tensor] = []
+        self.callbacks: list[tuple[int, Tensor]] = []  # (calls so far, state)
+
+    def __call__(self, x: Tensor, sigma: Tensor, denoise_mask=None, model_options=None, seed=None, **kwargs) -> Tensor:
+        call = len(self.calls)
+        self.calls.append((x, float(sigma.flatten()[0])))
+        self.values.append(x.clone())
+        for j in (j for j, bumped in enumerate(self.bumps) if bumped == call):
+            x[j] += 1.0
+        out = torch.zeros_like(x)
+        for j in (j for j, answered in enumerate(self.answers) if answered == call):
+            out[j] = 1.0
+        for function in (model_options or {}).get("sampler_post_cfg_function", []):
+            out = function({"denoised": out, "cond_denoised": out, "uncond_denoised": out, "cond": [], "uncond": [],
+                            "cond_scale": 1.0, "model": self.inner_model.inner_model, "sigma": sigma, "input": x,
+                            "model_options": model_options})
+        return out
+
+    def callback(self, info: dict) -> None:
+        self.callbacks.append((len(self.calls), info["x"]))
+
+
+class _DryRuns:
+    """Runs one sampler on numbers, always with the same noise, without touching the real run's random state."""
+
+    def __init__(self, sampler, guider, sigmas: Tensor, like: Tensor, seed):
+        self.sampler, self.guider, self.sigmas, self.like, self.seed = sampler, guider, sigmas, like, seed
+
+    def run(self, batch: int, **changes) -> _Recorder:
+        recorder = _Recorder(self.guider, self.sigmas, **changes)
+        x = torch.zeros((batch,) + (1,) * (self.like.ndim - 1), device=self.like.device)
+        extra_args = {"model_options": {"transformer_options": {"sample_sigmas": self.sigmas}}, "seed": self.seed,
+                      "denoise_mask": None}
+        with torch.random.fork_rng(devices=[self.like.device] if self.like.device.type == "cuda" else []):
+            torch.manual_seed(0)
+            end = self.sampler.sampler_function(recorder, x, self.sigmas.clone(), extra_args=extra_args,
+                                                callback=recorder.callback, disable=True,
+                                                **self.sampler.extra_options)
+        recorder.values.append(end)
+        return recorder
+
+    def effects(self, calls: list[int], **changes) -> list[float]:
+        """How far the next step's state (after the last step: the result) moves with a change at each of `calls`."""
+        still, moved = self.run(len(calls)), self.run(len(calls), **changes)
+        following = calls[1:] + [-1]
+        return [float((moved.values[k] - still.values[k])[i].flatten()[0]) for i, k in enumerate(following)]
+
+
+def probe_sampler(sampler, guider, sigmas: Tensor, like: Tensor, seed=None) -> SamplerPlan | None:
+    """The sampler's plan on these sigmas, None if it can't be found out (adaptive samplers, samplers without a
+    `sampler_function`). like: a state of the run; only its device and number of dimensions are used."""
+    function = getattr(sampler, "sampler_function", None)
+    if function is None or getattr(function, "__name__", "") in ADAPTIVE or len(sigmas) < 2:
+        return None
+    runs = _DryRuns(sampler, guider, sigmas, like, seed)
+    try:
+        recorder = runs.run(1)
+        calls, reported = _step_calls(recorder)
+        if not calls:
+            return None
+        carried = runs.effects(calls, bumps=calls)
+        if float(sigmas[-1]) == 0 and len(carried) > 1:
+            carried = carried[:-1]  # the last step of a run down to 0 forgets its state, whichever tensor that is
+        # The first step has no history yet: there a state that is carried on moves the next one its own way.
+        in_place = carried[0] > 0 and all(abs(effect) > 1e-12 for effect in carried)
+        responses = [None] * len(calls) if in_place else runs.effects(calls, answers=calls)
+    except Exception:  # somebody else's sampler may refuse a single number; guidance then goes by the noise level alone
+        log.info("GradPaint: no dry run of sampler %s", getattr(function, "__name__", function), exc_info=True)
+        return None
+    levels = [recorder.calls[k][1] for k in calls] + [float(sigmas[-1])]
+    steps = {k: Step(i, levels[i + 1], responses[i]) for i, k in enumerate(calls)}
+    return SamplerPlan(steps, len(calls), in_place, reported)
+
+
+def _step_calls(recorder: _Recorder) -> tuple[list[int], bool]:
+    """The model call of each step, and whether every callback reported that call's own tensor."""
+    calls, previous, reported = [], 0, True
+    for count, state in recorder.callbacks:
+        candidates = range(previous, count)
+        same = [k for k in candidates if recorder.calls[k][0].data_ptr() == state.data_ptr()]
+        if candidates:
+            calls.append(same[-1] if same else candidates[0])
+            reported = reported and bool(same)
+        previous = count
+    return calls, reported

@@ -1,0 +1,200 @@
+"""One guided sampling run inside the host: what happens at each model call.
+
+Units are the host's. A state is `a*x0 + b*eps` with a and b read off `model_sampling.noise_scaling`; x0_hat is what the
+guider returns (after CFG); the known region is kept by eq. 3 on x0_hat, and eq. 9 moves the sampler's next state.
+"""
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+import comfy.model_management
+import torch
+from torch import Tensor
+
+from ...gradpaint.gradient import loss_gradient
+from ...gradpaint.known_region import combine_image
+from ...gradpaint.losses import border_band
+from ...gradpaint.schedule import guided_steps
+from ...gradpaint.settings import GuidanceSettings
+from ...gradpaint.step import displacement
+from .autograd import grad_enabled, ordinary
+from .probe import SamplerPlan, Step
+
+log = logging.getLogger(__name__)
+
+PIXEL_RANGE = (-1.0, 1.0)
+# Attention kernels of the host that have no backward pass.
+FORWARD_ONLY_ATTENTION = ("attention_sage", "attention3_sage", "attention_sage3", "attention_flash")
+
+
+@dataclass
+class RunRecord:
+    """What a run did, for logs and reports. Loss terms are lists with one (B,) CPU tensor per guided step."""
+
+    steps: int = 0
+    evaluations: int = 0
+    backwards: int = 0
+    skipped_nudges: int = 0
+    guided_sigmas: list[float] = field(default_factory=list)
+    total: list[Tensor] = field(default_factory=list)
+    mse: list[Tensor] = field(default_factory=list)
+    alignment: list[Tensor] = field(default_factory=list)
+    grad_rms: list[Tensor] = field(default_factory=list)
+
+
+class GuidedRun:
+    """The predict_noise wrapper, the sampler's callback and the last touch of one run. Used once, then dropped."""
+
+    def __init__(self, guider, settings: GuidanceSettings, y: Tensor, mask: Tensor, sigmas: Tensor,
+                 plan: SamplerPlan | None, callback=None):
+        self.guider, self.settings, self.y, self.mask, self.sigmas, self.plan = guider, settings, y, mask, sigmas, plan
+        self.user_callback = callback
+        self.model_sampling = guider.inner_model.model_sampling
+        self.clip = PIXEL_RANGE if is_pixel_space(guider.inner_model) else None
+        steps = plan.total if plan is not None else len(sigmas) - 1
+        self.guided = guided_steps(settings.schedule, steps)
+        self.record = RunRecord(steps=steps)
+        self.in_place = plan is not None and plan.in_place
+        self.pending: Tensor | None = None  # eq. 9's displacement, waiting for the state it belongs to
+        self.preview: Tensor | None = None
+        self.last_mask = mask
+        self._call = -1
+        self._last_index = -1
+        self._state_ptr: int | None = None
+        self._graph_conds = None
+        self._border: tuple[Tensor, Tensor] | None = None
+
+    # ---- the model calls
+
+    def predict_noise(self, executor, x: Tensor, timestep: Tensor, model_options={}, seed=None) -> Tensor:
+        """Host wrapper: x0_hat of the state x, composited, and on guided steps the gradient taken."""
+        self._call += 1
+        sigma = float(timestep.flatten()[0])
+        step = self._step(sigma)
+        mask = self.last_mask = self._mask_at(timestep, model_options)
+        if step is not None and self.pending is not None:
+            x += self.pending  # the sampler's own tensor: this is eq. 9's x_next
+            self.pending = None
+        self.record.evaluations += 1
+        if step is None or not self.guided[step.index] or self.settings.alpha == 0:
+            x0_hat, nudge = executor(x, timestep, model_options, seed), None
+        else:
+            x0_hat, nudge = self._differentiate(executor, x, timestep, model_options, seed, sigma, step, mask)
+        x0_hat = x0_hat if self.clip is None else x0_hat.clamp(*self.clip)
+        x0_hat = combine_image(x0_hat, self.y, mask)
+        if step is not None:
+            self.preview, self._state_ptr = x0_hat, x.data_ptr()
+        if nudge is None:
+            return x0_hat
+        if self.in_place:
+            self.pending = nudge
+            return x0_hat
+        return x0_hat + nudge / step.response
+
+    def _differentiate(self, executor, x, timestep, model_options, seed, sigma: float, step: Step, mask: Tensor):
+        conds = self.guider.conds
+        if self._graph_conds is None:
+            self._graph_conds = ordinary(conds)
+        try:
+            self.guider.conds = self._graph_conds
+            with grad_enabled():
+                leaf = x.clone().requires_grad_(True)
+                x0_hat = executor(leaf, ordinary(timestep), with_differentiable_attention(model_options), seed)
+                y, mask = ordinary(self.y), ordinary(mask)
+                found = loss_gradient(leaf, x0_hat, y, mask, self.settings.alignment, sigma, self._band(mask))
+        finally:
+            self.guider.conds = conds
+        nudge, finite = displacement(found.grad, self.settings.alpha, self._scale(step.sigma_next),
+                                     self.settings.normalization)
+        record = self.record
+        record.backwards += 1
+        record.skipped_nudges += int((~finite).sum())
+        record.guided_sigmas.append(sigma)
+        for series, values in zip((record.total, record.mse, record.alignment), found.terms):
+            series.append(values.cpu())
+        record.grad_rms.append(found.rms.cpu())
+        if not bool(finite.all()):
+            log.warning("GradPaint: gradient not finite at sigma %.4g; the step is taken without a nudge", sigma)
+        return x0_hat.detach(), nudge
+
+    # ---- around them
+
+    def callback(self, i: int, denoised: Tensor, x: Tensor, total: int) -> None:
+        """The sampler's callback: previews show x0_hat as composited, never the shifted one."""
+        if self.in_place and self.plan.reported and x.data_ptr() != self._state_ptr:
+            log.info("GradPaint: the sampler's state is not what the model is given; nudging through x0_hat")
+            self.in_place, self.pending = False, None
+        if self.user_callback is not None:
+            self.user_callback(i, denoised if self.preview is None else self.preview, x, total)
+
+    def finish(self, samples: Tensor) -> Tensor:
+        """The run's result: the last step's displacement, then the known region exactly as given."""
+        if self.pending is not None:
+            end = self.sigmas[-1]
+            back = self.model_sampling.inverse_noise_scaling
+            samples = samples + (back(end, self.pending) - back(end, torch.zeros_like(self.pending)))
+            self.pending = None
+        if float(self.sigmas[-1]) == 0:
+            samples = samples if self.clip is None else samples.clamp(*self.clip)
+            samples = combine_image(samples, self.y, self.last_mask)
+        return samples
+
+    def _step(self, sigma: float) -> Step | None:
+        if self.plan is not None:
+            step = self.plan.steps.get(self._call)
+            if step is not None and not self.in_place and not step.response:
+                step = step._replace(response=self._euler_response(sigma, step.sigma_next))
+            return step
+        # No plan: the first call at or below each noise level of the schedule is a step.
+        index = int((self.sigmas[:-1] >= sigma * (1 - 1e-4)).sum()) - 1
+        if index <= self._last_index or index < 0:
+            return None
+        self._last_index = index
+        sigma_next = float(self.sigmas[index + 1])
+        return Step(index, sigma_next, self._euler_response(sigma, sigma_next))
+
+    @staticmethod
+    def _euler_response(sigma: float, sigma_next: float) -> float:
+        return max(1 - sigma_next / sigma, 1e-3) if sigma > 0 else 1.0
+
+    def _scale(self, sigma: float) -> float:
+        """s(sigma) = sqrt(a^2 + b^2), see gradpaint.step."""
+        level = torch.tensor([sigma], dtype=torch.float32, device=self.y.device)
+        one = torch.ones_like(level)
+        a = self.model_sampling.noise_scaling(level, torch.zeros_like(one), one.clone())
+        b = self.model_sampling.noise_scaling(level, one.clone(), torch.zeros_like(one))
+        return float((a.double() ** 2 + b.double() ** 2).sqrt())
+
+    def _mask_at(self, timestep: Tensor, model_options: dict) -> Tensor:
+        function = model_options.get("denoise_mask_function")  # Differential Diffusion and its kin
+        if function is None:
+            return self.mask
+        return function(timestep, self.mask, extra_options={"model": self.guider, "sigmas": self.sigmas})
+
+    def _band(self, mask: Tensor) -> Tensor | None:
+        if self.settings.alignment.lambda_al == 0:
+            return None
+        if self._border is None or not torch.equal(self._border[0], mask):
+            self._border = (mask, border_band(mask, self.settings.alignment.border_width))
+        return self._border[1]
+
+
+def is_pixel_space(model) -> bool:
+    """Whether the host's model denoises RGB images themselves, in [-1, 1]."""
+    latent_format = model.latent_format
+    return latent_format.latent_channels == 3 and getattr(latent_format, "spacial_downscale_ratio", 1) == 1
+
+
+def with_differentiable_attention(model_options: dict) -> dict:
+    """model_options in which attention kernels without a backward pass are replaced by PyTorch's, if not overridden."""
+    options = model_options.get("transformer_options", {})
+    if "optimized_attention_override" in options:
+        return model_options
+    from comfy.ldm.modules.attention import attention_pytorch
+
+    def override(function, *args, **kwargs):
+        kernel = attention_pytorch if function.__name__ in FORWARD_ONLY_ATTENTION else function
+        return kernel(*args, **kwargs)
+
+    return {**model_options, "transformer_options": {**options, "optimized_attention_override": override}}
