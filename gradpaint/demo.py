@@ -12,7 +12,7 @@ from . import __version__
 from .evaluation.metrics import known_error, masked_mse, masked_psnr, mean_estimate, pooled_ratio, seam_energy
 from .guided_diffusion import load_denoiser
 from .imageio import save_image, save_mask
-from .masks import make_mask
+from .masks import masks_above
 from .models import bundled_model_path
 from .report import checkerboard, contact_sheet, loss_plot
 from .samplers import inpaint
@@ -23,17 +23,6 @@ from .settings import GuidanceSettings
 METHODS = {"combine_image": "combine_image", "gradpaint": "GradPaint"}  # library name -> label on the sheet
 MIN_COVERAGE = 0.1  # masks with a smaller hole show little and are passed over
 BATCH = 4  # images per run; results are on disk after each
-
-
-def demo_masks(kind, size, count, seed):
-    """(count, 1, H, W) masks of that kind, those below MIN_COVERAGE of the image left out."""
-    masks, number = [], 0
-    while len(masks) < count:
-        mask = make_mask(kind, size, size, seed=1000 * seed + number)
-        number += 1
-        if mask.mean() >= MIN_COVERAGE or number > 100 * count:
-            masks.append(mask)
-    return torch.cat(masks)
 
 
 def run_demo(out, seed=0, steps=30, count=8, mask_kind="thick", sampler="ddpm", device="cpu", progress=True):
@@ -50,7 +39,8 @@ def run_demo(out, seed=0, steps=30, count=8, mask_kind="thick", sampler="ddpm", 
     denoiser = load_denoiser(bundled_model_path(), device=device)
     size = denoiser.image_size
     seeds = [HELD_OUT_SEEDS[(1000 * seed + i) % len(HELD_OUT_SEEDS)] for i in range(count)]
-    images, masks = landscapes(seeds, size), demo_masks(mask_kind, size, count, seed)
+    images = landscapes(seeds, size)
+    masks = masks_above(MIN_COVERAGE, mask_kind, size, size, count, first_seed=1000 * seed)
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed))
     sigmas = spaced_sigmas(denoiser.sigmas, steps)
     settings = GuidanceSettings()

@@ -95,8 +95,18 @@ def score(runs, images, masks, with_lpips=True):
     return seam_energy(images, masks)
 
 
-def _number(estimate):
-    digits = 1 if abs(estimate.value) >= 10 else 2 if abs(estimate.value) >= 1 else 4
+TITLES = {
+    "masked_mse": ("masked MSE", 4),  # metric -> heading, digits
+    "masked_psnr": ("masked PSNR (dB)", 2),
+    "lpips": ("LPIPS", 4),
+    "seam_ratio": ("seam (1 is ideal)", 2),
+    "seam_energy": ("seam energy", 2),
+    "abs_log_seam": ("abs log seam", 3),
+}
+
+
+def _number(estimate, metric):
+    digits = TITLES[metric][1]
     return f"{estimate.value:.{digits}f} +- {estimate.error:.{digits}f}"
 
 
@@ -112,12 +122,12 @@ def summary_table(runs, true_energy):
     """Markdown: each method's mean scores with standard errors over images, its cost per image."""
     first = next(iter(runs.values())).scores
     names = [name for name in ("masked_mse", "masked_psnr", "lpips") if name in first]
-    titles = {"masked_mse": "masked MSE", "masked_psnr": "masked PSNR (dB)", "lpips": "LPIPS"}
-    header = ["method", *(titles[name] for name in names), "seam (1 is ideal)", "evaluations", "with backward", "CPU s"]
+    titles = [TITLES[name][0] for name in [*names, "seam_ratio"]]
+    header = ["method", *titles, "evaluations", "with backward", "CPU s"]
     rows = []
     for method, run in runs.items():
-        scores = [_number(mean_estimate(run.scores[name])) for name in names]
-        seam = _number(seam_ratio(run.scores["seam_energy"], true_energy))
+        scores = [_number(mean_estimate(run.scores[name]), name) for name in names]
+        seam = _number(seam_ratio(run.scores["seam_energy"], true_energy), "seam_ratio")
         cost = [f"{run.evaluations:.0f}", f"{run.backwards:.0f}", f"{run.seconds:.2f}"]
         rows.append([method, *scores, seam, *cost])
     return _markdown(header, rows)
@@ -147,14 +157,13 @@ def paired_statistics(runs, true_energy, baseline):
 
 def paired_table(runs, true_energy, baseline):
     """Markdown of `paired_statistics`: difference +- standard error (z)."""
-    titles = dict(masked_mse="masked MSE", lpips="LPIPS", seam_energy="seam energy", abs_log_seam="abs log seam")
     statistics = paired_statistics(runs, true_energy, baseline)
     if not statistics:
         return ""
     names = list(next(iter(statistics.values())))
-    header = [f"minus {baseline}", *(titles[name] for name in names)]
+    header = [f"minus {baseline}", *(TITLES[name][0] for name in names)]
     rows = [
-        [method, *(f"{_number(row[name])} (z {row[name].z:+.1f})" for name in names)]
+        [method, *(f"{_number(row[name], name)} (z {row[name].z:+.1f})" for name in names)]
         for method, row in statistics.items()
     ]
     return _markdown(header, rows)

@@ -23,7 +23,7 @@ _GENERATORS = {
 }
 MASK_KINDS = tuple(_GENERATORS)
 
-__all__ = ["MASK_KINDS", "make_mask", "make_masks", "mask_options"]
+__all__ = ["MASK_KINDS", "make_mask", "make_masks", "mask_options", "masks_above"]
 
 
 def mask_options(kind):
@@ -60,4 +60,22 @@ def make_masks(kind, height, width, seeds, **options):
     masks = [make_mask(kind, height, width, seed, **options) for seed in seeds]
     if not masks:
         raise ValueError("seeds is empty; give at least one")
+    return torch.cat(masks)
+
+
+def masks_above(min_coverage, kind, height, width, count, first_seed=0, **options):
+    """The first `count` masks, counting seeds up from `first_seed`, whose hole covers at least that share of the image.
+
+    LaMa's generators now and then give a hole of a few pixels, on which methods hardly differ.
+    Returns float32 (count, 1, H, W). Raises ValueError if not one of 1000 seeds in a row reaches min_coverage.
+    """
+    masks, seed, last = [], first_seed, first_seed
+    while len(masks) < count:
+        mask = make_mask(kind, height, width, seed, **options)
+        if mask.mean() >= min_coverage:
+            masks.append(mask)
+            last = seed
+        elif seed - last >= 1000:
+            raise ValueError(f"min_coverage is {min_coverage}; of 1000 {kind} masks at {height}x{width} none has it")
+        seed += 1
     return torch.cat(masks)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gradpaint.masks import MASK_KINDS, make_mask, make_masks, mask_options
+from gradpaint.masks import MASK_KINDS, make_mask, make_masks, mask_options, masks_above
 
 # sha256 of np.packbits of the mask at (height, width), seed; first 16 digits. Must never change.
 GOLDEN = {
@@ -104,3 +104,12 @@ def test_unknown_option():
 def test_no_seeds():
     with pytest.raises(ValueError, match="seeds is empty"):
         make_masks("thick", 64, 64, [])
+
+
+def test_masks_above():
+    masks = masks_above(0.1, "thick", 64, 64, 12, first_seed=5)
+    wanted = [mask for mask in (make_mask("thick", 64, 64, seed) for seed in range(5, 40)) if mask.mean() >= 0.1]
+    assert torch.equal(masks, torch.cat(wanted[:12]))
+    assert len(wanted) < 35  # some were passed over
+    with pytest.raises(ValueError, match="min_coverage is 0.9; of 1000 thick masks at 8x8 none has it"):
+        masks_above(0.9, "thick", 8, 8, 1)
