@@ -55,7 +55,7 @@ def _add_demo(commands):
     command = _command(commands, "demo", demo, "show GradPaint on scenes that the bundled model has never seen")
     command.add_argument("--out", type=Path, default=Path("gradpaint_demo"), help="folder for the results")
     command.add_argument("--n", type=int, default=8, help="number of images")
-    command.add_argument("--mask", choices=("thin", "medium", "thick"), default="thick", help="kind of mask")
+    command.add_argument("--mask", choices=MASK_KINDS, default="thick", metavar="KIND", help=", ".join(MASK_KINDS))
     _add_run_arguments(command, steps=30, sampler="ddpm")
 
 
