@@ -20,7 +20,7 @@ class GradPaintApply(io.ComfyNode):
                         "mask of the latent it gets (Set Latent Noise Mask); without a noise mask it samples as usual.",
             search_aliases=["gradpaint model", "gradpaint patch", "inpaint model patch"],
             inputs=[
-                io.Model.Input("model", tooltip="The model to inpaint with; it is not changed, a patched copy goes on."),
+                io.Model.Input("model", tooltip="The model to inpaint with; a patched copy goes on."),
                 *guidance_inputs(),
             ],
             outputs=[io.Model.Output("model", display_name="MODEL", tooltip="For KSampler, SamplerCustom and others.")],

@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 import comfy.samplers
+
 import nodes as host_nodes
 
 if not hasattr(host_nodes, "common_ksampler"):
-    raise ImportError(f"`nodes` is {getattr(host_nodes, '__file__', host_nodes)!r}, not ComfyUI's nodes.py: something put "
-                      "another folder ahead of ComfyUI on sys.path")
+    raise ImportError(f"`nodes` is {getattr(host_nodes, '__file__', host_nodes)!r}, not ComfyUI's nodes.py: something "
+                      "put another folder ahead of ComfyUI on sys.path")
 
 
 def sampler_names() -> list[str]:

@@ -3,21 +3,24 @@
 The host is looked for at $COMFYUI_PATH (set but empty: none), above this folder (a pack in custom_nodes), ~/ComfyUI and
 ~/comfy/ComfyUI. Test files import nothing of the host at their top: `comfy` comes with the fixtures.
 
-The pack, as the host imports it, is a package of its own: its `gradpaint` is not the top-level `gradpaint` of the library
-tests, and objects of one are no instances of the other. Host tests take everything from `pack`.
+The pack, as the host imports it, is a package of its own: its `gradpaint` is not the top-level `gradpaint` of the
+library tests, and objects of one are no instances of the other. Host tests take everything from `pack`.
 """
 from __future__ import annotations
 
 import asyncio
 import importlib
 import importlib.util
+import json
 import os
 import sys
 from pathlib import Path
 
 import pytest
+from server_process import PACK_ROOT, Server
+from workflow_api import to_prompt
 
-PACK_ROOT = Path(__file__).resolve().parents[2]
+WORKFLOW = PACK_ROOT / "example_workflows" / "gradpaint_quickstart.json"
 _skip_reasons: set[str] = set()
 
 
@@ -72,6 +75,7 @@ def comfy_host(host_path, tmp_path_factory):
 
     comfy.cli_args.args.cpu = True  # before anything else of comfy asks for a device
     import folder_paths
+
     import nodes
 
     assert Path(nodes.__file__).resolve() == host_path / "nodes.py"
@@ -83,13 +87,13 @@ def comfy_host(host_path, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def pack(comfy_host):
-    """The pack's root module, imported under a name of its own as ComfyUI does; `pack.nodes`, `pack.gradpaint` follow."""
+    """The pack's root module, imported under a name of its own as ComfyUI does, with `.nodes` and `.gradpaint`."""
     name = str(PACK_ROOT).replace(".", "_x_")
     spec = importlib.util.spec_from_file_location(name, PACK_ROOT / "__init__.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
-    for part in ("settings", "schedule", "samplers", "masks", "scenes", "models", "guided_diffusion"):
+    for part in ("settings", "schedule", "samplers", "masks", "scenes", "guided_diffusion"):
         importlib.import_module(f"{name}.gradpaint.{part}")
     importlib.import_module(f"{name}.nodes.host.guidance")
     return module
@@ -103,3 +107,26 @@ def pack_nodes(pack) -> dict:
         return await extension.get_node_list()
 
     return {node.GET_SCHEMA().node_id: node for node in asyncio.run(node_list())}
+
+
+# ---- the real server, started once for all tests that use it
+
+
+@pytest.fixture(scope="session")
+def server(host_path, tmp_path_factory):
+    running = Server(host_path, tmp_path_factory.mktemp("server") / "base")
+    try:
+        yield running.wait()
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="session")
+def object_info(server) -> dict:
+    return json.loads(server.get("/object_info"))
+
+
+@pytest.fixture(scope="session")
+def prompt(object_info) -> dict:
+    """The quickstart workflow as the server takes it."""
+    return to_prompt(json.loads(WORKFLOW.read_text()), object_info)

@@ -1,142 +1,26 @@
-"""The real server, headless on the CPU, with nothing but this pack: all nodes, the quickstart workflow, its pictures."""
+"""The real server, headless on the CPU, with nothing but this pack: all nodes, the quickstart and its pictures."""
 from __future__ import annotations
 
-import io
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from workflow_api import to_prompt
+from workflow_api import node_of
 
-PACK_ROOT = Path(__file__).resolve().parents[2]
-WORKFLOW = PACK_ROOT / "example_workflows" / "gradpaint_quickstart.json"
 NODE_IDS = {"GradPaintLoadGuidedDiffusion", "GradPaintMaskGenerator", "GradPaintAlignmentLoss", "GradPaintEarlyStop",
             "GradPaintKSampler", "GradPaintApply", "GradPaintDemoScene"}
-START_SECONDS, RUN_SECONDS = 240, 900
 
 pytestmark = pytest.mark.slow
 
 
-class Server:
-    """A ComfyUI in a process of its own, its folders in `base`."""
-
-    def __init__(self, host: Path, base: Path):
-        (base / "custom_nodes").mkdir(parents=True)
-        (base / "custom_nodes" / "gradpaint").symlink_to(PACK_ROOT)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        self.log_path = base / "server.log"
-        command = [sys.executable, str(host / "main.py"), "--cpu", "--listen", "127.0.0.1", "--port", str(port),
-                   "--base-directory", str(base), "--disable-api-nodes", "--disable-auto-launch",
-                   "--database-url", "sqlite:///:memory:"]
-        environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")}
-        self.process = subprocess.Popen(command, cwd=base, env=environment, stderr=subprocess.STDOUT,
-                                        stdout=self.log_path.open("w"))
-
-    def wait(self) -> Server:
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                break
-            try:
-                self.get("/system_stats")
-                return self
-            except OSError:
-                time.sleep(0.5)
-        self.stop()
-        pytest.fail(f"ComfyUI did not start; its log ends in:\n{self.log()[-4000:]}")
-
-    def get(self, path: str, **query) -> bytes:
-        query = f"?{urllib.parse.urlencode(query)}" if query else ""
-        with urllib.request.urlopen(f"{self.url}{path}{query}", timeout=30) as reply:
-            return reply.read()
-
-    def run(self, prompt: dict) -> dict:
-        """Queue the prompt and wait for it: its entry of /history."""
-        request = urllib.request.Request(f"{self.url}/prompt", data=json.dumps({"prompt": prompt}).encode(),
-                                         headers={"Content-Type": "application/json"})
-        try:
-            with urllib.request.urlopen(request, timeout=60) as reply:
-                prompt_id = json.load(reply)["prompt_id"]
-        except urllib.error.HTTPError as error:
-            pytest.fail(f"the server refused the prompt: {error.read().decode()}")
-        deadline = time.monotonic() + RUN_SECONDS
-        while time.monotonic() < deadline:
-            history = json.loads(self.get(f"/history/{prompt_id}"))
-            if prompt_id in history:
-                return history[prompt_id]
-            time.sleep(0.5)
-        pytest.fail(f"not done after {RUN_SECONDS} s; the log ends in:\n{self.log()[-4000:]}")
-
-    def picture(self, entry: dict) -> np.ndarray:
-        """The PNG behind one entry of a node's `images`, float (H, W, 3) in [0, 255]."""
-        return np.asarray(Image.open(io.BytesIO(self.get("/view", **entry))).convert("RGB"), dtype=np.float64)
-
-    def log(self) -> str:
-        return self.log_path.read_text(errors="replace")
-
-    def stop(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
-@pytest.fixture(scope="module")
-def server(host_path, tmp_path_factory):
-    running = Server(host_path, tmp_path_factory.mktemp("server") / "base")
-    try:
-        yield running.wait()
-    finally:
-        running.stop()
-
-
-@pytest.fixture(scope="module")
-def object_info(server) -> dict:
-    return json.loads(server.get("/object_info"))
-
-
-@pytest.fixture(scope="module")
-def workflow() -> dict:
-    return json.loads(WORKFLOW.read_text())
-
-
-@pytest.fixture(scope="module")
-def prompt(workflow, object_info) -> dict:
-    return to_prompt(workflow, object_info)
-
-
 @pytest.fixture(scope="module")
 def result(server, prompt) -> dict:
-    """The quickstart, run once: {title of the save or preview node: picture}."""
-    from gradpaint.models import bundled_model_path
-
-    if not bundled_model_path().is_file():
-        pytest.skip("the bundled model is missing from gradpaint/models")
-    history = server.run(prompt)
+    """The quickstart, run once: {id of a node that shows or saves: its picture}; "given": what the samplers get."""
+    given = {"class_type": "PreviewImage", "inputs": {"images": [node_of(prompt, "ImageCompositeMasked"), 0]}}
+    history = server.run({**prompt, "given": given})
     assert history["status"]["status_str"] == "success", history["status"]
     return {node_id: server.picture(output["images"][0]) for node_id, output in history["outputs"].items()}
-
-
-def node_of(prompt: dict, class_type: str) -> str:
-    found = [key for key, node in prompt.items() if node["class_type"] == class_type]
-    assert len(found) == 1, f"{class_type}: {found}"
-    return found[0]
 
 
 def saved_from(prompt: dict, sampler_type: str) -> str:
@@ -169,8 +53,17 @@ def test_quickstart_uses_both_samplers_alike(prompt):
         assert ours[name] == theirs[name]
 
 
+def test_quickstart_uses_the_defaults(prompt):
+    from gradpaint.settings import AlignmentSettings, GuidanceSettings, GuideSchedule
+
+    inputs = {node["class_type"]: node["inputs"] for node in prompt.values()}
+    assert AlignmentSettings(**inputs["GradPaintAlignmentLoss"]) == AlignmentSettings()
+    assert inputs["GradPaintKSampler"]["alpha"] == GuidanceSettings().alpha
+    assert inputs["GradPaintEarlyStop"]["mode"].startswith("fast") and GuideSchedule() == GuideSchedule.fast()
+
+
 def test_quickstart_pictures(prompt, result):
-    given = result[node_of(prompt, "PreviewImage")]
+    given = result["given"]
     hole = result[node_of(prompt, "GradPaintMaskGenerator")].mean(-1) > 127
     assert given.shape == (64, 64, 3) and 0.05 < hole.mean() < 0.6
     for sampler in ("GradPaintKSampler", "KSampler"):
@@ -209,8 +102,8 @@ def test_same_seed_through_the_library_gives_the_same_picture(prompt, result, ca
     ours = ((found.image[0].permute(1, 2, 0).double().numpy() + 1) / 2 * 255).round()
     difference = np.abs(ours - result[saved_from(prompt, "GradPaintKSampler")])
     with capsys.disabled():
-        print(f"\nserver against library, of 255: mean {difference.mean():.4f}, largest {difference.max():.0f}, mean in the "
-              f"hole {difference[mask[0, 0].numpy() > 0].mean():.4f}")
+        print(f"\nserver against library, of 255: mean {difference.mean():.4f}, largest {difference.max():.0f}, "
+              f"mean in the hole {difference[mask[0, 0].numpy() > 0].mean():.4f}")
     assert difference.mean() < 2
 
 

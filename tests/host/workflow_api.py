@@ -20,7 +20,8 @@ def to_prompt(workflow: dict, object_info: dict) -> dict:
             continue
         if node["type"] not in object_info:
             raise ValueError(f"node {node['id']}: the server has no {node['type']}")
-        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": _inputs(node, object_info[node["type"]], links)}
+        inputs = _inputs(node, object_info[node["type"]], links)
+        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
     return prompt
 
 
@@ -44,10 +45,18 @@ def _inputs(node: dict, info: dict, links: dict) -> dict:
     for socket in node.get("inputs", []):
         if socket.get("link") is not None:
             _, source, slot, target, _, _ = links[socket["link"]]
-            if target != node["id"] or socket["name"] not in specs:
-                raise ValueError(f"node {node['id']} {node['type']}: link {socket['link']} does not fit {socket['name']}")
-            inputs[socket["name"]] = [str(source), slot]
+            name = socket["name"]
+            if target != node["id"] or name not in specs:
+                raise ValueError(f"node {node['id']} {node['type']}: link {socket['link']} does not fit {name}")
+            inputs[name] = [str(source), slot]
     missing = set(info["input"].get("required", {})) - set(inputs)
     if missing:
         raise ValueError(f"node {node['id']} {node['type']}: nothing for {', '.join(sorted(missing))}")
     return inputs
+
+
+def node_of(prompt: dict, class_type: str) -> str:
+    """Id of the only node of that type."""
+    found = [key for key, node in prompt.items() if node["class_type"] == class_type]
+    assert len(found) == 1, f"{class_type}: {found}"
+    return found[0]
