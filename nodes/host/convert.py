@@ -48,7 +48,7 @@ def size_of(source) -> tuple[int, int]:
     raise ValueError(f"size_from is {shape}, but must be an IMAGE (batch, height, width, channels) or a LATENT")
 
 
-def masked_latent(latent: dict, mask: Tensor | None) -> dict:
+def masked_latent(latent: dict, mask: Tensor | None = None) -> dict:
     """The latent with the noise mask that sampling will use: `mask` if given, else the latent's own.
 
     The caller's latent is left as it is. Stored as SetLatentNoiseMask stores it, so the host fits it to the latent's

@@ -95,7 +95,7 @@ def pack(comfy_host):
     spec.loader.exec_module(module)
     for part in ("settings", "schedule", "samplers", "masks", "scenes", "guided_diffusion"):
         importlib.import_module(f"{name}.gradpaint.{part}")
-    importlib.import_module(f"{name}.nodes.host.guidance")
+    importlib.import_module(f"{name}.nodes").all_nodes()  # and with them all of nodes/host
     return module
 
 
