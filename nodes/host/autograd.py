@@ -12,16 +12,13 @@ into temporaries: autograd must save none of them. So for the time of one run
 from __future__ import annotations
 
 import contextlib
-import logging
-from typing import Callable, Iterable
+from collections.abc import Callable, Iterable
 
 import comfy.model_management
 import comfy.ops
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-log = logging.getLogger(__name__)
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
@@ -96,7 +93,7 @@ def _affine_forward(module: nn.Module, forward: Forward) -> Forward:
     """For layers with a weight scheme of their own (GGUF, ...): affine in x, so the VJP is that of any forward pass."""
 
     def vjp(grad: Tensor, shape) -> Tensor:
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), _ordinary_tensors([module]):
             probe = grad.new_zeros(shape).requires_grad_(True)
             (out,) = torch.autograd.grad(forward(probe), probe, grad)
         return out
@@ -153,52 +150,53 @@ def _guided_forward(module: nn.Module) -> Forward | None:
     return None
 
 
-def _own_tensors(module: nn.Module):
-    for table in (module._parameters, module._buffers):
-        for name, tensor in table.items():
-            if tensor is not None and tensor.is_inference() and tensor.is_floating_point():
-                yield table, name, tensor
+@contextlib.contextmanager
+def _ordinary_tensors(modules: Iterable[nn.Module]):
+    """For the time of the block, parameters and buffers that are inference tensors are replaced by ordinary copies."""
+    swapped: list[tuple[dict, str, Tensor, Tensor]] = []
+    try:
+        with torch.inference_mode(False):
+            for table in (table for module in modules for table in (module._parameters, module._buffers)):
+                for name, tensor in table.items():
+                    if tensor is None or not tensor.is_inference() or not tensor.is_floating_point():
+                        continue
+                    copy = tensor.clone()
+                    copy = nn.Parameter(copy, requires_grad=False) if isinstance(tensor, nn.Parameter) else copy
+                    table[name] = copy
+                    swapped.append((table, name, tensor, copy))
+        yield
+    finally:
+        for table, name, tensor, copy in swapped:
+            if table.get(name) is copy:  # else the host has replaced it meanwhile: that one stays
+                table[name] = tensor
 
 
 @contextlib.contextmanager
 def differentiable(models: Iterable[nn.Module]):
     """For the time of the block the models' outputs can be differentiated in their inputs (not in their weights).
 
-    To be entered outside of inference mode's scope of effect: it is where `grad_enabled` blocks run. The modules are
-    walked once on entry and once on exit; in between nothing is looked up per step.
+    The modules are walked once on entry; in between nothing is looked up per step.
     """
-    patched: list[nn.Module] = []
-    swapped: list[tuple[dict, str, Tensor, Tensor]] = []
-    seen: set[int] = set()
+    patched: list[tuple[nn.Module, Forward | None]] = []
+    others: list[nn.Module] = []
+    modules = {id(module): module for model in models for module in model.modules()}
     try:
-        for module in (m for model in models for m in model.modules()):
-            if id(module) in seen:
-                continue
-            seen.add(id(module))
+        for module in modules.values():
             forward = _guided_forward(module)
             if forward is not None:
                 # Instance attribute: the class and every other instance stay as they are.
                 patched.append((module, vars(module).get("forward")))
                 module.forward = forward
-                continue
-            if isinstance(module, nn.Embedding):
-                continue
-            with torch.inference_mode(False):
-                for table, name, tensor in _own_tensors(module):
-                    copy = tensor.clone()
-                    copy = nn.Parameter(copy, requires_grad=False) if table is module._parameters else copy
-                    table[name] = copy
-                    swapped.append((table, name, tensor, copy))
-        yield
+            elif not isinstance(module, nn.Embedding):  # its input is no float: no gradient passes it
+                others.append(module)
+        with _ordinary_tensors(others):
+            yield
     finally:
         for module, forward in patched:
             if forward is None:
                 vars(module).pop("forward", None)
             else:
                 module.forward = forward
-        for table, name, tensor, copy in swapped:
-            if table.get(name) is copy:  # else the host has replaced it meanwhile: that one stays
-                table[name] = tensor
 
 
 @contextlib.contextmanager

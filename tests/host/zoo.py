@@ -67,12 +67,33 @@ def flux(seed: int = 0, dtype=torch.float32):
         return _patcher(config.get_model({}), seed)
 
 
-def guided_diffusion(pack_host, state_dict=None, seed: int = 0):
-    """A tiny image-space model through the pack's own loader; pack_host = the pack's nodes.host.guided_diffusion."""
-    raise NotImplementedError
+def guided_diffusion(pack, folder, seed: int = 0):
+    """A tiny image-space model through the pack's own loader."""
+    import importlib
+
+    from safetensors.torch import save_file
+
+    library = importlib.import_module(f"{pack.__name__}.gradpaint.guided_diffusion")
+    loader = importlib.import_module(f"{pack.__name__}.nodes.host.guided_diffusion")
+    config = library.UNetConfig(32, 6, 1, (1, 2), (2,), num_head_channels=32)
+    unet = library.UNet(config)
+    with torch.no_grad():
+        _randomise(unet, seed)
+    path = folder / f"tiny{seed}.safetensors"
+    save_file({name: p.contiguous() for name, p in unet.state_dict().items()}, path)
+    with torch.inference_mode():
+        return loader.load_model(str(path), {"num_head_channels": 32, "image_size": 16})
 
 
-FAMILIES = {"sd15": (sd15, (1, 4, 16, 16)), "sdxl": (sdxl, (1, 4, 16, 16)), "flux": (flux, (1, 16, 16, 16))}
+FAMILIES = ("sd15", "sdxl", "flux", "guided_diffusion")
+SHAPES = {"sd15": (1, 4, 16, 16), "sdxl": (1, 4, 16, 16), "flux": (1, 16, 16, 16), "guided_diffusion": (1, 3, 16, 16)}
+
+
+def build(family: str, pack, folder, seed: int = 0):
+    """A MODEL of the family."""
+    if family == "guided_diffusion":
+        return guided_diffusion(pack, folder, seed)
+    return {"sd15": sd15, "sdxl": sdxl, "flux": flux}[family](seed)
 
 
 def conditioning(family: str, seed: int = 1):

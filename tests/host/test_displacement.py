@@ -1,0 +1,120 @@
+"""Eq. 9 in the host's own samplers: the next state moves by exactly alpha*s*g_hat."""
+import importlib
+
+import pytest
+import torch
+import zoo
+from sampling import problem, recorded, sample, schedule
+
+ALPHA = 0.08
+
+
+@pytest.fixture(scope="module")
+def tools(pack):
+    module = lambda name: importlib.import_module(f"{pack.__name__}.{name}")  # noqa: E731
+
+    class Tools:
+        guidance, run, settings = module("nodes.host.guidance"), module("nodes.host.run"), module("gradpaint.settings")
+
+    return Tools
+
+
+@pytest.fixture(scope="module")
+def models(pack, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("zoo")
+    return {family: zoo.build(family, pack, folder) for family in ("sd15", "flux", "guided_diffusion")}
+
+
+def guided(tools, model, alpha, steps=10_000):
+    settings = tools.settings.GuidanceSettings(
+        alpha=alpha, alignment=tools.settings.AlignmentSettings(lambda_al=0.0),
+        schedule=tools.settings.GuideSchedule(mode="steps", steps=steps))
+    return tools.guidance.apply_gradpaint(model, settings)
+
+
+def state_scale(family, sigma):
+    return ((1 - sigma) ** 2 + sigma**2) ** 0.5 if family == "flux" else (1 + sigma**2) ** 0.5
+
+
+def in_state_units(family, x, sigma):
+    """The host divides a flow run's result by 1 - sigma at its end."""
+    return x * (1 - sigma) if family == "flux" else x
+
+
+@pytest.mark.parametrize("family", ["sd15", "flux", "guided_diffusion"])
+@pytest.mark.parametrize("sampler", ["euler", "ddim", "ddpm", "euler_ancestral", "dpmpp_2m", "lcm", "heun",
+                                     "dpmpp_sde", "deis", "sa_solver", "res_multistep", "euler_cfg_pp"])
+def test_one_step(tools, models, family, sampler):
+    model = models[family]
+    noise, latent, mask = problem(family)
+    sigmas = schedule(model, sampler, 8)[2:4]
+    with recorded(tools.run, "displacement") as nudges:
+        with_it = sample(guided(tools, model, ALPHA), family, sampler, sigmas, noise, latent, mask)
+    without = sample(guided(tools, model, 0.0), family, sampler, sigmas, noise, latent, mask)
+    (nudge, finite), = nudges
+    assert bool(finite.all())
+    moved = in_state_units(family, with_it - without, sigmas[-1])
+    assert torch.allclose(moved, nudge, atol=1e-4)
+    assert moved.square().mean().sqrt().item() == pytest.approx(ALPHA * state_scale(family, float(sigmas[-1])), 1e-3)
+
+
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m", "dpmpp_3m_sde", "er_sde", "res_multistep", "lms"])
+def test_history_of_a_multistep_sampler_is_clean(tools, models, sampler):
+    """Guide the first of two steps: the second step's state must be the first's, moved, and nothing else.
+
+    A shifted x0_hat in the sampler's history would be extrapolated by its next step; the state alone is not.
+    """
+    model = models["sd15"]
+    noise, latent, mask = problem("sd15")
+    sigmas = schedule(model, sampler, 8)[2:5]
+    states = []
+    for alpha in (0.0, ALPHA):
+        run_class, seen = tools.run.GuidedRun, []
+        original = run_class.callback
+
+        def callback(self, i, denoised, x, total, original=original, seen=seen):
+            seen.append(x.clone())
+            original(self, i, denoised, x, total)
+
+        run_class.callback = callback
+        try:
+            with recorded(tools.run, "displacement") as nudges:
+                sample(guided(tools, model, alpha, steps=1), "sd15", sampler, sigmas, noise, latent, mask)
+        finally:
+            run_class.callback = original
+        states.append(seen)
+    assert torch.allclose(states[1][1] - states[0][1], nudges[0][0], atol=1e-4)
+
+
+def probe(tools, model, sampler, sigmas):
+    import comfy.samplers
+
+    probe_module = importlib.import_module(tools.run.__name__.replace(".run", ".probe"))
+    guider = comfy.samplers.CFGGuider(model)
+    guider.inner_model = model.model
+    return probe_module.probe_sampler(comfy.samplers.sampler_object(sampler), guider, sigmas, torch.zeros(1, 4, 8, 8), 1)
+
+
+def test_every_sampler_of_the_host_has_a_plan(tools, models):
+    import comfy.samplers
+
+    without = []
+    for sampler in comfy.samplers.SAMPLER_NAMES:
+        state = torch.random.get_rng_state()
+        sigmas = schedule(models["sd15"], sampler, 8)
+        plan = probe(tools, models["sd15"], sampler, sigmas)
+        assert torch.equal(torch.random.get_rng_state(), state), sampler
+        if plan is None:
+            without.append(sampler)
+            continue
+        assert plan.total == (3 if sampler == "dpm_fast" else 8), sampler
+        levels = [step.sigma_next for step in plan.steps.values()]
+        assert levels == sorted(levels, reverse=True), sampler
+        assert plan.in_place or all(abs(step.response) > 1e-3 for step in list(plan.steps.values())[:-1]), sampler
+    assert without == ["dpm_adaptive"]  # its calls depend on the model's answers
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun", "dpmpp_2m", "lcm", "uni_pc", "sa_solver_pece"])
+def test_in_place_or_through_x0_hat(tools, models, sampler):
+    plan = probe(tools, models["sd15"], sampler, schedule(models["sd15"], sampler, 8))
+    assert plan.in_place == (sampler in ("euler", "heun", "dpmpp_2m"))
