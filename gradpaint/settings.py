@@ -19,6 +19,7 @@ PAPER_TOTAL_STEPS = 100
 
 DEFAULT_ALPHA = 0.08
 DEFAULT_LAMBDA_AL = 0.1
+DEFAULT_SOFTNESS = 0.5
 DEFAULT_FRACTION = 0.5
 
 
@@ -51,7 +52,7 @@ class AlignmentSettings:
 
     lambda_al: float = DEFAULT_LAMBDA_AL
     border_width: int = 1
-    softness: float = 0.0
+    softness: float = DEFAULT_SOFTNESS
 
     def __post_init__(self):
         check_number("lambda_al", self.lambda_al, 0.0, 1e4)
@@ -60,8 +61,8 @@ class AlignmentSettings:
 
     @classmethod
     def paper(cls) -> AlignmentSettings:
-        """The paper's weight for image-space models, lambda_al = 400."""
-        return cls(lambda_al=PAPER_LAMBDA_AL)
+        """The paper's weight for image-space models, lambda_al = 400, with the literal eq. 7."""
+        return cls(lambda_al=PAPER_LAMBDA_AL, softness=0.0)
 
 
 @dataclass(frozen=True)

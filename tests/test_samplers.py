@@ -142,7 +142,7 @@ def test_record_and_callback(case):
     first, last = steps[0], steps[-1]
     assert first.x0_hat.shape == y.shape and first.total.shape == (2,) and first.grad_rms.gt(0).all()
     assert last.total.isnan().all() and last.x0_hat is not None
-    terms = total_loss(first.x0_hat, y, mask)
+    terms = total_loss(first.x0_hat, y, mask, 0.0)
     assert torch.allclose(first.mse, terms.mse, rtol=1e-5)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
-import comfy.model_management
 import torch
 from torch import Tensor
 
@@ -48,7 +47,8 @@ class GuidedRun:
 
     def __init__(self, guider, settings: GuidanceSettings, y: Tensor, mask: Tensor, sigmas: Tensor,
                  plan: SamplerPlan | None, callback=None):
-        self.guider, self.settings, self.y, self.mask, self.sigmas, self.plan = guider, settings, y, mask, sigmas, plan
+        self.guider, self.settings, self.y, self.mask, self.plan = guider, settings, y, mask, plan
+        self.sigmas = sigmas.clone()  # UniPC writes into the host's
         self.user_callback = callback
         self.model_sampling = guider.inner_model.model_sampling
         self.clip = PIXEL_RANGE if is_pixel_space(guider.inner_model) else None
@@ -67,8 +67,9 @@ class GuidedRun:
 
     # ---- the model calls
 
-    def predict_noise(self, executor, x: Tensor, timestep: Tensor, model_options={}, seed=None) -> Tensor:
+    def predict_noise(self, executor, x: Tensor, timestep: Tensor, model_options=None, seed=None) -> Tensor:
         """Host wrapper: x0_hat of the state x, composited, and on guided steps the gradient taken."""
+        model_options = {} if model_options is None else model_options
         self._call += 1
         sigma = float(timestep.flatten()[0])
         step = self._step(sigma)

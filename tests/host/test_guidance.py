@@ -141,11 +141,17 @@ def test_differential_diffusion_composes(tools, models):
     ramp = torch.linspace(0, 1, 16).expand(1, 1, 16, 16).contiguous()
     patched = DifferentialDiffusion.execute(model, 1.0).args[0]
     sigmas = schedule(model, "euler", 6)
-    out = sample(gradpaint(tools, patched), "sd15", "euler", sigmas, noise, latent, ramp)
-    plain = sample(gradpaint(tools, model), "sd15", "euler", sigmas, noise, latent, ramp)
+    known = []
     expected = model.model.process_latent_in(latent)
-    assert out.isfinite().all() and not torch.allclose(out, plain)
-    assert (out - expected)[(ramp == 0).expand_as(out)].abs().max() < 1e-5
+
+    def callback(i, x0_hat, x, total):
+        known.append((x0_hat - expected).abs().amax((0, 1, 2)) < 1e-5)  # by column
+
+    out = sample(gradpaint(tools, patched), "sd15", "euler", sigmas, noise, latent, ramp, callback=callback)
+    shares = [float(columns.float().mean()) for columns in known]
+    # The brighter a pixel of the mask, the earlier it is set free; at the end nothing is held.
+    assert out.isfinite().all() and shares[0] > 0.8 and shares == sorted(shares, reverse=True) and shares[-1] < 0.3
+    assert all(bool(columns[:-1].ge(columns[1:]).all()) for columns in known)
 
 
 def test_previews_show_x0_hat_and_progress_counts_steps(tools, models):
