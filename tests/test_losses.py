@@ -2,8 +2,15 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from gradpaint.losses import (alignment_loss, border_band, check_shapes, image_gradients, masked_mse,
-                              normalised_gradients, total_loss)
+from gradpaint.losses import (
+    alignment_loss,
+    border_band,
+    check_shapes,
+    image_gradients,
+    masked_mse,
+    normalised_gradients,
+    total_loss,
+)
 
 HALF = torch.tensor([[0.0, 0, 1, 1]] * 4, dtype=torch.float64).reshape(1, 1, 4, 4)  # right half is the hole
 
@@ -120,7 +127,7 @@ class TestAlignmentLoss:
         # x0_hat is flat; the known half of the combined image is darker: one edge, at the last known column.
         x0_hat = torch.zeros(1, 1, 4, 4)
         y = torch.full((1, 1, 4, 4), -1.0)
-        # Combined gradient there: (1, 0), normalised (1, 0); x0_hat's: 0. Band: columns 1 and 2, half of it has the edge.
+        # Combined gradient there: (1, 0), normalised (1, 0); x0_hat's: 0. Half of the band (columns 1, 2) has the edge.
         assert alignment_loss(x0_hat, y, HALF.float()).item() == pytest.approx(0.5)
         # With softness s: 1 / sqrt(1 + s^2), squared.
         assert alignment_loss(x0_hat, y, HALF.float(), softness=2.0).item() == pytest.approx(0.5 * 1 / 5)

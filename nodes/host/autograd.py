@@ -138,8 +138,8 @@ def _guided_forward(module: nn.Module) -> Forward | None:
     """The forward that replaces module's during a run, None where the module needs none of its own."""
     forward = module.forward
     host_layer = type(module).__module__.split(".")[0] in ("comfy", "torch") and "forward" not in vars(module)
-    linear = isinstance(module, nn.Linear) or (isinstance(module, comfy.ops.CastWeightBiasOp)
-                                               and hasattr(module, "in_features") and not hasattr(module, "num_experts"))
+    quantised = isinstance(module, comfy.ops.CastWeightBiasOp) and hasattr(module, "in_features")
+    linear = isinstance(module, nn.Linear) or (quantised and not hasattr(module, "num_experts"))
     if linear:
         return (_linear_forward if host_layer else _affine_forward)(module, forward)
     if isinstance(module, CONVOLUTIONS):

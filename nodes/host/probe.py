@@ -4,8 +4,8 @@ Eq. 9 moves the sampler's next state, so we must know which tensor that is. The 
 numbers with a model that returns zeros; every call and every callback is recorded. Between two callbacks lies one step:
 its call is the one that is given the tensor which the callback reports as the state, the others are inner stages.
 A second run adds 1 to the tensors of those calls: where that reaches the next step, the tensor is the sampler's own
-state and moving it is eq. 9. Where it does not (UniPC hands the model a rescaled copy), two more runs measure how far the next
-state moves with x0_hat, and the displacement is made through x0_hat.
+state and moving it is eq. 9. Where it does not (UniPC hands the model a rescaled copy), two more runs measure how far
+the next state moves with x0_hat, and the displacement is made through x0_hat.
 """
 from __future__ import annotations
 

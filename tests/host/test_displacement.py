@@ -92,7 +92,8 @@ def probe(tools, model, sampler, sigmas):
     probe_module = importlib.import_module(tools.run.__name__.replace(".run", ".probe"))
     guider = comfy.samplers.CFGGuider(model)
     guider.inner_model = model.model
-    return probe_module.probe_sampler(comfy.samplers.sampler_object(sampler), guider, sigmas, torch.zeros(1, 4, 8, 8), 1)
+    sampler_object = comfy.samplers.sampler_object(sampler)
+    return probe_module.probe_sampler(sampler_object, guider, sigmas, torch.zeros(1, 4, 8, 8), 1)
 
 
 def test_every_sampler_of_the_host_has_a_plan(tools, models):
