@@ -56,6 +56,8 @@ def _add_demo(commands):
     command.add_argument("--out", type=Path, default=Path("gradpaint_demo"), help="folder for the results")
     command.add_argument("--n", type=int, default=8, help="number of images")
     command.add_argument("--mask", choices=MASK_KINDS, default="thick", metavar="KIND", help=", ".join(MASK_KINDS))
+    command.add_argument("--threads", type=_threads, default=1,
+                         help="CPU threads; more save little on so small a model, and lose much on a busy machine")
     _add_run_arguments(command, steps=30, sampler="ddpm")
 
 
@@ -99,6 +101,12 @@ def _seed(text):
     return int(text)
 
 
+def _threads(text):
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of threads, 1 to 1024")
+    return int(text)
+
+
 def _device(name):
     """torch.device that exists on this machine."""
     import torch
@@ -118,8 +126,11 @@ def _bundled_model():
 
 
 def demo(arguments):
+    import torch
+
     from .demo import metrics_table, run_demo
 
+    torch.set_num_threads(arguments.threads)
     started = time.perf_counter()
     try:
         metrics = run_demo(
