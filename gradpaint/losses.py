@@ -93,8 +93,8 @@ def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
 def check_shapes(x0_hat: Tensor, y: Tensor, mask: Tensor) -> None:
     """ValueError naming both shapes if y or mask can't be used with x0_hat."""
     if x0_hat.ndim < 3:
-        raise ValueError(f"x0_hat has shape {tuple(x0_hat.shape)}, but must be (B, C, H, W); video has more dimensions, "
-                         "packed latents (B, C, N) one less")
+        raise ValueError(f"x0_hat has shape {tuple(x0_hat.shape)}, but must be (B, C, H, W); videos have more "
+                         "dimensions, packed latents (B, C, N) one less")
     if x0_hat.shape != y.shape:
         raise ValueError(f"y has shape {tuple(y.shape)}, but must have x0_hat's shape {tuple(x0_hat.shape)}")
     fits = mask.ndim == x0_hat.ndim and all(m in (1, n) for m, n in zip(mask.shape, x0_hat.shape))
