@@ -1,0 +1,318 @@
+"""Train the bundled demo model: a small guided-diffusion UNet on procedural landscapes.
+
+Two CPU cores, one process each (better than two threads where other programs compete), the run that made the file:
+
+    torchrun --nproc-per-node 2 training/train_demo.py --out runs/demo --minutes 105
+    python training/train_demo.py --out runs/demo --export gradpaint/models/landscapes64.safetensors
+
+One GPU: `python training/train_demo.py --out runs/demo --device cuda --batch 256 --minutes 15`. `--resume` goes on
+from the last checkpoint. The learning rate follows the clock: it reaches zero after `--minutes` of training time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import gradpaint.guided_diffusion.unet as unet_module  # noqa: E402
+from gradpaint.guided_diffusion import ModelConfig, UNet, UNetConfig, trained_sigmas  # noqa: E402
+from gradpaint.scenes import HELD_OUT_SEEDS, TRAIN_SEEDS, landscape, landscapes  # noqa: E402
+
+SIZE = 64
+CONFIG = ModelConfig(
+    unet=UNetConfig(
+        # 64 channels at full size: with 32, the published networks' 32 norm groups hold one channel each, and the last
+        # norm then removes the mean of every channel. Such a network (tried) never learned the picture's mean colour.
+        model_channels=32, out_channels=3, num_res_blocks=1, channel_mult=(2, 2, 3, 4), attention_ds=(8,),
+        num_head_channels=32, resblock_updown=False, conv_resample=False,
+    ),
+    noise_schedule="linear", diffusion_steps=1000, image_size=SIZE,
+    sigma_max=40.0,  # there only the mean colour shows through the noise
+)
+LEVELS = len(trained_sigmas(CONFIG))  # timesteps in use
+MIN_SNR_GAMMA = 5.0  # Hang et al., 2023
+COARSE_WEIGHTS = {16: 3.0, 64: 10.0}  # block in pixels -> weight of the squared mean error over such blocks
+EMA_DECAY = 0.999
+WARMUP_STEPS = 200
+HELD_OUT_COUNT = 64
+
+
+def parse(arguments=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run: checkpoint, log, sample sheets")
+    parser.add_argument("--minutes", type=float, default=105.0, help="training time at which the rate reaches zero")
+    parser.add_argument("--batch", type=int, default=8, help="images a step and process")
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pool", type=int, default=40_000, help="scenes rendered before training")
+    parser.add_argument("--pool-file", type=Path, help="where they are kept, default OUT/pool.npy")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--float32", action="store_true", help="not bfloat16")
+    parser.add_argument("--save-minutes", type=float, default=10.0)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--export", type=Path, help="write the run's EMA weights as fp16 safetensors and stop")
+    return parser.parse_args(arguments)
+
+
+def scene_pool(path: Path, count: int) -> np.ndarray:
+    """The first `count` training scenes, (count, SIZE, SIZE, 3) uint8, rendered once and then read from `path`."""
+    if count > len(TRAIN_SEEDS):
+        raise ValueError(f"--pool is {count}; allowed: at most {len(TRAIN_SEEDS)} training seeds")
+    if not path.exists():
+        pool = np.stack([landscape(seed, SIZE) for seed in TRAIN_SEEDS[:count]])
+        partial = path.with_suffix(f".{os.getpid()}.npy")
+        np.save(partial, pool)
+        partial.rename(path)
+    pool = np.load(path, mmap_mode="r")
+    if pool.shape[0] < count:
+        raise ValueError(f"{path} holds {pool.shape[0]} scenes, fewer than --pool {count}; delete it")
+    return pool[:count]
+
+
+def norm_in_bfloat16(layer: torch.nn.GroupNorm, x: torch.Tensor) -> torch.Tensor:
+    """Group norm without the detour of the features through float32; the kernel sums in float32 all the same."""
+    return F.group_norm(x, layer.num_groups, layer.weight.to(x.dtype), layer.bias.to(x.dtype), layer.eps)
+
+
+class Noiser:
+    """Draws noised batches and weighs the error of the predicted noise."""
+
+    def __init__(self, device: torch.device):
+        sigmas = trained_sigmas(CONFIG)
+        self.sigmas = sigmas.float().to(device)
+        # min(snr, gamma) / snr, and growing with sigma above 2, because the error of x0_hat is sigma times as large:
+        # the colours and the layout of a picture are decided at high noise.
+        weights = (MIN_SNR_GAMMA * sigmas.square()).clamp(max=1.0) * (1.0 + (sigmas / 2.0).square()).sqrt()
+        self.weights = weights.float().to(device)
+
+    def loss(self, model, x0: torch.Tensor, t: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
+        """Weighted squared error of the predicted noise and of its local and global means, (B, C, H, W) -> (B,)."""
+        sigma = self.sigmas[t][:, None, None, None]
+        noised = (x0 + sigma * eps) / (sigma.square() + 1.0).sqrt()
+        error = model(noised.to(model.dtype), t).float() - eps
+        squares = error.square().mean(dim=(1, 2, 3))
+        for block, weight in COARSE_WEIGHTS.items():
+            squares = squares + weight * F.avg_pool2d(error, block).square().mean(dim=(1, 2, 3))
+        return self.weights[t] * squares
+
+
+def draw(pool: np.ndarray, batch: int, seed: int, step: int, rank: int, device):
+    """One batch: scenes (half of them mirrored), timesteps spread over the range, noise.
+
+    Everything follows from (seed, step, rank), so a resumed run goes on as if it had never stopped.
+    """
+    rng = np.random.Generator(np.random.PCG64([seed, step, rank]))
+    images = torch.from_numpy(pool[np.sort(rng.integers(len(pool), size=batch))])
+    x0 = images.permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
+    flip = torch.from_numpy(rng.random(batch) < 0.5)
+    x0 = torch.where(flip[:, None, None, None], x0.flip(3), x0).contiguous()
+    strata = (rng.permutation(batch) + rng.random(batch)) / batch
+    t = torch.from_numpy((strata * LEVELS).astype(np.int64))
+    noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    eps = torch.randn(x0.shape, generator=noise)
+    return x0.to(device), t.to(device), eps.to(device)
+
+
+@torch.no_grad()
+def held_out_loss(model, noiser: Noiser, device) -> float:
+    """Mean loss on held-out scenes at fixed noise, one timestep a scene, evenly spread."""
+    x0 = landscapes(HELD_OUT_SEEDS[-HELD_OUT_COUNT:], SIZE)
+    t = (torch.arange(HELD_OUT_COUNT) * LEVELS) // HELD_OUT_COUNT
+    eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
+    losses = [noiser.loss(model, *(part[i:i + 16].to(device) for part in (x0, t, eps))) for i in range(0, len(t), 16)]
+    return torch.cat(losses).mean().item()
+
+
+@torch.no_grad()
+def sample_sheet(model, path: Path, device, rows: int = 4, columns: int = 8, steps: int = 25) -> None:
+    """DDIM samples from fixed noise, written as a PNG."""
+    from PIL import Image
+
+    table = trained_sigmas(CONFIG)
+    levels = torch.linspace(LEVELS - 1, 0, steps).round().long()
+    noise = torch.randn(rows * columns, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(7))
+    x = noise.to(device) * math.sqrt(table[-1].item() ** 2 + 1.0)
+    for t, sigma, following in zip(levels, table[levels], torch.cat([table[levels[1:]], table.new_zeros(1)])):
+        eps = model((x / math.sqrt(sigma**2 + 1)).to(model.dtype), t.expand(len(x)).to(device)).float()
+        x0 = (x - sigma * eps).clamp(-1.0, 1.0)
+        x = x0 + following.item() * (x - x0) / sigma.item()
+    grid = x.cpu().reshape(rows, columns, 3, SIZE, SIZE).permute(0, 3, 1, 4, 2).reshape(rows * SIZE, columns * SIZE, 3)
+    Image.fromarray(((grid + 1) * 127.5).round().clamp(0, 255).byte().numpy()).save(path)
+
+
+class Trainer:
+    """Model, EMA, optimiser and the clock of a run."""
+
+    def __init__(self, args: argparse.Namespace, rank: int, world: int):
+        self.args, self.rank, self.world = args, rank, world
+        self.device = torch.device(args.device)
+        torch.manual_seed(args.seed)
+        self.model = UNet(CONFIG.unet).to(self.device)
+        self.ema = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.parameters = list(self.model.parameters())
+        # The network that runs: the same weights, its torso in bfloat16.
+        self.runner = self.model if args.float32 else UNet(CONFIG.unet, dtype=torch.bfloat16).to(self.device)
+        self.optimiser = torch.optim.AdamW(self.parameters, lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01)
+        self.noiser = Noiser(self.device)
+        self.step, self.images, self.seconds = 0, 0, 0.0
+        self.checkpoint = args.out / "checkpoint.pt"
+        self.refresh_runner()
+        if args.resume or args.export:
+            self.load()
+
+    @torch.no_grad()
+    def refresh_runner(self) -> None:
+        if self.runner is not self.model:
+            for fast, master in zip(self.runner.parameters(), self.parameters):
+                fast.copy_(master)
+
+    def collect_gradients(self) -> None:
+        if self.runner is not self.model:
+            for fast, master in zip(self.runner.parameters(), self.parameters):
+                master.grad, fast.grad = fast.grad.float(), None
+
+    def load(self) -> None:
+        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.refresh_runner()
+        self.step, self.images, self.seconds = state["step"], state["images"], state["seconds"]
+        self.world = max(self.world, state["world"])
+
+    def save(self) -> None:
+        state = dict(model=self.model.state_dict(), ema=self.ema.state_dict(), optimiser=self.optimiser.state_dict(),
+                     step=self.step, images=self.images, seconds=self.seconds, world=self.world)
+        partial = self.checkpoint.with_suffix(".part")
+        torch.save(state, partial)
+        partial.replace(self.checkpoint)
+
+    def log(self, **values) -> None:
+        line = dict(step=self.step, images=self.images, seconds=round(self.seconds, 1), **values)
+        with open(self.args.out / "log.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def average(self, loss: torch.Tensor, progress: float) -> tuple[float, float]:
+        """Average gradients, loss and clock over the processes, so that all take the same step."""
+        gradients = [p.grad for p in self.parameters]
+        if self.world == 1:
+            return loss.item(), progress
+        flat = torch.cat([g.flatten() for g in gradients] + [loss[None], loss.new_tensor([progress])])
+        dist.all_reduce(flat)
+        flat /= self.world
+        for gradient, part in zip(gradients, flat[:-2].split([g.numel() for g in gradients])):
+            gradient.copy_(part.view_as(gradient))
+        return flat[-2].item(), flat[-1].item()
+
+    def train_step(self, pool: np.ndarray) -> tuple[float, float]:
+        """One optimiser step; returns the loss and the progress of the run, 0 to 1."""
+        started = time.monotonic()
+        batch = draw(pool, self.args.batch, self.args.seed, self.step, self.rank, self.device)
+        self.optimiser.zero_grad()
+        loss = self.noiser.loss(self.runner, *batch).mean()
+        loss.backward()
+        self.collect_gradients()
+        loss, progress = self.average(loss.detach(), self.seconds / (60.0 * self.args.minutes))
+        cosine = 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+        rate = self.args.lr * min((self.step + 1) / WARMUP_STEPS, 1.0) * cosine
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimiser.step()
+        self.refresh_runner()
+        decay = min(EMA_DECAY, (1.0 + self.step) / (10.0 + self.step))
+        torch._foreach_lerp_(list(self.ema.parameters()), [p.detach() for p in self.parameters], 1.0 - decay)
+        self.step += 1
+        self.images += self.args.batch * self.world
+        self.seconds += time.monotonic() - started
+        return loss, progress
+
+    def report(self, losses: list[float]) -> None:
+        """Checkpoint, held-out loss and a sheet of samples."""
+        self.save()
+        self.log(loss=sum(losses) / max(len(losses), 1), held_out=held_out_loss(self.ema, self.noiser, self.device))
+        sample_sheet(self.ema, self.args.out / "samples.png", self.device)
+
+    def run(self, pool: np.ndarray) -> None:
+        losses, progress, saved = [], 0.0, self.seconds
+        while progress < 1.0:
+            loss, progress = self.train_step(pool)
+            losses.append(loss)
+            if self.rank == 0 and self.step % 50 == 0:
+                self.log(loss=sum(losses[-50:]) / len(losses[-50:]))
+            if self.rank == 0 and self.seconds - saved > 60.0 * self.args.save_minutes:
+                self.report(losses[-200:])
+                saved = self.seconds
+        if self.rank == 0:
+            self.report(losses[-200:])
+
+
+def export(trainer: Trainer, path: Path) -> None:
+    """Write the EMA weights in half precision, with what a loader and a reader need to know."""
+    from safetensors.torch import save_file
+
+    args, unet = trainer.args, CONFIG.unet
+    config = {"num_head_channels": unet.num_head_channels, "use_new_attention_order": unet.use_new_attention_order,
+              "noise_schedule": CONFIG.noise_schedule, "diffusion_steps": CONFIG.diffusion_steps, "image_size": SIZE,
+              "sigma_max": CONFIG.sigma_max}
+    weights = {name: value.half().cpu().contiguous() for name, value in trainer.ema.state_dict().items()}
+    trainer.ema.load_state_dict(weights)  # the loss below is that of the rounded weights
+    card = {
+        "name": "landscapes64",
+        "data": "procedural landscapes of gradpaint.scenes, 64 x 64, mirrored half of the time; no photographs",
+        "training_seeds": f"{TRAIN_SEEDS[0]} to {args.pool - 1}",
+        "held_out_seeds": f"{HELD_OUT_SEEDS[0]} to {HELD_OUT_SEEDS[-1]}",
+        "parameters": sum(p.numel() for p in trainer.parameters),
+        "steps": trainer.step,
+        "images_seen": trainer.images,
+        "batch": args.batch * trainer.world,
+        "seed": args.seed,
+        "optimiser": f"AdamW, peak learning rate {args.lr:g}, {WARMUP_STEPS} warmup steps, cosine to zero by the "
+                     f"clock, weight decay 0.01, gradient norm clipped at 1, EMA {EMA_DECAY}",
+        "objective": f"predicted noise, min-SNR-gamma {MIN_SNR_GAMMA:g} times sqrt(1 + (sigma / 2)^2); "
+                     f"block means weighted {COARSE_WEIGHTS}",
+        "held_out_loss": round(held_out_loss(trainer.ema, trainer.noiser, trainer.device), 6),
+        "held_out_loss_on": f"EMA weights, the last {HELD_OUT_COUNT} held-out seeds, fixed noise and timesteps",
+        "training_minutes": round(trainer.seconds / 60.0, 1),
+        "hardware": f"{trainer.world} x {args.device}" + ("" if args.float32 else ", bfloat16 torso, float32 weights"),
+        "licence": "that of the GradPaint repository",
+    }
+    metadata = {"gradpaint.config": json.dumps(config), "gradpaint.card": json.dumps(card)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(weights, path, metadata=metadata)
+    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, held-out loss {card['held_out_loss']}")
+
+
+def main() -> None:
+    args = parse()
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    rank = int(os.environ.get("RANK", "0"))
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.export:
+        return export(Trainer(args, 0, 1), args.export)
+    if world > 1:
+        if args.device != "cpu":
+            raise ValueError(f"--device is {args.device} with {world} processes; several processes are for the CPU")
+        torch.set_num_threads(1)
+        dist.init_process_group("gloo")
+    if not args.float32:
+        unet_module._norm = norm_in_bfloat16
+    pool = scene_pool(args.pool_file or args.out / "pool.npy", args.pool)
+    Trainer(args, rank, world).run(pool)
+
+
+if __name__ == "__main__":
+    main()
