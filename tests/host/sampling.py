@@ -7,10 +7,10 @@ import torch
 import zoo
 
 
-def problem(family: str, batch: int = 1, seed: int = 0):
+def problem(family: str, batch: int = 1, seed: int = 0, shapes=zoo.SHAPES):
     """(noise, latent, mask) of a family's size; the mask is the host's, 1 = repaint."""
     generator = torch.Generator().manual_seed(seed)
-    shape = (batch,) + zoo.SHAPES[family][1:]
+    shape = (batch,) + shapes[family][1:]
     latent = torch.rand(shape, generator=generator) * 1.6 - 0.8
     mask = torch.zeros(1, 1, *shape[-2:])
     mask[..., 4:12, 5:11] = 1
@@ -23,12 +23,13 @@ def schedule(model, sampler: str, steps: int, scheduler: str = "normal"):
     return comfy.samplers.KSampler(model, steps=steps, device="cpu", sampler=sampler, scheduler=scheduler).sigmas
 
 
-def sample(model, family, sampler, sigmas, noise, latent, mask=None, cfg=1.0, seed=3, callback=None):
+def sample(model, family, sampler, sigmas, noise, latent, mask=None, cfg=1.0, seed=3, callback=None,
+           conditioning=zoo.conditioning):
     """The host's custom sampling; returns the result in the model's own units."""
     import comfy.sample
     import comfy.samplers
 
-    positive, negative = zoo.conditioning(family), zoo.conditioning(family, seed=2)
+    positive, negative = conditioning(family), conditioning(family, seed=2)
     with torch.inference_mode():
         out = comfy.sample.sample_custom(
             model, noise.clone(), cfg, comfy.samplers.sampler_object(sampler), sigmas, positive, negative,

@@ -1,10 +1,11 @@
 """Gradients through models that the host loaded in inference mode, against plain autograd on an ordinary copy."""
-import copy
 import importlib
 
 import pytest
 import torch
+import twins
 import zoo
+from twins import ordinary_copy, relative_error
 
 
 @pytest.fixture(scope="module")
@@ -28,33 +29,7 @@ def patcher(family, pack, tmp_path_factory):
 
 
 def arguments(family, patcher, batch=2):
-    """What the host's sampling passes to apply_model: (x, sigma, keyword arguments), all inference tensors."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.inference_mode():
-        x = torch.randn((batch,) + zoo.SHAPES[family][1:], generator=generator)
-        sigma = torch.full((batch,), 0.7)
-        (text, options), = zoo.conditioning(family)
-        conds = patcher.model.extra_conds(cross_attn=text, noise=x, device="cpu", width=128, height=128, **options)
-        return x, sigma, {k: c.process_cond(batch_size=batch, area=None).cond for k, c in conds.items()}
-
-
-def ordinary_copy(model):
-    """The same network with ordinary parameters that plain autograd accepts."""
-    config = getattr(model, "model_config", None)  # answers every attribute, which copy takes for its protocol
-    twin = copy.deepcopy(model, {id(config): config})
-    for module in twin.modules():
-        if isinstance(module, (torch.nn.LayerNorm, torch.nn.RMSNorm)):  # Flux adds its residuals in place
-            module.register_forward_pre_hook(lambda _, args: (args[0].clone(),))
-        for table in (module._parameters, module._buffers):
-            for name, tensor in table.items():
-                if tensor is not None:
-                    fresh = tensor.clone()
-                    table[name] = torch.nn.Parameter(fresh, False) if table is module._parameters else fresh
-    return twin
-
-
-def relative_error(a, b):
-    return ((a - b).norm() / b.norm()).item()
+    return twins.arguments(patcher.model, zoo.SHAPES[family], zoo.conditioning(family), batch)
 
 
 def test_gradient_equals_plain_autograd(family, patcher, autograd):
