@@ -89,7 +89,7 @@ def inpaint(denoiser: Denoiser, y: Tensor, mask: Tensor, *, sigmas: Tensor, nois
     mask       (B or 1, 1 or C, H, W), 1 = repaint, 0 = known (the paper's m is 1 - mask); grey values mix.
     sigmas     (steps + 1,) descending noise levels ending in 0, e.g. `schedule.spaced_sigmas(denoiser.sigmas, 50)`.
     noise      (B, C, H, W) standard normal for the first state; by default drawn on the CPU from `seed`.
-    seed       also seeds the noise that ddpm adds.
+    seed       of the first noise; the noise that ddpm adds comes from seed + 1.
     method     "gradpaint": eqs. 3, 5-9; "combine_image": eq. 3 alone; "combine_noisy": eq. 4 alone.
     clip       range that x0_hat is clipped to before the step; None for latent models.
     keep_x0    put each step's x0_hat (before compositing) into the record.
@@ -102,9 +102,11 @@ def inpaint(denoiser: Denoiser, y: Tensor, mask: Tensor, *, sigmas: Tensor, nois
     levels = _checked_levels(sigmas)
     mask = mask.to(y)
     y = y.where(mask < 1, torch.zeros_like(y))  # nothing from under the hole can leak
+    # As the host does: drawn on the CPU, the steps' noise with the next seed, so as not to repeat the first state's.
     generator = torch.Generator().manual_seed(seed)
-    draw = lambda: torch.randn(y.shape, generator=generator).to(y)  # noqa: E731 - drawn on the CPU as the host does
-    first = draw() if noise is None else noise.to(y)
+    first = torch.randn(y.shape, generator=generator).to(y) if noise is None else noise.to(y)
+    generator.manual_seed((seed + 1) % 2**64)
+    draw = lambda: torch.randn(y.shape, generator=generator).to(y)  # noqa: E731
     if first.shape != y.shape:
         raise ValueError(f"noise has shape {tuple(first.shape)}, but must have y's shape {tuple(y.shape)}")
 
@@ -146,7 +148,8 @@ def inpaint(denoiser: Denoiser, y: Tensor, mask: Tensor, *, sigmas: Tensor, nois
         result.record.append(record)
         if callback is not None:
             callback(record)
-    result.image = combine_image(x if clip is None else x.clamp(*clip), y, mask)
+    x = x if clip is None else x.clamp(*clip)
+    result.image = torch.where(mask > 0, x, y)  # grey parts have been mixed already
     return result
 
 

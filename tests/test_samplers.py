@@ -182,3 +182,30 @@ def test_errors(case, change, message):
     arguments = {"mask": mask, "sigmas": SIGMAS, "progress": False, **change}
     with pytest.raises(ValueError, match=message):
         inpaint(coupled, y, arguments.pop("mask"), **arguments)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_the_steps_noise_is_not_the_first_state_again(case, given):
+    y, mask = case
+    first = torch.randn(y.shape, generator=torch.Generator().manual_seed(5))
+    states = []
+
+    def spy(x, sigma):
+        states.append(x.detach().clone())
+        return torch.zeros_like(x)
+
+    hole = torch.ones_like(mask)
+    inpaint(spy, y, hole, sigmas=SIGMAS, sampler="ddpm", seed=5, noise=first if given else None, progress=False,
+            method="combine_image", full_noise=False)
+    assert torch.allclose(states[0], 10 * first)
+    drawn = (states[1] - states[0] * 0.16) / (4.0 * 0.84**0.5)
+    assert abs(torch.corrcoef(torch.stack([drawn.flatten(), first.flatten()]))[0, 1]) < 0.15
+    assert drawn.std().item() == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize("method", ["gradpaint", "combine_image", "combine_noisy"])
+def test_grey_parts_are_mixed_once(method):
+    y, mask = torch.full((1, 3, 4, 4), -1.0), torch.full((1, 1, 4, 4), 0.5)
+    out = inpaint(lambda x, sigma: torch.ones_like(x) + 0 * x, y, mask, sigmas=SIGMAS, method=method, progress=False,
+                  settings=GuidanceSettings(alpha=0.0))
+    assert torch.allclose(out.image, torch.zeros_like(y))

@@ -101,7 +101,7 @@ def _affine_forward(module: nn.Module, forward: Forward) -> Forward:
     def guided(x: Tensor, *args, **kwargs) -> Tensor:
         if not _records(x) or args or kwargs:
             return forward(x, *args, **kwargs)
-        flat = x.reshape(-1, x.shape[-1]) if not isinstance(module, CONVOLUTIONS) else x
+        flat = x if hasattr(module, "kernel_size") else x.reshape(-1, x.shape[-1])
         out = _LeafFunction.apply(flat, forward, vjp)
         return out if flat is x else out.view(*x.shape[:-1], out.shape[-1])
 
@@ -134,15 +134,19 @@ def _records(x) -> bool:
     return torch.is_grad_enabled() and isinstance(x, Tensor) and x.requires_grad
 
 
+def _is_bank(module: nn.Module) -> bool:
+    return hasattr(module, "num_experts")  # the host's MoE layer: many matrices in one weight, no forward of its own
+
+
 def _guided_forward(module: nn.Module) -> Forward | None:
     """The forward that replaces module's during a run, None where the module needs none of its own."""
     forward = module.forward
-    host_layer = type(module).__module__.split(".")[0] in ("comfy", "torch") and "forward" not in vars(module)
-    quantised = isinstance(module, comfy.ops.CastWeightBiasOp) and hasattr(module, "in_features")
-    linear = isinstance(module, nn.Linear) or (quantised and not hasattr(module, "num_experts"))
-    if linear:
+    home = type(module).__module__
+    host_layer = (home == "comfy.ops" or home.startswith("torch.")) and "forward" not in vars(module)
+    casts = isinstance(module, comfy.ops.CastWeightBiasOp)  # the host's layers, those that are no nn.Linear included
+    if isinstance(module, nn.Linear) or (casts and hasattr(module, "in_features") and not _is_bank(module)):
         return (_linear_forward if host_layer else _affine_forward)(module, forward)
-    if isinstance(module, CONVOLUTIONS):
+    if isinstance(module, CONVOLUTIONS) or (casts and hasattr(module, "kernel_size") and not module.transposed):
         plain = host_layer and module.padding_mode == "zeros" and not isinstance(module.padding, str)
         return (_convolution_forward if plain else _affine_forward)(module, forward)
     if isinstance(module, NORMS) and host_layer:

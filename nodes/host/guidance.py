@@ -1,16 +1,17 @@
 """GradPaint as a set of wrappers on a cloned MODEL: the one mechanism behind every node.
 
-The only thing put on the clone is a `sampler_sample` wrapper. At each run it takes the mask out of the host's hands,
-prepares the model for differentiation, adds a `predict_noise` wrapper to that run's own options, and undoes it all.
+The work is done by a `sampler_sample` wrapper. At each run it takes the mask out of the host's hands, prepares the
+model for differentiation, adds a `predict_noise` wrapper to that run's own options, and undoes it all.
 """
 from __future__ import annotations
 
 import dataclasses
 import logging
 
-import comfy.model_management
+import comfy.cli_args
 import comfy.patcher_extension
 import comfy.sampler_helpers
+import comfy.samplers
 import torch
 
 from ...gradpaint.settings import AlignmentSettings, GuidanceSettings
@@ -21,6 +22,7 @@ from .run import GuidedRun, is_pixel_space
 log = logging.getLogger(__name__)
 
 KEY = "gradpaint"
+OUTER_SAMPLE = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
 SAMPLER_SAMPLE = comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE
 PREDICT_NOISE = comfy.patcher_extension.WrappersMP.PREDICT_NOISE
 
@@ -32,8 +34,10 @@ def apply_gradpaint(model, settings: GuidanceSettings, on_record=None):
     on_record: called with the RunRecord at the end of each run. `model` itself is not changed.
     """
     clone = model.clone()
-    clone.remove_wrappers_with_key(SAMPLER_SAMPLE, KEY)  # applied twice: the later settings hold
-    clone.add_wrapper_with_key(SAMPLER_SAMPLE, KEY, GradPaintWrapper(settings, on_record))
+    wrappers = {SAMPLER_SAMPLE: GradPaintWrapper(settings, on_record), OUTER_SAMPLE: without_graph_replay}
+    for kind, wrapper in wrappers.items():
+        clone.remove_wrappers_with_key(kind, KEY)  # applied twice: the later settings hold
+        clone.add_wrapper_with_key(kind, KEY, wrapper)
     return clone
 
 
@@ -49,9 +53,7 @@ class GradPaintWrapper:
             log.warning("GradPaint: the latent has no noise mask, so there is nothing to inpaint: plain sampling. "
                         "Connect a mask, or use Set Latent Noise Mask before the sampler.")
             return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
-        if "multigpu_clones" in guider.model_options:
-            raise ValueError("GradPaint can't differentiate through a model split over several GPUs; remove the "
-                             "MultiGPU node from this model's path")
+        _check_supported(guider)
         model = guider.inner_model
         settings = _for_model(self.settings, model)
         sampler = executor.class_obj
@@ -74,6 +76,29 @@ class GradPaintWrapper:
         return samples
 
 
+def _check_supported(guider) -> None:
+    if "multigpu_clones" in guider.model_options:
+        raise ValueError("GradPaint can't differentiate through a model split over several GPUs; remove the MultiGPU "
+                         "node from this model's path")
+    if comfy.samplers.get_total_hook_groups_in_conds(guider.conds) > 1:
+        # The host swaps weights between groups within one evaluation; backward would see the last group's for all.
+        raise ValueError("GradPaint can't differentiate through conditionings with different weight hooks (Create Hook "
+                         "LoRA, ...); use the same hooks on positive and negative, or load the LoRA on the model")
+
+
+def without_graph_replay(executor, *args, **kwargs):
+    """`outer_sample` wrapper: hosts from 0.34 on replay recorded CUDA graphs, which have no backward pass."""
+    flags = comfy.cli_args.args
+    before = getattr(flags, "disable_comfy_compiler", None)
+    if before is None:
+        return executor(*args, **kwargs)
+    flags.disable_comfy_compiler = True
+    try:
+        return executor(*args, **kwargs)
+    finally:
+        flags.disable_comfy_compiler = before
+
+
 def _for_model(settings: GuidanceSettings, model) -> GuidanceSettings:
     if is_pixel_space(model) or settings.alignment.lambda_al == 0:
         return settings
@@ -83,12 +108,14 @@ def _for_model(settings: GuidanceSettings, model) -> GuidanceSettings:
 
 def _differentiated_modules(guider) -> list[torch.nn.Module]:
     """The diffusion model and whatever else takes part in an evaluation (ControlNets and the like)."""
-    models = [guider.inner_model]
     extra, _ = comfy.sampler_helpers.get_additional_models(guider.conds, guider.model_patcher.model_dtype())
-    for patcher in extra:
-        if isinstance(getattr(patcher, "model", None), torch.nn.Module):
-            models.append(patcher.model)
-    return models
+    models = [guider.inner_model, *(getattr(patcher, "model", None) for patcher in extra)]
+    for cond in (cond for conds in guider.conds.values() for cond in conds):
+        control = cond.get("control")
+        while control is not None:  # a Control-LoRA's network is on no list of the host's
+            models.append(getattr(control, "control_model", None))
+            control = getattr(control, "previous_controlnet", None)
+    return [model for model in models if isinstance(model, torch.nn.Module)]
 
 
 def _report(run: GuidedRun) -> None:

@@ -5,7 +5,7 @@ numbers with a model that returns zeros; every call and every callback is record
 its call is the one that is given the tensor which the callback reports as the state, the others are inner stages.
 A second run adds 1 to the tensors of those calls: where that reaches the next step, the tensor is the sampler's own
 state and moving it is eq. 9. Where it does not (UniPC hands the model a rescaled copy), two more runs measure how far
-the next state moves with x0_hat, and the displacement is made through x0_hat.
+the later states move with x0_hat, and the displacement is made through x0_hat (see `shift`).
 """
 from __future__ import annotations
 
@@ -20,23 +20,26 @@ log = logging.getLogger(__name__)
 ADAPTIVE = ("dpm_adaptive_function", "sample_dpm_adaptive")  # their calls depend on the model's answers
 
 
+MAX_STEPS = 2000  # beyond it a dry run would take longer than it is worth
+
+
 class Step(NamedTuple):
-    """index: position among the run's steps; sigma_next: noise level of the state that this step produces;
-    response: how far that state moves when this call's x0_hat moves by 1 (None where it was not needed)."""
+    """index: position among the run's steps; sigma_next: noise level of the state that this step produces."""
 
     index: int
     sigma_next: float
-    response: float | None
 
 
 class SamplerPlan(NamedTuple):
     """steps: model call number -> Step; total: number of steps; in_place: each step's call is given the sampler's own
-    state tensor, so that adding to it moves the state; reported: the callback reports that same tensor."""
+    state tensor, so that adding to it moves the state; reported: the callback reports that same tensor; effects: see
+    `shift`, None where in_place."""
 
     steps: dict[int, Step]
     total: int
     in_place: bool
     reported: bool
+    effects: list[list[float]] | None
 
 
 class _Recorder:
@@ -87,18 +90,19 @@ class _DryRuns:
         recorder.values.append(end)
         return recorder
 
-    def effects(self, calls: list[int], **changes) -> list[float]:
-        """How far the next step's state (after the last step: the result) moves with a change at each of `calls`."""
+    def effects(self, calls: list[int], **changes) -> list[list[float]]:
+        """[j][k]: how far the state after step k (after the last: the result) moves with a change at step j's call."""
         still, moved = self.run(len(calls)), self.run(len(calls), **changes)
-        following = calls[1:] + [-1]
-        return [float((moved.values[k] - still.values[k])[i].flatten()[0]) for i, k in enumerate(following)]
+        moves = torch.stack([(moved.values[k] - still.values[k]).flatten(1)[:, 0] for k in calls[1:] + [-1]], dim=1)
+        return moves.tolist()
 
 
 def probe_sampler(sampler, guider, sigmas: Tensor, like: Tensor, seed=None) -> SamplerPlan | None:
     """The sampler's plan on these sigmas, None if it can't be found out (adaptive samplers, samplers without a
     `sampler_function`). like: a state of the run; only its device and number of dimensions are used."""
     function = getattr(sampler, "sampler_function", None)
-    if function is None or getattr(function, "__name__", "") in ADAPTIVE or len(sigmas) < 2:
+    adaptive = getattr(function, "__name__", "") in ADAPTIVE
+    if function is None or adaptive or not 2 <= len(sigmas) <= MAX_STEPS:
         return None
     runs = _DryRuns(sampler, guider, sigmas, like, seed)
     try:
@@ -106,18 +110,32 @@ def probe_sampler(sampler, guider, sigmas: Tensor, like: Tensor, seed=None) -> S
         calls, reported = _step_calls(recorder)
         if not calls:
             return None
-        carried = runs.effects(calls, bumps=calls)
-        if float(sigmas[-1]) == 0 and len(carried) > 1:
-            carried = carried[:-1]  # the last step of a run down to 0 forgets its state, whichever tensor that is
-        # The first step has no history yet: there a state that is carried on moves the next one its own way.
-        in_place = carried[0] > 0 and all(abs(effect) > 1e-12 for effect in carried)
-        responses = [None] * len(calls) if in_place else runs.effects(calls, answers=calls)
+        levels = [recorder.calls[k][1] for k in calls] + [float(sigmas[-1])]
+        in_place = _is_state([row[k] for k, row in enumerate(runs.effects(calls, bumps=calls))])
+        effects = None if in_place else _beyond_inheritance(runs.effects(calls, answers=calls), levels)
     except Exception:  # somebody else's sampler may refuse a single number; guidance then goes by the noise level alone
         log.info("GradPaint: no dry run of sampler %s", getattr(function, "__name__", function), exc_info=True)
         return None
-    levels = [recorder.calls[k][1] for k in calls] + [float(sigmas[-1])]
-    steps = {k: Step(i, levels[i + 1], responses[i]) for i, k in enumerate(calls)}
-    return SamplerPlan(steps, len(calls), in_place, reported)
+    steps = {k: Step(i, levels[i + 1]) for i, k in enumerate(calls)}
+    return SamplerPlan(steps, len(calls), in_place, reported, effects)
+
+
+def _is_state(carried: list[float]) -> bool:
+    """Whether tensors that carry a change on to the next step this way are the sampler's states.
+
+    A state moves the next one its own way in the first step, which has no history yet, and in most others; single
+    zeros are coincidence (a run's last step to noise level 0 forgets its state, whichever it is). A sampler that keeps
+    nothing of any state but the noise level (LCM) still evaluates the model at it.
+    """
+    moved = sum(abs(effect) > 1e-12 for effect in carried)
+    return carried[0] >= 0 and (2 * moved >= len(carried) or moved == 0)
+
+
+def _beyond_inheritance(moves: list[list[float]], levels: list[float]) -> list[list[float]]:
+    """What x0_hat of step j adds to step k beyond what k's state inherits: with x0_hat fixed, x shrinks like sigma."""
+    inherit = [levels[k + 1] / levels[k] for k in range(len(moves))]
+    return [[0.0] * j + [row[k] - (inherit[k] * row[k - 1] if k > j else 0.0) for k in range(j, len(row))]
+            for j, row in enumerate(moves)]
 
 
 def _step_calls(recorder: _Recorder) -> tuple[list[int], bool]:

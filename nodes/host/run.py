@@ -6,6 +6,7 @@ guider returns (after CFG); the known region is kept by eq. 3 on x0_hat, and eq.
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -19,12 +20,16 @@ from ...gradpaint.settings import GuidanceSettings
 from ...gradpaint.step import displacement
 from .autograd import grad_enabled, ordinary
 from .probe import SamplerPlan, Step
+from .shift import HistoryShift
 
 log = logging.getLogger(__name__)
 
 PIXEL_RANGE = (-1.0, 1.0)
 # Attention kernels of the host that have no backward pass.
 FORWARD_ONLY_ATTENTION = ("attention_sage", "attention3_sage", "attention_sage3", "attention_flash")
+
+ADVICE = ("Take the model patches before GradPaint out one by one to find the one in the way, or set alpha to 0 to "
+          "keep the known region without guidance.")
 
 
 @dataclass
@@ -56,6 +61,7 @@ class GuidedRun:
         self.guided = guided_steps(settings.schedule, steps)
         self.record = RunRecord(steps=steps)
         self.in_place = plan is not None and plan.in_place
+        self.history = HistoryShift(plan.effects) if plan is not None and plan.effects is not None else None
         self.pending: Tensor | None = None  # eq. 9's displacement, waiting for the state it belongs to
         self.preview: Tensor | None = None
         self.last_mask = mask
@@ -86,12 +92,11 @@ class GuidedRun:
         x0_hat = combine_image(x0_hat, self.y, mask)
         if step is not None:
             self.preview, self._state_ptr = x0_hat, x.data_ptr()
-        if nudge is None:
-            return x0_hat
         if self.in_place:
-            self.pending = nudge
+            self.pending = self.pending if nudge is None else nudge  # a step's inner stages leave it waiting
             return x0_hat
-        return x0_hat + nudge / step.response
+        shift = self._shift(step, sigma, nudge)
+        return x0_hat if shift is None else x0_hat + shift
 
     def _differentiate(self, executor, x, timestep, model_options, seed, sigma: float, step: Step, mask: Tensor):
         conds = self.guider.conds
@@ -102,8 +107,15 @@ class GuidedRun:
             with grad_enabled():
                 leaf = x.clone().requires_grad_(True)
                 x0_hat = executor(leaf, ordinary(timestep), with_differentiable_attention(model_options), seed)
+                if not x0_hat.requires_grad:
+                    raise ValueError("GradPaint can't differentiate through this model: a patch or wrapper on it cuts "
+                                     f"the gradient off. {ADVICE}")
                 y, mask = ordinary(self.y), ordinary(mask)
                 found = loss_gradient(leaf, x0_hat, y, mask, self.settings.alignment, sigma, self._band(mask))
+        except RuntimeError as error:
+            if "nference tensor" not in str(error) and "does not require grad" not in str(error):
+                raise
+            raise ValueError(f"GradPaint can't differentiate through this model: {error} {ADVICE}") from error
         finally:
             self.guider.conds = conds
         nudge, finite = displacement(found.grad, self.settings.alpha, self._scale(step.sigma_next),
@@ -124,7 +136,7 @@ class GuidedRun:
     def callback(self, i: int, denoised: Tensor, x: Tensor, total: int) -> None:
         """The sampler's callback: previews show x0_hat as composited, never the shifted one."""
         if self.in_place and self.plan.reported and x.data_ptr() != self._state_ptr:
-            log.info("GradPaint: the sampler's state is not what the model is given; nudging through x0_hat")
+            log.info("GradPaint: another wrapper hands the model a copy of the sampler's state; nudging through x0_hat")
             self.in_place, self.pending = False, None
         if self.user_callback is not None:
             self.user_callback(i, denoised if self.preview is None else self.preview, x, total)
@@ -138,26 +150,28 @@ class GuidedRun:
             self.pending = None
         if float(self.sigmas[-1]) == 0:
             samples = samples if self.clip is None else samples.clamp(*self.clip)
-            samples = combine_image(samples, self.y, self.last_mask)
+            # Where the mask is grey x0_hat has been mixed with y already: only the fully known part is put back.
+            samples = torch.where(self.last_mask > 0, samples, self.y)
         return samples
 
     def _step(self, sigma: float) -> Step | None:
         if self.plan is not None:
-            step = self.plan.steps.get(self._call)
-            if step is not None and not self.in_place and not step.response:
-                step = step._replace(response=self._euler_response(sigma, step.sigma_next))
-            return step
+            return self.plan.steps.get(self._call)
         # No plan: the first call at or below each noise level of the schedule is a step.
         index = int((self.sigmas[:-1] >= sigma * (1 - 1e-4)).sum()) - 1
         if index <= self._last_index or index < 0:
             return None
         self._last_index = index
-        sigma_next = float(self.sigmas[index + 1])
-        return Step(index, sigma_next, self._euler_response(sigma, sigma_next))
+        return Step(index, float(self.sigmas[index + 1]))
 
-    @staticmethod
-    def _euler_response(sigma: float, sigma_next: float) -> float:
-        return max(1 - sigma_next / sigma, 1e-3) if sigma > 0 else 1.0
+    def _shift(self, step: Step | None, sigma: float, nudge: Tensor | None) -> Tensor | None:
+        """What to add to x0_hat where the state itself can't be moved."""
+        if step is not None and self.history is not None:
+            return self.history.shift(step.index, nudge)
+        if nudge is None:
+            return None
+        # Nothing known of the sampler: Euler's response, at least a half, so that no shift is far beyond eq. 9.
+        return nudge / max(1 - step.sigma_next / sigma, 0.5)
 
     def _scale(self, sigma: float) -> float:
         """s(sigma) = sqrt(a^2 + b^2), see gradpaint.step."""
@@ -165,7 +179,7 @@ class GuidedRun:
         one = torch.ones_like(level)
         a = self.model_sampling.noise_scaling(level, torch.zeros_like(one), one.clone())
         b = self.model_sampling.noise_scaling(level, one.clone(), torch.zeros_like(one))
-        return float((a.double() ** 2 + b.double() ** 2).sqrt())
+        return math.hypot(float(a), float(b))
 
     def _mask_at(self, timestep: Tensor, model_options: dict) -> Tensor:
         function = model_options.get("denoise_mask_function")  # Differential Diffusion and its kin
@@ -188,14 +202,21 @@ def is_pixel_space(model) -> bool:
 
 
 def with_differentiable_attention(model_options: dict) -> dict:
-    """model_options in which attention kernels without a backward pass are replaced by PyTorch's, if not overridden."""
-    options = model_options.get("transformer_options", {})
-    if "optimized_attention_override" in options:
-        return model_options
+    """model_options in which attention kernels without a backward pass are replaced by PyTorch's.
+
+    An override that somebody else has set is still called, with PyTorch's attention as the function to override; where
+    its answer has no gradient though the query has one, PyTorch's is taken.
+    """
     from comfy.ldm.modules.attention import attention_pytorch
 
-    def override(function, *args, **kwargs):
+    options = model_options.get("transformer_options", {})
+    theirs = options.get("optimized_attention_override")
+
+    def override(function, q, *args, **kwargs):
         kernel = attention_pytorch if function.__name__ in FORWARD_ONLY_ATTENTION else function
-        return kernel(*args, **kwargs)
+        if theirs is None:
+            return kernel(q, *args, **kwargs)
+        out = theirs(attention_pytorch, q, *args, **kwargs)
+        return attention_pytorch(q, *args, **kwargs) if q.requires_grad and not out.requires_grad else out
 
     return {**model_options, "transformer_options": {**options, "optimized_attention_override": override}}

@@ -121,16 +121,18 @@ def test_nothing_leaks_from_under_the_hole_at_full_denoise(tools, models):
     assert not torch.equal(*(sample(guided, "sd15", "euler", sigmas[1:], noise, z, mask) for z in (latent, other)))
 
 
-def test_grey_mask_mixes(tools, models):
-    model = models["sd15"]
+@pytest.mark.parametrize("fraction", [0.0, 1.0])
+def test_grey_mask_mixes_once_as_the_host_does(tools, models, fraction):
     noise, latent, mask = problem("sd15")
+    model = models["sd15"].clone()
+    model.set_model_sampler_post_cfg_function(lambda args: torch.full_like(args["input"], 3.0) + 0 * args["denoised"])
     sigmas = schedule(model, "euler", 4)
     soft = mask.clone()
     soft[..., 4:6, 5:11] = 0.5
-    out = sample(gradpaint(tools, model), "sd15", "euler", sigmas, noise, latent, soft)
-    expected = model.model.process_latent_in(latent)
-    assert (out - expected)[(soft == 0).expand_as(out)].abs().max() < 1e-5
-    assert (out - expected)[(soft == 0.5).expand_as(out)].abs().min() > 0
+    plain = sample(model, "sd15", "euler", sigmas, noise, latent, soft)
+    schedule_ = tools.settings.GuideSchedule(fraction=fraction)
+    out = sample(gradpaint(tools, model, alpha=1e-6, schedule=schedule_), "sd15", "euler", sigmas, noise, latent, soft)
+    assert torch.allclose(out, plain, atol=1e-4)
 
 
 def test_differential_diffusion_composes(tools, models):
@@ -235,3 +237,68 @@ def test_alignment_is_off_on_latents_and_on_on_pixels(tools, models):
         sample(gradpaint(tools, models[family], records := [], alignment=alignment), family, "euler",
                schedule(models[family], "euler", 2), noise, latent, mask)
         assert bool(records[0].alignment[0].gt(0).all()) is active
+
+
+def test_a_patch_that_cuts_the_gradient_off_is_named(tools, models):
+    noise, latent, mask = problem("sd15")
+    sigmas = schedule(models["sd15"], "euler", 2)
+    detached = models["sd15"].clone()
+    detached.set_model_sampler_post_cfg_function(lambda args: args["denoised"].detach())
+    with pytest.raises(ValueError, match="GradPaint can't differentiate.*cuts the gradient off.*alpha to 0"):
+        sample(gradpaint(tools, detached), "sd15", "euler", sigmas, noise, latent, mask)
+    with torch.inference_mode():
+        factor = torch.ones(1)
+    inference = models["sd15"].clone()
+    inference.set_model_sampler_post_cfg_function(lambda args: args["denoised"] * factor)
+    with pytest.raises(ValueError, match="GradPaint can't differentiate.*[Ii]nference tensor"):
+        sample(gradpaint(tools, inference), "sd15", "euler", sigmas, noise, latent, mask)
+    assert not any("forward" in vars(m) for m in models["sd15"].model.modules())
+
+
+def test_different_weight_hooks_on_positive_and_negative_are_refused(tools):
+    import comfy.hooks
+
+    class Guider:
+        model_options = {}
+        conds = {"positive": [{"hooks": comfy.hooks.HookGroup()}], "negative": [{}]}
+
+    with pytest.raises(ValueError, match="different weight hooks"):
+        tools.guidance._check_supported(Guider)
+    Guider.conds = {"positive": [{}], "negative": [{}]}
+    tools.guidance._check_supported(Guider)
+
+
+def test_attention_override_of_somebody_else_is_kept_where_it_is_differentiable(tools):
+    q = torch.randn(1, 4, 8, requires_grad=True)
+    calls = []
+
+    def theirs(function, q, *args, **kwargs):
+        calls.append(function.__name__)
+        return function(q, *args, **kwargs) * 2
+
+    def without_backward(function, q, *args, **kwargs):
+        return torch.zeros_like(q).detach()
+
+    def result(override):
+        options = {"transformer_options": {"optimized_attention_override": override}}
+        changed = tools.run.with_differentiable_attention(options)["transformer_options"]
+        return changed["optimized_attention_override"](lambda *a, **k: None, q, q, q, 1)
+
+    expected = torch.nn.functional.scaled_dot_product_attention(q, q, q)
+    assert torch.allclose(result(theirs), 2 * expected, atol=1e-5) and calls == ["attention_pytorch"]
+    assert torch.allclose(result(without_backward), expected, atol=1e-5)
+
+
+def test_graph_replay_of_newer_hosts_is_off_during_a_run(tools):
+    import comfy.cli_args
+
+    seen = []
+    run = lambda: seen.append(getattr(comfy.cli_args.args, "disable_comfy_compiler", "absent"))  # noqa: E731
+    tools.guidance.without_graph_replay(run)
+    comfy.cli_args.args.disable_comfy_compiler = False
+    try:
+        tools.guidance.without_graph_replay(run)
+        assert comfy.cli_args.args.disable_comfy_compiler is False
+    finally:
+        del comfy.cli_args.args.disable_comfy_compiler
+    assert seen == ["absent", True]
