@@ -82,6 +82,12 @@ def _kandinsky(**changes) -> dict:
     return {**settings, **changes}
 
 
+def _wan(**changes) -> dict:
+    settings = dict(image_model="wan2.1", model_type="t2v", dim=96, in_dim=16, out_dim=16, num_heads=2, ffn_dim=192,
+                    num_layers=2, patch_size=(1, 2, 2), freq_dim=64, text_dim=32)
+    return {**settings, **changes}
+
+
 _SQUARE, _VIDEO = (16, 16), (2, 16, 16)
 
 FAMILIES: dict[str, Family] = {
@@ -151,9 +157,32 @@ FAMILIES: dict[str, Family] = {
                                            pixel_hidden_size=8, pixel_attn_hidden_size=64, pixel_num_groups=2,
                                            patch_depth=2, pixel_depth=1, patch_size=4, txt_embed_dim=32),
                        (1, 3, *_SQUARE)),
-    "wan21": Family("WAN21_T2V", dict(image_model="wan2.1", model_type="t2v", dim=96, out_dim=16, num_heads=2,
-                                      ffn_dim=192, num_layers=2, patch_size=(1, 2, 2), freq_dim=64, text_dim=32,
-                                      in_dim=16), (1, 16, *_VIDEO)),
+    "longcat_image": Family("LongCatImage", _flux(image_model="flux", guidance_embed=False, txt_ids_dims=[1, 2],
+                                                  context_in_dim=32), (1, 16, *_SQUARE)),
+    "krea2": Family("Krea2", dict(image_model="krea2", features=128, tdim=64, txtdim=32, heads=2, kvheads=1, layers=2,
+                                  txtlayers=1, txtheads=2, txtkvheads=2), (1, 16, 1, *_SQUARE)),
+    "mage_flow": Family("MageFlow", dict(image_model="mage_flow", in_channels=128, num_layers=2, attention_head_dim=64,
+                                         num_attention_heads=2, joint_attention_dim=32, axes_dims_rope=(16, 24, 24)),
+                        (1, 128, *_SQUARE)),
+    "lens": Family("Lens", dict(image_model="lens", in_channels=128, out_channels=32, num_layers=2,
+                                attention_head_dim=64, num_attention_heads=2, enc_hidden_dim=32,
+                                multi_layer_encoder_feature=False, selected_layer_index=(0,)), (1, 128, *_SQUARE)),
+    "joyimage": Family("JoyImage", dict(image_model="joyimage", in_channels=16, hidden_size=128, patch_size=[1, 2, 2],
+                                        num_layers=2, num_attention_heads=2, text_dim=32, rope_dim_list=[16, 24, 24]),
+                       (1, 16, 1, *_SQUARE)),
+    "boogu": Family("Boogu", dict(image_model="boogu", hidden_size=96, num_layers=1, num_double_stream_layers=1,
+                                  num_refiner_layers=1, num_attention_heads=2, num_kv_heads=1, multiple_of=32,
+                                  axes_dim_rope=(16, 16, 16), instruction_feat_dim=32), (1, 16, *_SQUARE),
+                    extra={"attention_mask": _ones(1, 7)}),
+    "ideogram4": Family("Ideogram4", dict(image_model="ideogram4", in_channels=128, num_layers=2,
+                                          num_attention_heads=2, attention_head_dim=64, intermediate_size=192,
+                                          adaln_dim=64, llm_features_dim=32, mrope_section=[12, 10, 10]),
+                        (1, 128, *_SQUARE)),
+    "cascade_c": Family("Stable_Cascade_C", dict(stable_cascade_stage="c", c_cond=64, c_hidden=[64, 64], nhead=[2, 2],
+                                                 blocks=[[1, 1], [1, 1]], c_clip_text=32, c_clip_text_pooled=32),
+                        (1, 16, *_SQUARE)),
+    "wan22_ti2v": Family("WAN22_T2V", _wan(out_dim=48, in_dim=48), (1, 48, *_VIDEO)),
+    "wan21": Family("WAN21_T2V", _wan(), (1, 16, *_VIDEO)),
     "hunyuan_video": Family("HunyuanVideo", _hunyuan_video(), (1, 16, *_VIDEO)),
     "cosmos": Family("CosmosT2V", _cosmos(image_model="cosmos", block_config="FA-CA-MLP", pos_emb_learnable=False,
                                           block_x_format="THWBD", affline_emb_norm=True,
@@ -187,6 +216,7 @@ def build(name: str, seed: int = 0, dtype=torch.float32):
     family = FAMILIES[name]
     with torch.inference_mode():
         config = getattr(comfy.supported_models, family.config)(dict(family.settings))
+        config.unet_config.update(family.settings)  # some classes insist on the sizes of the one model there is
         config.set_inference_dtype(dtype, None)
         model = config.get_model(family.state_dict())
         saved = model.diffusion_model.state_dict()
