@@ -72,9 +72,16 @@ def _add_inpaint(commands):
     command.add_argument("--alpha", type=float, default=settings.DEFAULT_ALPHA, help="step size of the guidance")
     command.add_argument("--lambda-al", type=float, default=settings.DEFAULT_LAMBDA_AL,
                          help="weight of the alignment loss")
+    command.add_argument("--softness", type=float, default=settings.DEFAULT_SOFTNESS,
+                         help="image gradients below this count as flat in the alignment loss; 0: eq. 7 to the letter")
+    command.add_argument("--normalization", choices=settings.NORMALIZATIONS, default="rms",
+                         help="of the gradient; l2: eq. 9 to the letter, needs a far larger alpha")
     command.add_argument("--stop", type=float, default=settings.DEFAULT_FRACTION, metavar="FRACTION",
                          help="guide this share of the run, from its start")
     command.add_argument("--label", type=int, help="class, for a class-conditional model")
+    command.add_argument("--head-channels", type=int, help="channels per attention head, where the file can't tell")
+    command.add_argument("--noise-schedule", choices=["linear", "cosine"], help="where the file can't tell")
+    command.add_argument("--attention-order", choices=["legacy", "new"], help="where the file can't tell")
     command.add_argument("--invert-mask", action="store_true", help="repaint the black part instead")
 
 
@@ -131,6 +138,7 @@ def demo(arguments):
     from .demo import metrics_table, run_demo
 
     torch.set_num_threads(arguments.threads)
+    _check_folder(arguments.out, "--out")
     started = time.perf_counter()
     try:
         metrics = run_demo(
@@ -155,7 +163,8 @@ def inpaint(arguments):
 
     guidance = settings.GuidanceSettings(
         alpha=arguments.alpha,
-        alignment=settings.AlignmentSettings(lambda_al=arguments.lambda_al),
+        normalization=arguments.normalization,
+        alignment=settings.AlignmentSettings(lambda_al=arguments.lambda_al, softness=arguments.softness),
         schedule=settings.GuideSchedule(mode="fraction", fraction=arguments.stop),
     )
     out = arguments.out or Path(f"{arguments.image.stem}_gradpaint.png")
@@ -163,10 +172,17 @@ def inpaint(arguments):
         raise ValueError(f"--out {out} does not end in .png; results are saved as PNG")
     if out.resolve() in (arguments.image.resolve(), arguments.mask.resolve()):
         raise ValueError(f"--out {out} would overwrite the input; choose another name")
+    _check_folder(out.parent, "--out")
+    if out.is_dir():
+        raise ValueError(f"--out {out} is a folder; name a PNG file")
     image = load_image(arguments.image)
     hole = load_mask(arguments.mask, size=image.shape[2:], invert=arguments.invert_mask)
     device = _device(arguments.device)
-    denoiser = load_denoiser(arguments.model or _bundled_model(), device=device, label=arguments.label)
+    denoiser = load_denoiser(
+        arguments.model or _bundled_model(), device=device, label=arguments.label,
+        num_head_channels=arguments.head_channels, noise_schedule=arguments.noise_schedule,
+        use_new_attention_order=None if arguments.attention_order is None else arguments.attention_order == "new",
+    )
     warning = size_warning(*image.shape[2:], denoiser.image_size)
     if warning:
         _complain(f"warning: {warning}")
@@ -193,6 +209,14 @@ def mask(arguments):
     drawn = make_mask(arguments.kind, *arguments.size, seed=arguments.seed, **options)
     print(f"written to {save_mask(drawn, arguments.out)}: {drawn.mean().item():.1%} to repaint")
     return 0
+
+
+def _check_folder(folder, name):
+    """Before anything is computed: can results go there?"""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"{name} {folder} is not a folder; choose another one") from error
 
 
 def _complain(text):

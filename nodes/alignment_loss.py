@@ -16,8 +16,9 @@ class GradPaintAlignmentLoss(io.ComfyNode):
             node_id="GradPaintAlignmentLoss",
             display_name="GradPaint Alignment Loss",
             category=CATEGORY,
-            description="Settings of the alignment loss (eqs. 6-8): image gradients inside the mask's border should "
-                        "match those outside. For pixel-space models; latent models ignore it, as in the paper.",
+            description="Settings of the alignment loss (eqs. 6-8): with the known pixels pasted in, edges and colours "
+                        "at the mask's border should run on as the model drew them. For pixel-space models; latent "
+                        "models ignore it, as in the paper.",
             search_aliases=["gradpaint lambda_al", "seam loss", "border loss", "inpaint seam"],
             inputs=[
                 io.Float.Input(

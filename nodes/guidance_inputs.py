@@ -15,8 +15,9 @@ def guidance_inputs() -> list:
         io.Float.Input(
             "alpha", default=_DEFAULT.alpha, min=0.0, max=1000.0, step=0.01,
             tooltip="Step size of the guidance (eq. 9), in units of the noisy image's spread: 0.02 to 0.15 with "
-                    f"normalization rms. 0 only keeps the known part in place. The paper writes {PAPER_ALPHA:g}, which "
-                    "in these units has hardly any effect."),
+                    "normalization rms at 20 to 50 steps. It acts at every guided step: with many more steps take "
+                    "less, with fewer more. 0 only keeps the known part in place. The paper writes "
+                    f"{PAPER_ALPHA:g}, which in these units has hardly any effect."),
         Alignment.Input(
             "alignment", optional=True,
             tooltip="From GradPaint Alignment Loss. Left open: that node's defaults."),

@@ -35,7 +35,7 @@ class GradPaintKSampler(io.ComfyNode):
                     tooltip="Classifier-free guidance scale, as in KSampler. 1 for unconditional models."),
                 io.Combo.Input(
                     "sampler_name", options=sampler_names(),
-                    tooltip="The sampling algorithm, as in KSampler. The paper uses DDIM-like steps."),
+                    tooltip="The sampling algorithm, as in KSampler. The paper samples with DDPM (ddpm)."),
                 io.Combo.Input(
                     "scheduler", options=scheduler_names(),
                     tooltip="How the noise levels are spaced, as in KSampler."),

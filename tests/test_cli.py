@@ -202,3 +202,31 @@ def test_size_warning():
     assert inpaint_file.size_warning(300, 256, 256) is None
     assert "512x512" in inpaint_file.size_warning(512, 512, 256)
     assert "trained at 256x256" in inpaint_file.size_warning(64, 64, 256)
+
+
+def test_bad_out_is_told_before_anything_is_computed(capsys, case, tiny_model, monkeypatch):
+    monkeypatch.setattr(inpaint_file, "inpaint_image", lambda *args, **kwargs: pytest.fail("sampled first"))
+    (case / "folder.png").mkdir()
+    assert "is a folder" in fails(capsys, "inpaint", "photo.jpg.png", "mask.png", "--model", tiny_model, "--out",
+                                  "folder.png")
+    assert "is not a folder" in fails(capsys, "inpaint", "photo.jpg.png", "mask.png", "--model", tiny_model, "--out",
+                                      "mask.png/out.png")
+    assert "is not a folder" in fails(capsys, "demo", "--out", "mask.png")
+
+
+def test_what_the_file_cannot_tell_reaches_the_loader(capsys, case, tiny_model, monkeypatch):
+    import gradpaint.guided_diffusion as library
+
+    class Reached(Exception):
+        pass
+
+    def load(path, **options):
+        raise Reached(options)
+
+    monkeypatch.setattr(library, "load_denoiser", load)
+    with pytest.raises(Reached) as reached:
+        run(capsys, "inpaint", "photo.jpg.png", "mask.png", "--model", tiny_model, "--head-channels", "32",
+            "--noise-schedule", "cosine", "--attention-order", "new")
+    options = reached.value.args[0]
+    assert (options["num_head_channels"], options["noise_schedule"], options["use_new_attention_order"]) == (
+        32, "cosine", True)

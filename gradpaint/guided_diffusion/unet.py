@@ -220,7 +220,7 @@ class UNet(nn.Module):
 
         Args:
             x: (B, C, H, W) noised images, unit variance.
-            timesteps: (B,) trained timesteps; may be fractional.
+            timesteps: (B,) timesteps as in training; values between two whole ones are fine.
             y: (B,) class labels, for a class-conditional network only.
             ignored: other arguments a host may pass.
 

@@ -6,6 +6,7 @@ IMAGE (B, H, W, C) in [0, 1]; MASK (B, H, W) with 1 = repaint; LATENT a dict wit
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 
@@ -13,14 +14,14 @@ def image_to_tensor(image: Tensor) -> Tensor:
     """IMAGE (B, H, W, C) in [0, 1] -> (B, 3, H, W) in [-1, 1]; an alpha channel is dropped."""
     if image.ndim != 4 or image.shape[-1] not in (3, 4):
         raise ValueError(f"image has shape {tuple(image.shape)}, but must be (batch, height, width, 3 or 4)")
-    return image[..., :3].movedim(-1, 1).float() * 2 - 1
+    return rearrange(image[..., :3].float() * 2 - 1, "b h w c -> b c h w")
 
 
 def tensor_to_image(x: Tensor) -> Tensor:
     """(B, 3, H, W) in [-1, 1] -> IMAGE (B, H, W, 3) in [0, 1], clipped, on the CPU."""
     if x.ndim != 4 or x.shape[1] != 3:
         raise ValueError(f"image tensor has shape {tuple(x.shape)}, but must be (batch, 3, height, width)")
-    return ((x.movedim(1, -1).float() + 1) / 2).clamp(0, 1).cpu().contiguous()
+    return rearrange((x.float() + 1) / 2, "b c h w -> b h w c").clamp(0, 1).cpu().contiguous()
 
 
 def mask_to_tensor(mask: Tensor) -> Tensor:

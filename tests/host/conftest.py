@@ -21,7 +21,6 @@ from server_process import PACK_ROOT, Server
 from workflow_api import to_prompt
 
 WORKFLOW = PACK_ROOT / "example_workflows" / "gradpaint_quickstart.json"
-_skip_reasons: set[str] = set()
 
 
 def find_host() -> Path | None:
@@ -42,26 +41,16 @@ def _is_host(path: Path) -> bool:
     return (path / "nodes.py").is_file() and (path / "comfy").is_dir()
 
 
-def _skip(reason: str):
-    _skip_reasons.add(reason)
-    pytest.skip(reason)
-
-
-def pytest_terminal_summary(terminalreporter):
-    for reason in sorted(_skip_reasons):
-        terminalreporter.write_line(f"HOST TESTS SKIPPED: {reason}", yellow=True, bold=True)
-
-
 @pytest.fixture(scope="session")
 def host_path() -> Path:
     """The host's folder; its requirements are known to be installed."""
     path = find_host()
     if path is None:
-        _skip("no ComfyUI found; set COMFYUI_PATH to run the tests of the nodes against a real one")
+        pytest.skip("no ComfyUI found; set COMFYUI_PATH to run the tests of the nodes against a real one")
     missing = [name for name in ("aiohttp", "comfy_kitchen", "torchsde", "transformers", "yaml")
                if importlib.util.find_spec(name) is None]
     if missing:
-        _skip(f"ComfyUI is at {path}, but this Python lacks its requirements ({', '.join(missing)}); "
+        pytest.skip(f"ComfyUI is at {path}, but this Python lacks its requirements ({', '.join(missing)}); "
               f"pip install -r {path / 'requirements.txt'}")
     return path
 
