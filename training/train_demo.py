@@ -28,23 +28,31 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import gradpaint.guided_diffusion.unet as unet_module  # noqa: E402
-from gradpaint.guided_diffusion import ModelConfig, UNet, UNetConfig, trained_sigmas  # noqa: E402
+from gradpaint.guided_diffusion import (  # noqa: E402
+    GuidedDiffusionDenoiser,
+    ModelConfig,
+    UNet,
+    UNetConfig,
+    trained_sigmas,
+)
+from gradpaint.report import contact_sheet  # noqa: E402
+from gradpaint.samplers import inpaint  # noqa: E402
 from gradpaint.scenes import HELD_OUT_SEEDS, TRAIN_SEEDS, landscape, landscapes  # noqa: E402
+from gradpaint.schedule import spaced_sigmas  # noqa: E402
 
 SIZE = 64
 CONFIG = ModelConfig(
     unet=UNetConfig(
-        # 64 channels at full size: with 32, the published networks' 32 norm groups hold one channel each, and the last
-        # norm then removes the mean of every channel. Such a network (tried) never learned the picture's mean colour.
-        model_channels=32, out_channels=3, num_res_blocks=1, channel_mult=(2, 2, 3, 4), attention_ds=(8,),
+        model_channels=32, out_channels=3, num_res_blocks=1, channel_mult=(1, 2, 3, 4), attention_ds=(8,),
         num_head_channels=32, resblock_updown=False, conv_resample=False,
     ),
     noise_schedule="linear", diffusion_steps=1000, image_size=SIZE,
-    sigma_max=40.0,  # there only the mean colour shows through the noise
+    # At sigma 10 the layout is still open, but the noise of the mean colour (10 / 64) is within that of the scenes. So
+    # small a network hardly learns to correct the mean colour: samples from sigma 40 come out with a cast.
+    sigma_max=10.0,
 )
 LEVELS = len(trained_sigmas(CONFIG))  # timesteps in use
 MIN_SNR_GAMMA = 5.0  # Hang et al., 2023
-COARSE_WEIGHTS = {16: 3.0, 64: 10.0}  # block in pixels -> weight of the squared mean error over such blocks
 EMA_DECAY = 0.999
 WARMUP_STEPS = 200
 HELD_OUT_COUNT = 64
@@ -62,8 +70,10 @@ def parse(arguments=None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--float32", action="store_true", help="not bfloat16")
     parser.add_argument("--save-minutes", type=float, default=10.0)
+    parser.add_argument("--sheet-rows", type=int, default=4, help="rows of 8 samples drawn at each checkpoint")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--export", type=Path, help="write the run's EMA weights as fp16 safetensors and stop")
+    parser.add_argument("--history", help="for the card of an export: what changed between the run's resumptions")
     return parser.parse_args(arguments)
 
 
@@ -99,14 +109,11 @@ class Noiser:
         self.weights = weights.float().to(device)
 
     def loss(self, model, x0: torch.Tensor, t: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
-        """Weighted squared error of the predicted noise and of its local and global means, (B, C, H, W) -> (B,)."""
+        """Min-SNR weighted squared error of the predicted noise, (B, C, H, W) -> (B,)."""
         sigma = self.sigmas[t][:, None, None, None]
         noised = (x0 + sigma * eps) / (sigma.square() + 1.0).sqrt()
-        error = model(noised.to(model.dtype), t).float() - eps
-        squares = error.square().mean(dim=(1, 2, 3))
-        for block, weight in COARSE_WEIGHTS.items():
-            squares = squares + weight * F.avg_pool2d(error, block).square().mean(dim=(1, 2, 3))
-        return self.weights[t] * squares
+        error = (model(noised.to(model.dtype), t).float() - eps).square().mean(dim=(1, 2, 3))
+        return self.weights[t] * error
 
 
 def draw(pool: np.ndarray, batch: int, seed: int, step: int, rank: int, device):
@@ -137,20 +144,14 @@ def held_out_loss(model, noiser: Noiser, device) -> float:
 
 
 @torch.no_grad()
-def sample_sheet(model, path: Path, device, rows: int = 4, columns: int = 8, steps: int = 25) -> None:
-    """DDIM samples from fixed noise, written as a PNG."""
-    from PIL import Image
-
-    table = trained_sigmas(CONFIG)
-    levels = torch.linspace(LEVELS - 1, 0, steps).round().long()
-    noise = torch.randn(rows * columns, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(7))
-    x = noise.to(device) * math.sqrt(table[-1].item() ** 2 + 1.0)
-    for t, sigma, following in zip(levels, table[levels], torch.cat([table[levels[1:]], table.new_zeros(1)])):
-        eps = model((x / math.sqrt(sigma**2 + 1)).to(model.dtype), t.expand(len(x)).to(device)).float()
-        x0 = (x - sigma * eps).clamp(-1.0, 1.0)
-        x = x0 + following.item() * (x - x0) / sigma.item()
-    grid = x.cpu().reshape(rows, columns, 3, SIZE, SIZE).permute(0, 3, 1, 4, 2).reshape(rows * SIZE, columns * SIZE, 3)
-    Image.fromarray(((grid + 1) * 127.5).round().clamp(0, 255).byte().numpy()).save(path)
+def sample_sheet(model, path: Path, device, rows: int = 4, columns: int = 8, steps: int = 30) -> None:
+    """DDPM samples from fixed noise, written as a PNG."""
+    denoiser = GuidedDiffusionDenoiser(copy.deepcopy(model), CONFIG)
+    noise = torch.randn(rows * columns, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(7)).to(device)
+    everything = torch.ones(1, 1, SIZE, SIZE, device=device)
+    samples = inpaint(denoiser, torch.zeros_like(noise), everything, sigmas=spaced_sigmas(denoiser.sigmas, steps),
+                      noise=noise, method="combine_image", progress=False).image.cpu()
+    contact_sheet([list(samples[row * columns:(row + 1) * columns]) for row in range(rows)], [""] * columns).save(path)
 
 
 class Trainer:
@@ -244,7 +245,8 @@ class Trainer:
         """Checkpoint, held-out loss and a sheet of samples."""
         self.save()
         self.log(loss=sum(losses) / max(len(losses), 1), held_out=held_out_loss(self.ema, self.noiser, self.device))
-        sample_sheet(self.ema, self.args.out / "samples.png", self.device)
+        if self.args.sheet_rows > 0:
+            sample_sheet(self.ema, self.args.out / "samples.png", self.device, self.args.sheet_rows)
 
     def run(self, pool: np.ndarray) -> None:
         losses, progress, saved = [], 0.0, self.seconds
@@ -282,22 +284,24 @@ def export(trainer: Trainer, path: Path) -> None:
         "seed": args.seed,
         "optimiser": f"AdamW, peak learning rate {args.lr:g}, {WARMUP_STEPS} warmup steps, cosine to zero by the "
                      f"clock, weight decay 0.01, gradient norm clipped at 1, EMA {EMA_DECAY}",
-        "objective": f"predicted noise, min-SNR-gamma {MIN_SNR_GAMMA:g} times sqrt(1 + (sigma / 2)^2); "
-                     f"block means weighted {COARSE_WEIGHTS}",
+        "objective": f"predicted noise, min-SNR-gamma {MIN_SNR_GAMMA:g} times sqrt(1 + (sigma / 2)^2), "
+                     f"sigma up to {CONFIG.sigma_max:g}",
         "held_out_loss": round(held_out_loss(trainer.ema, trainer.noiser, trainer.device), 6),
         "held_out_loss_on": f"EMA weights, the last {HELD_OUT_COUNT} held-out seeds, fixed noise and timesteps",
         "training_minutes": round(trainer.seconds / 60.0, 1),
         "hardware": f"{trainer.world} x {args.device}" + ("" if args.float32 else ", bfloat16 torso, float32 weights"),
         "licence": "that of the GradPaint repository",
     }
+    if args.history:
+        card["history"] = args.history
     metadata = {"gradpaint.config": json.dumps(config), "gradpaint.card": json.dumps(card)}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(weights, path, metadata=metadata)
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, held-out loss {card['held_out_loss']}")
 
 
-def main() -> None:
-    args = parse()
+def main(arguments=None) -> None:
+    args = parse(arguments)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
     args.out.mkdir(parents=True, exist_ok=True)
