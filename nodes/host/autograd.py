@@ -6,8 +6,9 @@ into temporaries: autograd must save none of them. So for the time of one run
     and whose backward asks the host for the weight again and returns the gradient of the input only;
   * norm layers get their (small) scale and a private copy of their input, which later in-place residuals may overwrite;
   * every other parameter or buffer that is an inference tensor is replaced by an ordinary copy.
-`differentiable` undoes all of it on exit. Nothing is patched globally but the host's own `in_training` switch, which
-`grad_enabled` holds during a guided evaluation (it selects the host's differentiable kernels).
+`differentiable` undoes all of it on exit. Nothing is patched globally but what `grad_enabled` holds during a guided
+evaluation: the host's own `in_training` switch, which selects its differentiable kernels, and, where the host does not
+look at the switch, the fused kernels' entries in `comfy_kitchen`.
 """
 from __future__ import annotations
 
@@ -16,12 +17,16 @@ from collections.abc import Callable, Iterable
 
 import comfy.model_management
 import comfy.ops
+import comfy.quant_ops
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+# Where the host calls these although it is told to be differentiable (Anima, Cosmos Predict 2, Ernie, JoyImage).
+FUSED_KERNELS = ("apply_rope", "apply_rope1", "apply_rope_split_half", "apply_rope_split_half1",
+                 "rms_rope", "rms_rope1", "rms_rope_split_half", "rms_rope_split_half1", "adaln", "rms_adaln")
 Forward = Callable[..., Tensor]
 
 
@@ -203,13 +208,41 @@ def differentiable(models: Iterable[nn.Module]):
                 module.forward = forward
 
 
+def _own(value):
+    """A norm's scale comes as the host's loader hands it out: an inference tensor, or a buffer that is used again."""
+    return value.clone() if isinstance(value, Tensor) and (value.is_inference() or value.ndim == 1) else value
+
+
+def _plain_kernel(kernel: Callable) -> Callable:
+    return lambda *args, **kwargs: kernel(*map(_own, args), **{key: _own(value) for key, value in kwargs.items()})
+
+
 @contextlib.contextmanager
-def grad_enabled():
-    """One differentiated evaluation: out of the host's inference mode, with its differentiable kernels selected."""
+def _plain_kernels():
+    """For the time of the block, comfy_kitchen's operators that have no backward pass run in their PyTorch forms."""
+    library = getattr(comfy.quant_ops, "ck", None)
+    plain = getattr(getattr(library, "backends", None), "eager", None)
+    fused = {name: getattr(library, name) for name in FUSED_KERNELS if hasattr(library, name) and hasattr(plain, name)}
+    try:
+        for name in fused:
+            setattr(library, name, _plain_kernel(getattr(plain, name)))
+        yield
+    finally:
+        for name, kernel in fused.items():
+            setattr(library, name, kernel)
+
+
+@contextlib.contextmanager
+def grad_enabled(writes_in_place: bool = False):
+    """One differentiated evaluation: out of the host's inference mode, with its differentiable kernels selected.
+
+    writes_in_place: for models that overwrite tensors which their own graph needs; PyTorch then copies those first.
+    """
     before = comfy.model_management.in_training
     comfy.model_management.in_training = True
+    copies = torch.autograd.graph.allow_mutation_on_saved_tensors if writes_in_place else contextlib.nullcontext
     try:
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), _plain_kernels(), copies():
             yield
     finally:
         comfy.model_management.in_training = before

@@ -64,11 +64,14 @@ class GradPaintWrapper:
             latent_image = latent_image * (1 - denoise_mask)
         comfy.patcher_extension.add_wrapper_with_key(PREDICT_NOISE, KEY, run.predict_noise, guider.model_options,
                                                      is_model_options=True)
+        conds = guider.conds
+        guider.conds = with_one_noise_level(conds)
         try:
             with differentiable(_differentiated_modules(guider)):
                 samples = executor(guider, sigmas, extra_args, run.callback, noise, latent_image, None, disable_pbar)
             samples = run.finish(samples)
         finally:
+            guider.conds = conds
             guider.model_options["transformer_options"]["wrappers"][PREDICT_NOISE].pop(KEY, None)
         _report(run)
         if self.on_record is not None:
@@ -97,6 +100,20 @@ def without_graph_replay(executor, *args, **kwargs):
         return executor(*args, **kwargs)
     finally:
         flags.disable_comfy_compiler = before
+
+
+def with_one_noise_level(conds: dict) -> dict:
+    """Conditioning that gives every part of the state the noise level it has.
+
+    The host keeps known regions clean for some video models (LTXV, Cosmos Predict 2, Wan 2.2) and tells them so by the
+    mask. Here the known region is as noisy as the hole (eq. 3). Negative values are marks of another kind.
+    """
+    def changed(cond: dict) -> dict:
+        model_conds = {key: value._copy_with(value.cond.where(value.cond < 0, 1.0)) if key.endswith("denoise_mask")
+                       else value for key, value in cond.get("model_conds", {}).items()}
+        return {**cond, "model_conds": model_conds}
+
+    return {name: [changed(cond) for cond in group] for name, group in conds.items()}
 
 
 def _for_model(settings: GuidanceSettings, model) -> GuidanceSettings:

@@ -69,6 +69,7 @@ class GuidedRun:
         self._last_index = -1
         self._state_ptr: int | None = None
         self._graph_conds = None
+        self._writes_in_place = False
         self._border: tuple[Tensor, Tensor] | None = None
 
     # ---- the model calls
@@ -104,14 +105,11 @@ class GuidedRun:
             self._graph_conds = ordinary(conds)
         try:
             self.guider.conds = self._graph_conds
-            with grad_enabled():
-                leaf = x.clone().requires_grad_(True)
-                x0_hat = executor(leaf, ordinary(timestep), with_differentiable_attention(model_options), seed)
-                if not x0_hat.requires_grad:
-                    raise ValueError("GradPaint can't differentiate through this model: a patch or wrapper on it cuts "
-                                     f"the gradient off. {ADVICE}")
-                y, mask = ordinary(self.y), ordinary(mask)
-                found = loss_gradient(leaf, x0_hat, y, mask, self.settings.alignment, sigma, self._band(mask))
+            found = self._gradient(executor, x, timestep, model_options, seed, sigma, mask)
+            if found is None:  # from here on; this step is evaluated once more
+                self._writes_in_place = True
+                found = self._gradient(executor, x, timestep, model_options, seed, sigma, mask)
+            x0_hat, found = found
         except RuntimeError as error:
             if "nference tensor" not in str(error) and "does not require grad" not in str(error):
                 raise
@@ -129,7 +127,24 @@ class GuidedRun:
         record.grad_rms.append(found.rms.cpu())
         if not bool(finite.all()):
             log.warning("GradPaint: gradient not finite at sigma %.4g; the step is taken without a nudge", sigma)
-        return x0_hat.detach(), nudge
+        return x0_hat, nudge
+
+    def _gradient(self, executor, x, timestep, model_options, seed, sigma: float, mask: Tensor):
+        """(x0_hat, LossGradient), or None if the model turns out to overwrite what its own backward pass needs."""
+        with grad_enabled(self._writes_in_place):
+            leaf = x.clone().requires_grad_(True)
+            x0_hat = executor(leaf, ordinary(timestep), with_differentiable_attention(model_options), seed)
+            if not x0_hat.requires_grad:
+                raise ValueError("GradPaint can't differentiate through this model: a patch or wrapper on it cuts "
+                                 f"the gradient off. {ADVICE}")
+            y, mask = ordinary(self.y), ordinary(mask)
+            try:
+                found = loss_gradient(leaf, x0_hat, y, mask, self.settings.alignment, sigma, self._band(mask))
+            except RuntimeError as error:
+                if self._writes_in_place or "modified by an inplace operation" not in str(error):
+                    raise
+                return None
+        return x0_hat.detach(), found
 
     # ---- around them
 
