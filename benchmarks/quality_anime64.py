@@ -3,7 +3,7 @@
     python benchmarks/quality_anime64.py --assets ../shared --out benchmarks/results/quality_anime64.md
 
 The assets (model, 32 development images, LPIPS weights) are this project's internal measurement set and not part of
-the repository. One CPU thread unless --threads says more; float32.
+the repository. One CPU thread unless --threads says more.
 """
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from gradpaint.settings import DEFAULT_ALPHA, DEFAULT_LAMBDA_AL, DEFAULT_SOFTNESS  # noqa: E402
+
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -27,8 +29,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of masks and noise")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--alpha", type=float)
+    parser.add_argument("--alpha", type=float, default=DEFAULT_ALPHA)
+    parser.add_argument("--lambda-al", type=float, default=DEFAULT_LAMBDA_AL)
+    parser.add_argument("--softness", type=float, default=DEFAULT_SOFTNESS, help="0: eq. 7 to the letter")
+    parser.add_argument("--normalization", default="rms", choices=["rms", "l2"])
+    parser.add_argument("--bfloat16", action="store_true", help="autocast the model: about five times faster here")
     parser.add_argument("--out", type=Path, help="Markdown file")
+    parser.add_argument("--sheet", type=Path, help="PNG of all results, to look at (the images are internal)")
     return parser.parse_args()
 
 
@@ -54,14 +61,19 @@ def main() -> None:
     # sigma_max 13.7: above it an eps model's error is multiplied beyond use (see the model's README).
     sigmas = spaced_sigmas(anime64.sigmas()[:286], args.steps)
 
-    defaults = GuidanceSettings() if args.alpha is None else GuidanceSettings(alpha=args.alpha)
-    without = GuidanceSettings(alpha=defaults.alpha, alignment=AlignmentSettings(lambda_al=0.0))
+    def denoise(x, sigma):
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.bfloat16):
+            return model.denoise(x, sigma).float()
+
+    step = {"alpha": args.alpha, "normalization": args.normalization}
+    defaults = GuidanceSettings(**step, alignment=AlignmentSettings(lambda_al=args.lambda_al, softness=args.softness))
+    without = GuidanceSettings(**step, alignment=AlignmentSettings(lambda_al=0.0))
     common = {"sampler": args.sampler, "full_noise": False}
     methods = {
-        "combine_image": library_method(model.denoise, sigmas, method="combine_image", **common),
-        "combine_noisy": library_method(model.denoise, sigmas, method="combine_noisy", **common),
-        "GradPaint, no alignment": library_method(model.denoise, sigmas, settings=without, **common),
-        "GradPaint": library_method(model.denoise, sigmas, settings=defaults, **common),
+        "combine_image": library_method(denoise, sigmas, method="combine_image", **common),
+        "combine_noisy": library_method(denoise, sigmas, method="combine_noisy", **common),
+        "GradPaint, no alignment": library_method(denoise, sigmas, settings=without, **common),
+        "GradPaint": library_method(denoise, sigmas, settings=defaults, **common),
     }
     with tqdm(total=len(methods) * len(images)) as bar:
         runs, table = compare(methods, images, masks, "combine_image", seed=args.seed, batch_size=args.batch,
@@ -69,11 +81,18 @@ def main() -> None:
                                                                          * args.batch))
     title = (f"anime64, {len(files)} development images, {args.mask} masks, {args.steps} {args.sampler} steps, "
              f"seed {args.seed}, {defaults}")
+    precision = "bfloat16 autocast" if args.bfloat16 else "float32"
     text = (f"{title}\n\n{table}\n\nCommand: `python {' '.join([Path(sys.argv[0]).as_posix(), *sys.argv[1:]])}`; torch "
-            f"{torch.__version__}, {platform.machine()}, CPU, {args.threads} thread(s), float32.\n")
+            f"{torch.__version__}, {platform.machine()}, CPU, {args.threads} thread(s), {precision}.\n")
     print(text)
     if args.out is not None:
         args.out.write_text(text)
+    if args.sheet is not None:
+        from gradpaint.report import checkerboard, contact_sheet
+
+        masked = checkerboard(images, masks)
+        rows = [[images[i], masked[i], *(run.images[i] for run in runs.values())] for i in range(len(images))]
+        contact_sheet(rows, ["input", "masked", *runs]).save(args.sheet)
 
 
 if __name__ == "__main__":
