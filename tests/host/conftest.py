@@ -119,3 +119,14 @@ def object_info(server) -> dict:
 def prompt(object_info) -> dict:
     """The quickstart workflow as the server takes it."""
     return to_prompt(json.loads(WORKFLOW.read_text()), object_info)
+
+
+@pytest.fixture(scope="session")
+def tools(pack):
+    """The pack's guidance, run and settings modules."""
+    module = lambda name: importlib.import_module(f"{pack.__name__}.{name}")  # noqa: E731
+
+    class Tools:
+        guidance, run, settings = module("nodes.host.guidance"), module("nodes.host.run"), module("gradpaint.settings")
+
+    return Tools

@@ -10,16 +10,6 @@ ALPHA = 0.08
 
 
 @pytest.fixture(scope="module")
-def tools(pack):
-    module = lambda name: importlib.import_module(f"{pack.__name__}.{name}")  # noqa: E731
-
-    class Tools:
-        guidance, run, settings = module("nodes.host.guidance"), module("nodes.host.run"), module("gradpaint.settings")
-
-    return Tools
-
-
-@pytest.fixture(scope="module")
 def models(pack, tmp_path_factory):
     folder = tmp_path_factory.mktemp("zoo")
     return {family: zoo.build(family, pack, folder) for family in ("sd15", "flux", "guided_diffusion")}

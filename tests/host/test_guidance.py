@@ -1,20 +1,9 @@
 """GradPaint as wrappers on a cloned MODEL: what it keeps, what it leaves alone, how it stops."""
-import importlib
 
 import pytest
 import torch
 import zoo
 from sampling import problem, sample, schedule
-
-
-@pytest.fixture(scope="module")
-def tools(pack):
-    module = lambda name: importlib.import_module(f"{pack.__name__}.{name}")  # noqa: E731
-
-    class Tools:
-        guidance, run, settings = module("nodes.host.guidance"), module("nodes.host.run"), module("gradpaint.settings")
-
-    return Tools
 
 
 @pytest.fixture(scope="module")
