@@ -7,44 +7,22 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from ...gradpaint.gradient import loss_gradient
 from ...gradpaint.known_region import combine_image
-from ...gradpaint.losses import border_band
 from ...gradpaint.schedule import guided_steps
 from ...gradpaint.settings import GuidanceSettings
 from ...gradpaint.step import displacement
-from .autograd import grad_enabled, ordinary
+from .differentiate import Differentiator
 from .probe import SamplerPlan, Step
+from .record import RunRecord
 from .shift import HistoryShift
 
 log = logging.getLogger(__name__)
 
 PIXEL_RANGE = (-1.0, 1.0)
-# Attention kernels of the host that have no backward pass.
-FORWARD_ONLY_ATTENTION = ("attention_sage", "attention3_sage", "attention_sage3", "attention_flash")
-
-ADVICE = ("Take the model patches before GradPaint out one by one to find the one in the way, or set alpha to 0 to "
-          "keep the known region without guidance.")
-
-
-@dataclass
-class RunRecord:
-    """What a run did, for logs and reports. Loss terms are lists with one (B,) CPU tensor per guided step."""
-
-    steps: int = 0
-    evaluations: int = 0
-    backwards: int = 0
-    skipped_nudges: int = 0
-    guided_sigmas: list[float] = field(default_factory=list)
-    total: list[Tensor] = field(default_factory=list)
-    mse: list[Tensor] = field(default_factory=list)
-    alignment: list[Tensor] = field(default_factory=list)
-    grad_rms: list[Tensor] = field(default_factory=list)
 
 
 class GuidedRun:
@@ -60,6 +38,7 @@ class GuidedRun:
         steps = plan.total if plan is not None else len(sigmas) - 1
         self.guided = guided_steps(settings.schedule, steps)
         self.record = RunRecord(steps=steps)
+        self.differentiator = Differentiator(guider, settings.alignment, y)
         self.in_place = plan is not None and plan.in_place
         self.history = HistoryShift(plan.effects) if plan is not None and plan.effects is not None else None
         self.pending: Tensor | None = None  # eq. 9's displacement, waiting for the state it belongs to
@@ -68,9 +47,6 @@ class GuidedRun:
         self._call = -1
         self._last_index = -1
         self._state_ptr: int | None = None
-        self._graph_conds = None
-        self._writes_in_place = False
-        self._border: tuple[Tensor, Tensor] | None = None
 
     # ---- the model calls
 
@@ -100,22 +76,7 @@ class GuidedRun:
         return x0_hat if shift is None else x0_hat + shift
 
     def _differentiate(self, executor, x, timestep, model_options, seed, sigma: float, step: Step, mask: Tensor):
-        conds = self.guider.conds
-        if self._graph_conds is None:
-            self._graph_conds = ordinary(conds)
-        try:
-            self.guider.conds = self._graph_conds
-            found = self._gradient(executor, x, timestep, model_options, seed, sigma, mask)
-            if found is None:  # from here on; this step is evaluated once more
-                self._writes_in_place = True
-                found = self._gradient(executor, x, timestep, model_options, seed, sigma, mask)
-            x0_hat, found = found
-        except RuntimeError as error:
-            if "nference tensor" not in str(error) and "does not require grad" not in str(error):
-                raise
-            raise ValueError(f"GradPaint can't differentiate through this model: {error} {ADVICE}") from error
-        finally:
-            self.guider.conds = conds
+        x0_hat, found = self.differentiator(executor, x, timestep, model_options, seed, sigma, mask)
         nudge, finite = displacement(found.grad, self.settings.alpha, self._scale(step.sigma_next),
                                      self.settings.normalization)
         record = self.record
@@ -128,23 +89,6 @@ class GuidedRun:
         if not bool(finite.all()):
             log.warning("GradPaint: gradient not finite at sigma %.4g; the step is taken without a nudge", sigma)
         return x0_hat, nudge
-
-    def _gradient(self, executor, x, timestep, model_options, seed, sigma: float, mask: Tensor):
-        """(x0_hat, LossGradient), or None if the model turns out to overwrite what its own backward pass needs."""
-        with grad_enabled(self._writes_in_place):
-            leaf = x.clone().requires_grad_(True)
-            x0_hat = executor(leaf, ordinary(timestep), with_differentiable_attention(model_options), seed)
-            if not x0_hat.requires_grad:
-                raise ValueError("GradPaint can't differentiate through this model: a patch or wrapper on it cuts "
-                                 f"the gradient off. {ADVICE}")
-            y, mask = ordinary(self.y), ordinary(mask)
-            try:
-                found = loss_gradient(leaf, x0_hat, y, mask, self.settings.alignment, sigma, self._band(mask))
-            except RuntimeError as error:
-                if self._writes_in_place or "modified by an inplace operation" not in str(error):
-                    raise
-                return None
-        return x0_hat.detach(), found
 
     # ---- around them
 
@@ -202,36 +146,8 @@ class GuidedRun:
             return self.mask
         return function(timestep, self.mask, extra_options={"model": self.guider, "sigmas": self.sigmas})
 
-    def _band(self, mask: Tensor) -> Tensor | None:
-        if self.settings.alignment.lambda_al == 0:
-            return None
-        if self._border is None or not torch.equal(self._border[0], mask):
-            self._border = (mask, border_band(mask, self.settings.alignment.border_width))
-        return self._border[1]
-
 
 def is_pixel_space(model) -> bool:
     """Whether the host's model denoises RGB images themselves, in [-1, 1]."""
     latent_format = model.latent_format
     return latent_format.latent_channels == 3 and getattr(latent_format, "spacial_downscale_ratio", 1) == 1
-
-
-def with_differentiable_attention(model_options: dict) -> dict:
-    """model_options in which attention kernels without a backward pass are replaced by PyTorch's.
-
-    An override that somebody else has set is still called, with PyTorch's attention as the function to override; where
-    its answer has no gradient though the query has one, PyTorch's is taken.
-    """
-    from comfy.ldm.modules.attention import attention_pytorch
-
-    options = model_options.get("transformer_options", {})
-    theirs = options.get("optimized_attention_override")
-
-    def override(function, q, *args, **kwargs):
-        kernel = attention_pytorch if function.__name__ in FORWARD_ONLY_ATTENTION else function
-        if theirs is None:
-            return kernel(q, *args, **kwargs)
-        out = theirs(attention_pytorch, q, *args, **kwargs)
-        return attention_pytorch(q, *args, **kwargs) if q.requires_grad and not out.requires_grad else out
-
-    return {**model_options, "transformer_options": {**options, "optimized_attention_override": override}}

@@ -123,10 +123,11 @@ def prompt(object_info) -> dict:
 
 @pytest.fixture(scope="session")
 def tools(pack):
-    """The pack's guidance, run and settings modules."""
+    """Modules of the pack."""
     module = lambda name: importlib.import_module(f"{pack.__name__}.{name}")  # noqa: E731
 
     class Tools:
+        attention, autograd = module("nodes.host.attention"), module("nodes.host.autograd")
         guidance, run, settings = module("nodes.host.guidance"), module("nodes.host.run"), module("gradpaint.settings")
 
     return Tools

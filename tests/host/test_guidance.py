@@ -211,7 +211,7 @@ def test_attention_without_backward_is_replaced_for_guided_steps_only(tools):
         raise AssertionError("has no backward")
 
     options = {"transformer_options": {"sample_sigmas": 1}}
-    changed = tools.run.with_differentiable_attention(options)
+    changed = tools.attention.with_differentiable_attention(options)
     q = torch.randn(1, 4, 8)
     override = changed["transformer_options"]["optimized_attention_override"]
     expected = torch.nn.functional.scaled_dot_product_attention(q, q, q)
@@ -270,7 +270,7 @@ def test_attention_override_of_somebody_else_is_kept_where_it_is_differentiable(
 
     def result(override):
         options = {"transformer_options": {"optimized_attention_override": override}}
-        changed = tools.run.with_differentiable_attention(options)["transformer_options"]
+        changed = tools.attention.with_differentiable_attention(options)["transformer_options"]
         return changed["optimized_attention_override"](lambda *a, **k: None, q, q, q, 1)
 
     expected = torch.nn.functional.scaled_dot_product_attention(q, q, q)
