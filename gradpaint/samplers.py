@@ -12,22 +12,21 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .gradient import loss_gradient
+from .guide import Denoiser, Guide
 from .known_region import combine_image, combine_noisy
-from .losses import border_band, check_shapes
-from .schedule import guided_steps
+from .losses import check_shapes
 from .settings import GuidanceSettings, check_choice
-from .step import displacement, state_scale
 
 METHODS = ("gradpaint", "combine_image", "combine_noisy")
 SAMPLERS = ("ddpm", "ddim")
 
-Denoiser = Callable[[Tensor, Tensor], Tensor]
-
 
 @dataclass
 class StepRecord:
-    """What one step did. Loss terms and gradient RMS are (B,) on the CPU; NaN where the step was not guided."""
+    """What one step did. Loss terms and gradient RMS are (B,) on the CPU; NaN where no gradient was taken.
+
+    guided: a gradient was taken and the next state nudged; kept: nudged in the last such step's direction.
+    """
 
     step: int
     sigma: float
@@ -37,11 +36,13 @@ class StepRecord:
     alignment: Tensor
     grad_rms: Tensor
     x0_hat: Tensor | None = None
+    kept: bool = False
 
 
 @dataclass
 class InpaintResult:
-    """image (B, C, H, W) with the known pixels exactly y's; one record per step; model evaluations and backward passes.
+    """image (B, C, H, W) with the known pixels exactly y's; one record per step; model evaluations and backward
+    passes through the model.
 
     skipped_nudges counts samples whose gradient was not finite and whose nudge was therefore left out.
     """
@@ -84,7 +85,8 @@ def inpaint(denoiser: Denoiser, y: Tensor, mask: Tensor, *, sigmas: Tensor, nois
             keep_x0: bool = False, callback: Callable[[StepRecord], None] | None = None) -> InpaintResult:
     """Repaint y's hole.
 
-    denoiser   (x, sigma) -> x0_hat, x in VE form (B, C, H, W), sigma 0-dim.
+    denoiser   (x, sigma) -> x0_hat, x in VE form (B, C, H, W), sigma 0-dim. settings.gradient "cond" needs its
+               `through_cond` (see classifier_free.ClassifierFree); a denoiser without one has a single branch.
     y          (B, C, H, W), the image; what is under the hole is never looked at.
     mask       (B or 1, 1 or C, H, W), 1 = repaint, 0 = known (the paper's m is 1 - mask); grey values mix.
     sigmas     (steps + 1,) descending noise levels ending in 0, e.g. `schedule.spaced_sigmas(denoiser.sigmas, 50)`.
@@ -111,36 +113,22 @@ def inpaint(denoiser: Denoiser, y: Tensor, mask: Tensor, *, sigmas: Tensor, nois
         raise ValueError(f"noise has shape {tuple(first.shape)}, but must have y's shape {tuple(y.shape)}")
 
     steps = len(levels) - 1
-    guided = guided_steps(settings.schedule, steps) if method == "gradpaint" else [False] * steps
-    border = border_band(mask, settings.alignment.border_width) if method == "gradpaint" else None
+    guide = Guide(settings if method == "gradpaint" else None, y, mask, steps)
     step_function = STEPS[sampler]
     result = InpaintResult(image=y)
     x = initial_state(first, levels[0], y, mask, full_noise)
     for i in tqdm(range(steps), desc=method, disable=not progress):
         sigma, sigma_next = levels[i], levels[i + 1]
-        sigma_t = torch.tensor(sigma, dtype=y.dtype, device=y.device)
-        nudge = None
-        if guided[i]:
-            with torch.enable_grad():
-                x = x.detach().requires_grad_(True)
-                x0_hat = denoiser(x, sigma_t)
-                found = loss_gradient(x, x0_hat, y, mask, settings.alignment, sigma, border)
-            x, x0_hat = x.detach(), x0_hat.detach()
-            scale = float(state_scale(sigma_next))
-            nudge, finite = displacement(found.grad, settings.alpha, scale, settings.normalization)
-            result.backwards += 1
-            result.skipped_nudges += int((~finite).sum())
-            record = StepRecord(i, sigma, True, *(t.cpu() for t in (*found.terms, found.rms)))
-        else:
-            with torch.no_grad():
-                x0_hat = denoiser(x, sigma_t)
-            record = StepRecord(i, sigma, False, *torch.full((4, len(y)), float("nan")))
+        x0_hat, found = guide.evaluate(denoiser, x, sigma, i)
+        values = torch.full((4, len(y)), float("nan")) if found is None else (*found.terms, found.rms)
+        record = StepRecord(i, sigma, guide.guided[i], *(value.cpu() for value in values), kept=guide.kept[i])
         result.evaluations += 1
         record.x0_hat = x0_hat.cpu() if keep_x0 else None
         x0_hat = x0_hat if clip is None else x0_hat.clamp(*clip)
         if method != "combine_noisy":
             x0_hat = combine_image(x0_hat, y, mask)
         x = step_function(x, x0_hat, sigma, sigma_next, draw)
+        nudge = guide.nudge(sigma_next, i)
         if nudge is not None:
             x = x + nudge
         if method == "combine_noisy":
@@ -148,6 +136,7 @@ def inpaint(denoiser: Denoiser, y: Tensor, mask: Tensor, *, sigmas: Tensor, nois
         result.record.append(record)
         if callback is not None:
             callback(record)
+    result.backwards, result.skipped_nudges = guide.backwards, guide.skipped_nudges
     x = x if clip is None else x.clamp(*clip)
     result.image = torch.where(mask > 0, x, y)  # grey parts have been mixed already
     return result

@@ -8,16 +8,26 @@ from .settings import GuideSchedule, check_number
 
 
 def guided_steps(schedule: GuideSchedule, total_steps: int) -> list[bool]:
-    """For each of the run's steps whether it is guided.
+    """For each of the run's steps whether its gradient is taken.
 
     A fraction is rounded to the nearest number of steps, but a fraction above 0 guides at least one.
     """
-    check_number("total_steps", total_steps, 0, 1_000_000, integer=True)
-    if schedule.mode == "fraction":
-        count = max(round(schedule.fraction * total_steps), 1 if schedule.fraction > 0 else 0)
-    else:
-        count = schedule.steps
+    count = _candidates(schedule, total_steps)
     return [i < count and i % schedule.every == 0 for i in range(total_steps)]
+
+
+def kept_steps(schedule: GuideSchedule, total_steps: int) -> list[bool]:
+    """For each of the run's steps whether it is nudged in the last guided step's direction, without a gradient."""
+    count = _candidates(schedule, total_steps) if schedule.between == "keep" else 0
+    return [i < count and i % schedule.every != 0 for i in range(total_steps)]
+
+
+def _candidates(schedule: GuideSchedule, total_steps: int) -> int:
+    """How many steps from the start guidance lasts."""
+    check_number("total_steps", total_steps, 0, 1_000_000, integer=True)
+    if schedule.mode == "steps":
+        return schedule.steps
+    return max(round(schedule.fraction * total_steps), 1 if schedule.fraction > 0 else 0)
 
 
 def spaced_sigmas(table: Tensor, steps: int, denoise: float = 1.0) -> Tensor:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 NORMALIZATIONS = ("rms", "l2")
 SCHEDULE_MODES = ("fraction", "steps")
+GRADIENTS = ("model", "cond", "x0")
+BETWEEN = ("plain", "keep")
 
 # The paper's own numbers, kept together so that nodes, CLI and docs quote one place.
 PAPER_ALPHA = 0.005
@@ -73,18 +75,22 @@ class GuideSchedule:
     fraction  0..1 of the run. GradPaint-Fast is 0.5.
     steps     number of steps from the start that are candidates for guidance.
     every     among those, guide every k-th (1 = each); the first step of the run is always one of them.
+    between   what happens at the others of those steps. "plain": nothing; "keep": eq. 9 with the last direction g_hat,
+              at the cost of a plain step.
     """
 
     mode: str = "fraction"
     fraction: float = DEFAULT_FRACTION
     steps: int = PAPER_GUIDED_STEPS
     every: int = 1
+    between: str = "plain"
 
     def __post_init__(self):
         check_choice("mode", self.mode, SCHEDULE_MODES)
         check_number("fraction", self.fraction, 0.0, 1.0)
         check_number("steps", self.steps, 0, 10_000, integer=True)
         check_number("every", self.every, 1, 1000, integer=True)
+        check_choice("between", self.between, BETWEEN)
 
     @classmethod
     def fast(cls) -> GuideSchedule:
@@ -109,16 +115,21 @@ class GuidanceSettings:
     alpha          step size of eq. 9, in units of the state's standard deviation (see `gradpaint.step`). 0 = no nudge.
     normalization  "rms": g_hat has RMS 1 over one sample (default); "l2": the literal eq. 9, L2 norm 1, which at the
                    paper's alpha is too small to have an effect on pixel-space models.
+    gradient       what the loss is differentiated through. "model": all of it, as in eq. 9. "cond": with
+                   classifier-free guidance only the conditional branch, the other one's answer being taken as a
+                   constant. "x0": nothing, the gradient in x0_hat itself is the direction; no backward pass.
     """
 
     alpha: float = DEFAULT_ALPHA
     normalization: str = "rms"
     alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
     schedule: GuideSchedule = field(default_factory=GuideSchedule)
+    gradient: str = "model"
 
     def __post_init__(self):
         check_number("alpha", self.alpha, 0.0, 1e3)
         check_choice("normalization", self.normalization, NORMALIZATIONS)
+        check_choice("gradient", self.gradient, GRADIENTS)
         if not isinstance(self.alignment, AlignmentSettings):
             raise ValueError(f"alignment is {self.alignment!r}, but must be an AlignmentSettings")
         if not isinstance(self.schedule, GuideSchedule):
