@@ -3,9 +3,9 @@
 The host loads weights as inference tensors, hands out reused buffers for weights that live elsewhere, and dequantises
 into temporaries: autograd must save none of them. So for the time of one run
   * each linear or convolution layer runs through a custom autograd function, whose forward is the layer's own forward
-    and whose backward asks the host for the weight again and returns the gradient of the input only;
+    and whose backward asks the host for the weight again and returns the gradient of the input only (layers.py);
   * norm layers get their (small) scale and a private copy of their input, which later in-place residuals may overwrite;
-  * every other parameter or buffer that is an inference tensor is replaced by an ordinary copy.
+  * every other parameter or buffer that is an inference tensor is seen through an ordinary one over the same memory.
 `differentiable` undoes all of it on exit. Nothing is patched globally but what `grad_enabled` holds during a guided
 evaluation: the host's own `in_training` switch, which selects its differentiable kernels, and, where the host does not
 look at the switch, the fused kernels' entries in `comfy_kitchen`.
@@ -16,196 +16,84 @@ import contextlib
 from collections.abc import Callable, Iterable
 
 import comfy.model_management
-import comfy.ops
 import comfy.quant_ops
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+from .inference_tensors import OrdinaryArguments, alias, ordinary
+from .layers import guided_methods
+
+__all__ = ["differentiable", "grad_enabled", "ordinary"]
+
 # Where the host calls these although it is told to be differentiable (Anima, Cosmos Predict 2, Ernie, JoyImage).
 FUSED_KERNELS = ("apply_rope", "apply_rope1", "apply_rope_split_half", "apply_rope_split_half1",
                  "rms_rope", "rms_rope1", "rms_rope_split_half", "rms_rope_split_half1", "adaln", "rms_adaln")
-Forward = Callable[..., Tensor]
-
-
-class _LeafFunction(torch.autograd.Function):
-    """y = forward(x) with the gradient of x given by `vjp(grad_y, shape_of_x)`. Saves no tensor at all."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, forward: Forward, vjp: Callable) -> Tensor:
-        ctx.vjp, ctx.shape, ctx.dtype = vjp, x.shape, x.dtype
-        return forward(x.detach())  # detached: the host's quantised layers take another path for inputs with gradients
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        return ctx.vjp(grad, ctx.shape).to(ctx.dtype), None, None
-
-
-@contextlib.contextmanager
-def layer_weight(module: nn.Module, like: Tensor):
-    """The layer's weight as its forward would use it now, in `like`'s dtype and device, for the time of the block."""
-    if isinstance(module, comfy.ops.CastWeightBiasOp):
-        weight, bias, stream = comfy.ops.cast_bias_weight(module, like, offloadable=True)
-        try:
-            yield _dense(weight)
-        finally:
-            comfy.ops.uncast_bias_weight(module, weight, bias, stream)
-    else:
-        yield _dense(module.weight.to(device=like.device, dtype=like.dtype))
-
-
-def _dense(weight: Tensor) -> Tensor:
-    return weight.dequantize() if isinstance(weight, comfy.ops.QuantizedTensor) else weight
-
-
-def _linear_forward(module: nn.Module, forward: Forward) -> Forward:
-    def vjp(grad: Tensor, shape) -> Tensor:
-        with layer_weight(module, grad) as weight:
-            return grad @ weight
-
-    def guided(x: Tensor, *args, **kwargs) -> Tensor:
-        if not _records(x) or args or kwargs:
-            return forward(x, *args, **kwargs)
-        # Flattened outside the function: a view made inside it could not be changed in place afterwards.
-        out = _LeafFunction.apply(x.reshape(-1, x.shape[-1]), forward, vjp)
-        return out.view(*x.shape[:-1], out.shape[-1])
-
-    return guided
-
-
-def _convolution_forward(module: nn.Module, forward: Forward) -> Forward:
-    dims = len(module.kernel_size)
-
-    def vjp(grad: Tensor, shape) -> Tensor:
-        with layer_weight(module, grad) as weight:
-            like = grad.new_empty(1).expand(shape)  # only its shape is read: the weight's gradient is not asked for
-            return torch.ops.aten.convolution_backward(
-                grad, like, weight, None, module.stride, module.padding, module.dilation, False, [0] * dims,
-                module.groups, (True, False, False))[0]
-
-    def guided(x: Tensor, *args, **kwargs) -> Tensor:
-        if not _records(x) or args or kwargs:
-            return forward(x, *args, **kwargs)
-        return _LeafFunction.apply(x, forward, vjp)
-
-    return guided
-
-
-def _affine_forward(module: nn.Module, forward: Forward) -> Forward:
-    """For layers with a weight scheme of their own (GGUF, ...): affine in x, so the VJP is that of any forward pass."""
-
-    def vjp(grad: Tensor, shape) -> Tensor:
-        with torch.inference_mode(False), torch.enable_grad(), _ordinary_tensors([module]):
-            probe = grad.new_zeros(shape).requires_grad_(True)
-            (out,) = torch.autograd.grad(forward(probe), probe, grad)
-        return out
-
-    def guided(x: Tensor, *args, **kwargs) -> Tensor:
-        if not _records(x) or args or kwargs:
-            return forward(x, *args, **kwargs)
-        flat = x if hasattr(module, "kernel_size") else x.reshape(-1, x.shape[-1])
-        out = _LeafFunction.apply(flat, forward, vjp)
-        return out if flat is x else out.view(*x.shape[:-1], out.shape[-1])
-
-    return guided
-
-
-def _norm_forward(module: nn.Module, forward: Forward) -> Forward:
-    def guided(x: Tensor) -> Tensor:
-        if not _records(x):
-            return forward(x)
-        if module.weight is None:
-            return forward(x.clone())
-        weight, bias, stream = (comfy.ops.cast_bias_weight(module, x, offloadable=True)
-                                if isinstance(module, comfy.ops.CastWeightBiasOp)
-                                else (module.weight, getattr(module, "bias", None), None))
-        scale, shift = weight.clone(), None if bias is None else bias.clone()
-        if stream is not None:
-            comfy.ops.uncast_bias_weight(module, weight, bias, stream)
-        x = x.clone()
-        if isinstance(module, nn.GroupNorm):
-            return F.group_norm(x, module.num_groups, scale, shift, module.eps)
-        if isinstance(module, nn.LayerNorm):
-            return F.layer_norm(x, module.normalized_shape, scale, shift, module.eps)
-        return F.rms_norm(x, module.normalized_shape, scale, module.eps)
-
-    return guided
-
-
-def _records(x) -> bool:
-    return torch.is_grad_enabled() and isinstance(x, Tensor) and x.requires_grad
-
-
-def _is_bank(module: nn.Module) -> bool:
-    return hasattr(module, "num_experts")  # the host's MoE layer: many matrices in one weight, no forward of its own
-
-
-def _guided_forward(module: nn.Module) -> Forward | None:
-    """The forward that replaces module's during a run, None where the module needs none of its own."""
-    forward = module.forward
-    home = type(module).__module__
-    host_layer = (home == "comfy.ops" or home.startswith("torch.")) and "forward" not in vars(module)
-    casts = isinstance(module, comfy.ops.CastWeightBiasOp)  # the host's layers, those that are no nn.Linear included
-    if isinstance(module, nn.Linear) or (casts and hasattr(module, "in_features") and not _is_bank(module)):
-        return (_linear_forward if host_layer else _affine_forward)(module, forward)
-    if isinstance(module, CONVOLUTIONS) or (casts and hasattr(module, "kernel_size") and not module.transposed):
-        plain = host_layer and module.padding_mode == "zeros" and not isinstance(module.padding, str)
-        return (_convolution_forward if plain else _affine_forward)(module, forward)
-    if isinstance(module, NORMS) and host_layer:
-        return _norm_forward(module, forward)
-    return None
 
 
 @contextlib.contextmanager
 def _ordinary_tensors(modules: Iterable[nn.Module]):
-    """For the time of the block, parameters and buffers that are inference tensors are replaced by ordinary copies."""
+    """For the time of the block, parameters and buffers that are inference tensors are replaced by ordinary aliases."""
     swapped: list[tuple[dict, str, Tensor, Tensor]] = []
     try:
         with torch.inference_mode(False):
             for table in (table for module in modules for table in (module._parameters, module._buffers)):
                 for name, tensor in table.items():
-                    if tensor is None or not tensor.is_inference() or not tensor.is_floating_point():
+                    if tensor is None or not tensor.is_inference():
                         continue
-                    copy = tensor.clone()
-                    copy = nn.Parameter(copy, requires_grad=False) if isinstance(tensor, nn.Parameter) else copy
-                    table[name] = copy
-                    swapped.append((table, name, tensor, copy))
+                    same = alias(tensor)
+                    if same is tensor:
+                        continue
+                    same = nn.Parameter(same, requires_grad=False) if isinstance(tensor, nn.Parameter) else same
+                    table[name] = same
+                    swapped.append((table, name, tensor, same))
         yield
     finally:
-        for table, name, tensor, copy in swapped:
-            if table.get(name) is copy:  # else the host has replaced it meanwhile: that one stays
+        for table, name, tensor, same in swapped:
+            # Else the host has replaced or moved it meanwhile: that one stays.
+            if table.get(name) is same and same.device == tensor.device:
                 table[name] = tensor
 
 
+class _Installed:
+    """The guided methods of all layers, put on the instances (classes and other instances stay as they are)."""
+
+    def __init__(self, modules: list[nn.Module], groups):
+        self.modules, self.groups = modules, groups
+        self.before: list[tuple[nn.Module, str, Callable | None]] = []
+
+    def put(self) -> None:
+        for module in self.modules:
+            for name, method in guided_methods(module, self.groups).items():
+                self.before.append((module, name, vars(module).get(name)))
+                setattr(module, name, method)
+
+    def take(self) -> None:
+        while self.before:
+            module, name, method = self.before.pop()
+            if method is None:
+                vars(module).pop(name, None)
+            else:
+                setattr(module, name, method)
+
+
 @contextlib.contextmanager
-def differentiable(models: Iterable[nn.Module]):
+def differentiable(models: Iterable[nn.Module], groups=None):
     """For the time of the block the models' outputs can be differentiated in their inputs (not in their weights).
 
     The modules are walked once on entry; in between nothing is looked up per step.
+    groups: hooks.WeightGroups of a model whose weights hooks change within one evaluation.
     """
-    patched: list[tuple[nn.Module, Forward | None]] = []
-    others: list[nn.Module] = []
-    modules = {id(module): module for model in models for module in model.modules()}
+    modules = list({id(module): module for model in models for module in model.modules()}.values())
+    installed = _Installed(modules, groups)
     try:
-        for module in modules.values():
-            forward = _guided_forward(module)
-            if forward is not None:
-                # Instance attribute: the class and every other instance stay as they are.
-                patched.append((module, vars(module).get("forward")))
-                module.forward = forward
-            elif not isinstance(module, nn.Embedding):  # its input is no float: no gradient passes it
-                others.append(module)
-        with _ordinary_tensors(others):
+        installed.put()
+        handled = {id(module) for module, *_ in installed.before}
+        others = [module for module in modules if id(module) not in handled and not isinstance(module, nn.Embedding)]
+        with _ordinary_tensors(others), contextlib.nullcontext() if groups is None else groups.followed(
+                installed, others):
             yield
     finally:
-        for module, forward in patched:
-            if forward is None:
-                vars(module).pop("forward", None)
-            else:
-                module.forward = forward
+        installed.take()
 
 
 def _own(value):
@@ -233,35 +121,18 @@ def _plain_kernels():
 
 
 @contextlib.contextmanager
-def grad_enabled(writes_in_place: bool = False):
+def grad_enabled(writes_in_place: bool = False, foreign_tensors: bool = False):
     """One differentiated evaluation: out of the host's inference mode, with its differentiable kernels selected.
 
     writes_in_place: for models that overwrite tensors which their own graph needs; PyTorch then copies those first.
+    foreign_tensors: for models with patches that keep inference tensors of their own; see OrdinaryArguments.
     """
     before = comfy.model_management.in_training
     comfy.model_management.in_training = True
     copies = torch.autograd.graph.allow_mutation_on_saved_tensors if writes_in_place else contextlib.nullcontext
+    arguments = OrdinaryArguments if foreign_tensors else contextlib.nullcontext
     try:
-        with torch.inference_mode(False), torch.enable_grad(), _plain_kernels(), copies():
+        with torch.inference_mode(False), torch.enable_grad(), _plain_kernels(), copies(), arguments():
             yield
     finally:
         comfy.model_management.in_training = before
-
-
-def ordinary(value):
-    """A copy of nested dicts, lists, tuples and conditioning objects in which no tensor is an inference tensor.
-
-    Inference tensors may not be saved for backward. Ordinary tensors and unknown objects are passed on as they are.
-    """
-    if isinstance(value, Tensor):
-        if not value.is_inference():
-            return value
-        with torch.inference_mode(False):
-            return value.clone()
-    if type(value) is dict:
-        return {key: ordinary(item) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(ordinary(item) for item in value)
-    if hasattr(value, "_copy_with") and hasattr(value, "cond"):  # comfy.conds.CONDRegular and its kin
-        return value._copy_with(ordinary(value.cond))
-    return value

@@ -20,7 +20,7 @@ class Differentiator:
     def __init__(self, guider, alignment: AlignmentSettings, y: Tensor):
         self.guider, self.alignment, self.y = guider, alignment, y
         self._conds = None
-        self._writes_in_place = False
+        self._writes_in_place = self._foreign_tensors = False  # what the model turns out to need, see _adapts_to
         self._border: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, executor, x: Tensor, timestep: Tensor, model_options: dict, seed, sigma: float,
@@ -31,11 +31,13 @@ class Differentiator:
             self._conds = ordinary(conds)
         try:
             self.guider.conds = self._conds
-            found = self._gradient(executor, x, timestep, model_options, seed, sigma, mask)
-            if found is None:  # from here on; this step is evaluated once more
-                self._writes_in_place = True
-                found = self._gradient(executor, x, timestep, model_options, seed, sigma, mask)
-            return found
+            while True:
+                try:
+                    return self._gradient(executor, x, timestep, model_options, seed, sigma, mask)
+                except RuntimeError as error:
+                    if not self._adapts_to(error):
+                        raise
+                # this step is evaluated once more, outside the handler: the failed graph is free by now
         except RuntimeError as error:
             if "nference tensor" not in str(error) and "does not require grad" not in str(error):
                 raise
@@ -43,21 +45,26 @@ class Differentiator:
         finally:
             self.guider.conds = conds
 
+    def _adapts_to(self, error: RuntimeError) -> bool:
+        """Whether a way round the error is left to try; it is taken from here on."""
+        if "modified by an inplace operation" in str(error) and not self._writes_in_place:
+            self._writes_in_place = True
+            return True
+        if "nference tensor" in str(error) and not self._foreign_tensors:
+            self._foreign_tensors = True
+            return True
+        return False
+
     def _gradient(self, executor, x, timestep, model_options, seed, sigma: float, mask: Tensor):
-        """(x0_hat, LossGradient), or None if the model turns out to overwrite what its own backward pass needs."""
-        with grad_enabled(self._writes_in_place):
+        """(x0_hat, LossGradient)."""
+        with grad_enabled(self._writes_in_place, self._foreign_tensors):
             leaf = x.clone().requires_grad_(True)
             x0_hat = executor(leaf, ordinary(timestep), with_differentiable_attention(model_options), seed)
             if not x0_hat.requires_grad:
                 raise ValueError("GradPaint can't differentiate through this model: a patch or wrapper on it cuts "
                                  f"the gradient off. {ADVICE}")
             y, mask = ordinary(self.y), ordinary(mask)
-            try:
-                found = loss_gradient(leaf, x0_hat, y, mask, self.alignment, sigma, self._band(mask))
-            except RuntimeError as error:
-                if self._writes_in_place or "modified by an inplace operation" not in str(error):
-                    raise
-                return None
+            found = loss_gradient(leaf, x0_hat, y, mask, self.alignment, sigma, self._band(mask))
         return x0_hat.detach(), found
 
     def _band(self, mask: Tensor) -> Tensor | None:

@@ -10,12 +10,11 @@ import logging
 
 import comfy.cli_args
 import comfy.patcher_extension
-import comfy.sampler_helpers
-import comfy.samplers
 import torch
 
 from ...gradpaint.settings import AlignmentSettings, GuidanceSettings
 from .autograd import differentiable
+from .hooks import WeightGroups
 from .probe import probe_sampler
 from .run import GuidedRun, is_pixel_space
 
@@ -53,21 +52,23 @@ class GradPaintWrapper:
             log.warning("GradPaint: the latent has no noise mask, so there is nothing to inpaint: plain sampling. "
                         "Connect a mask, or use Set Latent Noise Mask before the sampler.")
             return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
-        _check_supported(guider)
         model = guider.inner_model
         settings = _for_model(self.settings, model)
         sampler = executor.class_obj
         plan = probe_sampler(sampler, guider, sigmas, noise, extra_args.get("seed"))
         run = GuidedRun(guider, settings, latent_image, denoise_mask, sigmas, plan, callback)
+        if run.needs_model_gradient:
+            _check_supported(guider)
         if sampler.max_denoise(guider, sigmas):
             # The host adds the latent to its first noise even at denoise 1; what is under the hole must not leak.
             latent_image = latent_image * (1 - denoise_mask)
-        comfy.patcher_extension.add_wrapper_with_key(PREDICT_NOISE, KEY, run.predict_noise, guider.model_options,
-                                                     is_model_options=True)
+        wrappers = guider.model_options.setdefault("transformer_options", {}).setdefault("wrappers", {})
+        theirs = wrappers.get(PREDICT_NOISE, {})
+        wrappers[PREDICT_NOISE] = {KEY: [run.predict_noise], **theirs}  # outermost: once per call of the sampler
         conds = guider.conds
         guider.conds = with_one_noise_level(conds)
         try:
-            with differentiable(_differentiated_modules(guider)):
+            with differentiable(_differentiated_modules(guider), _weight_groups(guider)):
                 samples = executor(guider, sigmas, extra_args, run.callback, noise, latent_image, None, disable_pbar)
             samples = run.finish(samples)
         finally:
@@ -83,10 +84,6 @@ def _check_supported(guider) -> None:
     if "multigpu_clones" in guider.model_options:
         raise ValueError("GradPaint can't differentiate through a model split over several GPUs; remove the MultiGPU "
                          "node from this model's path")
-    if comfy.samplers.get_total_hook_groups_in_conds(guider.conds) > 1:
-        # The host swaps weights between groups within one evaluation; backward would see the last group's for all.
-        raise ValueError("GradPaint can't differentiate through conditionings with different weight hooks (Create Hook "
-                         "LoRA, ...); use the same hooks on positive and negative, or load the LoRA on the model")
 
 
 def without_graph_replay(executor, *args, **kwargs):
@@ -123,10 +120,17 @@ def _for_model(settings: GuidanceSettings, model) -> GuidanceSettings:
     return dataclasses.replace(settings, alignment=AlignmentSettings(lambda_al=0.0))
 
 
+def _weight_groups(guider) -> WeightGroups | None:
+    """For a model whose weights change with the conditioning; None where no conditioning has hooks."""
+    patcher = guider.model_patcher
+    hooked = any(cond.get("hooks") is not None for conds in guider.conds.values() for cond in conds)
+    return WeightGroups(patcher) if hooked or patcher.current_hooks is not None else None
+
+
 def _differentiated_modules(guider) -> list[torch.nn.Module]:
-    """The diffusion model and whatever else takes part in an evaluation (ControlNets and the like)."""
-    extra, _ = comfy.sampler_helpers.get_additional_models(guider.conds, guider.model_patcher.model_dtype())
-    models = [guider.inner_model, *(getattr(patcher, "model", None) for patcher in extra)]
+    """The diffusion model and whatever else takes part in an evaluation (ControlNets, model patches and the like)."""
+    patchers = [*guider.loaded_models, *guider.model_patcher.model_patches_models()]
+    models = [guider.inner_model, *(getattr(patcher, "model", None) for patcher in patchers)]
     for cond in (cond for conds in guider.conds.values() for cond in conds):
         control = cond.get("control")
         while control is not None:  # a Control-LoRA's network is on no list of the host's
