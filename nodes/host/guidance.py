@@ -68,12 +68,13 @@ class GradPaintWrapper:
         conds = guider.conds
         guider.conds = with_one_noise_level(conds)
         try:
-            with differentiable(_differentiated_modules(guider), _weight_groups(guider)):
+            with differentiable(_differentiated_modules(guider) if run.needs_model_gradient else [],
+                                _weight_groups(guider)):
                 samples = executor(guider, sigmas, extra_args, run.callback, noise, latent_image, None, disable_pbar)
             samples = run.finish(samples)
         finally:
             guider.conds = conds
-            guider.model_options["transformer_options"]["wrappers"][PREDICT_NOISE].pop(KEY, None)
+            wrappers[PREDICT_NOISE] = theirs
         _report(run)
         if self.on_record is not None:
             self.on_record(run.record)

@@ -24,18 +24,21 @@ MAX_STEPS = 2000  # beyond it a dry run would take longer than it is worth
 
 
 class Step(NamedTuple):
-    """index: position among the run's steps; sigma_next: noise level of the state that this step produces."""
+    """index: position among the run's steps; sigma, sigma_next: noise levels of the state that the step starts from and
+    of the one that it produces."""
 
     index: int
+    sigma: float
     sigma_next: float
 
 
 class SamplerPlan(NamedTuple):
-    """steps: model call number -> Step; total: number of steps; in_place: each step's call is given the sampler's own
-    state tensor, so that adding to it moves the state; reported: the callback reports that same tensor; effects: see
-    `shift`, None where in_place."""
+    """steps: model call number -> Step; counts: model calls made at each callback; total: number of steps; in_place:
+    each step's call is given the sampler's own state tensor, so that adding to it moves the state; reported: the
+    callback reports that same tensor; effects: see `shift`, None where in_place."""
 
     steps: dict[int, Step]
+    counts: list[int]
     total: int
     in_place: bool
     reported: bool
@@ -116,8 +119,9 @@ def probe_sampler(sampler, guider, sigmas: Tensor, like: Tensor, seed=None) -> S
     except Exception:  # somebody else's sampler may refuse a single number; guidance then goes by the noise level alone
         log.info("GradPaint: no dry run of sampler %s", getattr(function, "__name__", function), exc_info=True)
         return None
-    steps = {k: Step(i, levels[i + 1]) for i, k in enumerate(calls)}
-    return SamplerPlan(steps, len(calls), in_place, reported, effects)
+    steps = {k: Step(i, levels[i], levels[i + 1]) for i, k in enumerate(calls)}
+    counts = [count for count, _ in recorder.callbacks]
+    return SamplerPlan(steps, counts, len(calls), in_place, reported, effects)
 
 
 def _is_state(carried: list[float]) -> bool:

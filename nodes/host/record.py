@@ -15,6 +15,7 @@ class RunRecord:
     backwards: int = 0
     skipped_nudges: int = 0
     guided_sigmas: list[float] = field(default_factory=list)
+    kept_sigmas: list[float] = field(default_factory=list)  # steps nudged in the last guided step's direction
     total: list[Tensor] = field(default_factory=list)
     mse: list[Tensor] = field(default_factory=list)
     alignment: list[Tensor] = field(default_factory=list)

@@ -153,8 +153,8 @@ def test_displacement_without_a_plan_stays_near_eq_9(tools, models):
     run_class, ratios = tools.run.GuidedRun, []
     original = run_class._shift
 
-    def spy(self, step, sigma, nudge):
-        shift = original(self, step, sigma, nudge)
+    def spy(self, step, nudge):
+        shift = original(self, step, nudge)
         if nudge is not None:
             ratios.append(float(shift.norm() / nudge.norm()))
         return shift
