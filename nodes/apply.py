@@ -28,8 +28,9 @@ class GradPaintApply(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, alpha: float, normalization: str, alignment: AlignmentSettings | None = None,
-                schedule: GuideSchedule | None = None) -> io.NodeOutput:
-        return io.NodeOutput(apply_gradpaint(model, guidance_settings(alpha, normalization, alignment, schedule)))
+                schedule: GuideSchedule | None = None, gradient: str = "model") -> io.NodeOutput:
+        settings = guidance_settings(alpha, normalization, alignment, schedule, gradient)
+        return io.NodeOutput(apply_gradpaint(model, settings))
 
 
 NODES = [GradPaintApply]

@@ -5,7 +5,7 @@ import dataclasses
 
 from comfy_api.latest import io
 
-from ..gradpaint.settings import PAPER_GUIDED_STEPS, PAPER_TOTAL_STEPS, GuideSchedule
+from ..gradpaint.settings import BETWEEN, PAPER_GUIDED_STEPS, PAPER_TOTAL_STEPS, GuideSchedule
 from .sockets import CATEGORY, Schedule
 
 _DEFAULT = GuideSchedule()
@@ -44,14 +44,19 @@ class GradPaintEarlyStop(io.ComfyNode):
                 io.Int.Input(
                     "every", default=_DEFAULT.every, min=1, max=1000, advanced=True,
                     tooltip="Guide only every k-th of those steps, the first one included. The paper guides each: 1."),
+                # Last and optional: workflows and prompts saved before this input was there stay valid.
+                io.Combo.Input(
+                    "between", options=list(BETWEEN), default=_DEFAULT.between, optional=True, advanced=True,
+                    tooltip="With `every` above 1, the steps between two guided ones: plain, or nudged in the last "
+                            "direction (keep) at the cost of a plain step."),
             ],
             outputs=[Schedule.Output("schedule", tooltip="For the GradPaint KSampler or Apply GradPaint.")],
         )
 
     @classmethod
-    def execute(cls, mode: str, fraction: float, steps: int, every: int) -> io.NodeOutput:
+    def execute(cls, mode: str, fraction: float, steps: int, every: int, between: str = "plain") -> io.NodeOutput:
         base = _PRESETS.get(mode) or GuideSchedule(mode=mode, fraction=fraction, steps=steps)
-        return io.NodeOutput(dataclasses.replace(base, every=every))
+        return io.NodeOutput(dataclasses.replace(base, every=every, between=between))
 
 
 NODES = [GradPaintEarlyStop]

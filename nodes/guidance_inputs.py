@@ -3,14 +3,21 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..gradpaint.settings import NORMALIZATIONS, PAPER_ALPHA, AlignmentSettings, GuidanceSettings, GuideSchedule
+from ..gradpaint.settings import (
+    GRADIENTS,
+    NORMALIZATIONS,
+    PAPER_ALPHA,
+    AlignmentSettings,
+    GuidanceSettings,
+    GuideSchedule,
+)
 from .sockets import Alignment, Schedule
 
 _DEFAULT = GuidanceSettings()
 
 
 def guidance_inputs() -> list:
-    """alpha, alignment, schedule, normalization."""
+    """alpha, alignment, schedule, normalization, gradient."""
     return [
         io.Float.Input(
             "alpha", default=_DEFAULT.alpha, min=0.0, max=1000.0, step=0.01,
@@ -29,11 +36,16 @@ def guidance_inputs() -> list:
             "normalization", options=list(NORMALIZATIONS), default=_DEFAULT.normalization, advanced=True,
             tooltip="rms: each image's gradient is scaled to RMS 1, so alpha means the same at every size. l2: eq. 9 "
                     "read literally, norm 1 over the whole image, which needs a far larger alpha."),
+        # Last and optional: workflows and prompts saved before this input was there stay valid.
+        io.Combo.Input(
+            "gradient", options=list(GRADIENTS), default=_DEFAULT.gradient, optional=True, advanced=True,
+            tooltip="What the loss is differentiated through. model: all of it, as in the paper. cond: at cfg above 1 "
+                    "only the positive conditioning, faster. x0: no model at all, costs what KSampler does."),
     ]
 
 
 def guidance_settings(alpha: float, normalization: str, alignment: AlignmentSettings | None,
-                      schedule: GuideSchedule | None) -> GuidanceSettings:
+                      schedule: GuideSchedule | None, gradient: str) -> GuidanceSettings:
     """The settings object; sockets left open take the library's defaults."""
     return GuidanceSettings(alpha=alpha, normalization=normalization, alignment=alignment or _DEFAULT.alignment,
-                            schedule=schedule or _DEFAULT.schedule)
+                            schedule=schedule or _DEFAULT.schedule, gradient=gradient)

@@ -61,9 +61,10 @@ class GradPaintKSampler(io.ComfyNode):
     @classmethod
     def execute(cls, model, seed: int, steps: int, cfg: float, sampler_name: str, scheduler: str, positive, negative,
                 latent_image: dict, denoise: float, alpha: float, normalization: str, mask: Tensor | None = None,
-                alignment: AlignmentSettings | None = None, schedule: GuideSchedule | None = None) -> io.NodeOutput:
+                alignment: AlignmentSettings | None = None, schedule: GuideSchedule | None = None,
+                gradient: str = "model") -> io.NodeOutput:
         latent = masked_latent(latent_image, mask)
-        guided = apply_gradpaint(model, guidance_settings(alpha, normalization, alignment, schedule))
+        guided = apply_gradpaint(model, guidance_settings(alpha, normalization, alignment, schedule, gradient))
         return io.NodeOutput(ksample(guided, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent,
                                      denoise))
 

@@ -26,7 +26,8 @@ def to_prompt(workflow: dict, object_info: dict) -> dict:
 
 
 def _inputs(node: dict, info: dict, links: dict) -> dict:
-    specs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
+    required = info["input"].get("required", {})
+    specs = {**required, **info["input"].get("optional", {})}
     values = iter(node.get("widgets_values", []))
     inputs = {}
     for name, spec in specs.items():
@@ -34,6 +35,8 @@ def _inputs(node: dict, info: dict, links: dict) -> dict:
             try:
                 inputs[name] = next(values)
             except StopIteration:
+                if name not in required:
+                    break  # saved before the node had this input: the server goes without
                 raise ValueError(f"node {node['id']} {node['type']}: no value for {name}") from None
             if len(spec) > 1 and spec[1].get("control_after_generate"):
                 control = next(values, None)
@@ -49,7 +52,7 @@ def _inputs(node: dict, info: dict, links: dict) -> dict:
             if target != node["id"] or name not in specs:
                 raise ValueError(f"node {node['id']} {node['type']}: link {socket['link']} does not fit {name}")
             inputs[name] = [str(source), slot]
-    missing = set(info["input"].get("required", {})) - set(inputs)
+    missing = set(required) - set(inputs)
     if missing:
         raise ValueError(f"node {node['id']} {node['type']}: nothing for {', '.join(sorted(missing))}")
     return inputs
