@@ -36,12 +36,12 @@ def _unet_config(**changes) -> dict:
     return {**config, **changes}
 
 
-def sd15(seed: int = 0, dtype=torch.float32):
+def sd15(seed: int = 0, dtype=torch.float32, compute_dtype=None, **changes):
     import comfy.supported_models
 
     with torch.inference_mode():
-        config = comfy.supported_models.SD15(_unet_config())
-        config.set_inference_dtype(dtype, None)
+        config = comfy.supported_models.SD15(_unet_config(**changes))
+        config.set_inference_dtype(dtype, compute_dtype)
         return _patcher(config.get_model({}), seed)
 
 
