@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from gradpaint.schedule import guided_steps, spaced_sigmas
+from gradpaint.schedule import guided_steps, kept_steps, spaced_sigmas
 from gradpaint.settings import GuideSchedule
 
 
@@ -20,6 +20,18 @@ from gradpaint.settings import GuideSchedule
 def test_guided_steps(schedule, total, expected):
     guided = guided_steps(schedule, total)
     assert len(guided) == total and [i for i, on in enumerate(guided) if on] == list(expected)
+
+
+@pytest.mark.parametrize("schedule, total, expected", [
+    (GuideSchedule(fraction=0.5, every=3, between="keep"), 20, (1, 2, 4, 5, 7, 8)),
+    (GuideSchedule(mode="steps", steps=4, every=2, between="keep"), 20, (1, 3)),
+    (GuideSchedule(fraction=0.5, every=3), 20, ()),
+    (GuideSchedule(fraction=0.5, between="keep"), 20, ()),
+    (GuideSchedule(fraction=0.0, every=2, between="keep"), 20, ()),
+])
+def test_kept_steps(schedule, total, expected):
+    kept = kept_steps(schedule, total)
+    assert len(kept) == total and [i for i, on in enumerate(kept) if on] == list(expected)
 
 
 def test_spaced_sigmas_are_the_table_when_steps_is_its_length():

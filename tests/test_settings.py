@@ -21,6 +21,8 @@ from gradpaint.settings import AlignmentSettings, GuidanceSettings, GuideSchedul
     (lambda: GuideSchedule(steps=-1), "steps is -1"),
     (lambda: GuideSchedule(every=0), "every is 0"),
     (lambda: GuideSchedule(every=True), "every is True"),
+    (lambda: GuideSchedule(between="last"), "between is 'last'.*plain, keep"),
+    (lambda: GuidanceSettings(gradient="none"), "gradient is 'none'.*model, cond, x0"),
 ])
 def test_bad_values_name_input_value_and_range(make, name):
     with pytest.raises(ValueError, match=name):

@@ -82,6 +82,19 @@ def test_early_stop_every_second_step(pack, pack_nodes):
     assert pack.gradpaint.schedule.guided_steps(schedule, 4) == [True, False, True, False]
 
 
+def test_early_stop_keeps_the_direction_between(pack, pack_nodes):
+    (schedule,) = run(pack_nodes["GradPaintEarlyStop"], mode="full (every step)", every=2, between="keep")
+    assert pack.gradpaint.schedule.kept_steps(schedule, 4) == [False, True, False, True]
+
+
+@pytest.mark.parametrize("node_id, name", [("GradPaintKSampler", "gradient"), ("GradPaintApply", "gradient"),
+                                           ("GradPaintEarlyStop", "between")])
+def test_newer_inputs_come_last_and_may_be_missing(pack_nodes, node_id, name):
+    """Saved workflows list a node's values by position, and prompts of older versions lack the newer ones."""
+    info = pack_nodes[node_id].GET_NODE_INFO_V1()["input"]
+    assert list(info["optional"])[-1] == name and name not in info["required"]
+
+
 def test_settings_out_of_range_name_input_and_value(pack_nodes):
     with pytest.raises(ValueError, match=r"lambda_al is -1.*between 0"):
         run(pack_nodes["GradPaintAlignmentLoss"], lambda_al=-1)
@@ -204,6 +217,14 @@ def test_ksampler_guides_and_alpha_zero_does_not(pack_nodes, request_inputs):
     guided = sample(node, **common, mask=mask, alpha=0.5)["samples"]
     plain = sample(node, **common, mask=mask, alpha=0.0)["samples"]
     assert (guided - plain).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("gradient, backwards", [("model", 2), ("cond", 2), ("x0", 0)])
+def test_gradient_reaches_the_run(pack, pack_nodes, request_inputs, caplog, gradient, backwards):
+    common, mask = request_inputs
+    with caplog.at_level(logging.INFO):
+        sample(pack_nodes["GradPaintKSampler"], **common, mask=mask, gradient=gradient)
+    assert f"4 model evaluations, {backwards} backward" in caplog.text
 
 
 def test_ksampler_equals_apply_then_the_hosts_ksampler(comfy_host, pack_nodes, request_inputs):

@@ -39,6 +39,12 @@ def test_values_that_do_not_fit(index, values, message):
         to_prompt(graph, INFO)
 
 
+def test_values_of_optional_widgets_may_be_missing():
+    graph = workflow()
+    graph["nodes"][1]["widgets_values"] = ["out"]  # saved before the node had `scale`
+    assert to_prompt(graph, INFO)["2"]["inputs"] == {"image": ["1", 0], "name": "out"}
+
+
 def test_unknown_node_and_missing_link():
     graph = workflow()
     graph["nodes"][1]["inputs"][0]["link"] = None

@@ -1,0 +1,146 @@
+"""The library's speed options: what is differentiated, what is kept, what it costs."""
+import pytest
+import torch
+
+from gradpaint.classifier_free import ClassifierFree
+from gradpaint.gradient import loss_gradient, x0_gradient
+from gradpaint.losses import total_loss
+from gradpaint.samplers import inpaint
+from gradpaint.settings import AlignmentSettings, GuidanceSettings, GuideSchedule
+from gradpaint.step import normalise
+
+SIGMAS = torch.tensor([10.0, 6.0, 3.0, 1.5, 0.7, 0.3, 0.0])
+ALIGNMENT = AlignmentSettings(lambda_al=0.5)
+
+
+def blur(size):
+    def denoise(x, sigma):
+        kernel = torch.full((3, 1, size, size), 1 / size**2, dtype=x.dtype)
+        return torch.tanh(torch.nn.functional.conv2d(x / (1 + sigma**2), kernel, padding=size // 2, groups=3))
+
+    return denoise
+
+
+@pytest.fixture
+def case():
+    generator = torch.Generator().manual_seed(0)
+    y = torch.rand(2, 3, 12, 12, generator=generator) * 1.6 - 0.8
+    mask = torch.zeros(1, 1, 12, 12)
+    mask[..., 3:9, 4:10] = 1
+    return y, mask
+
+
+class Counted:
+    """A denoiser that notes whether each call was given a state with a graph."""
+
+    def __init__(self, denoise):
+        self.denoise, self.graphs = denoise, []
+
+    def __call__(self, x, sigma):
+        out = self.denoise(x, sigma)
+        self.graphs.append(out.requires_grad)
+        return out
+
+
+def settings(every=1, between="plain", fraction=1.0, **changes):
+    return GuidanceSettings(schedule=GuideSchedule(fraction=fraction, every=every, between=between), **changes)
+
+
+def test_through_cond_is_the_gradient_with_the_other_branch_constant(case):
+    y, mask = case
+    system = ClassifierFree(positive := Counted(blur(3)), negative := Counted(blur(5)), 3.0)
+    x = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+    constant = blur(5)(x, 1.5)
+    grads = []
+    for call in (system.through_cond, lambda x, s: constant + 3.0 * (blur(3)(x, s) - constant), system):
+        leaf = x.clone().requires_grad_()
+        grads.append(loss_gradient(leaf, call(leaf, 1.5), y, mask, ALIGNMENT).grad)
+    assert torch.allclose(grads[0], grads[1]) and not torch.allclose(grads[0], grads[2], rtol=0.1)
+    assert positive.graphs == [True, True] and negative.graphs == [False, True]
+    assert torch.equal(system(x, 1.5), system.through_cond(x, 1.5))
+
+
+def test_inpaint_by_cond(case):
+    y, mask = case
+    system = ClassifierFree(positive := Counted(blur(3)), negative := Counted(blur(5)), 3.0)
+    run = lambda denoiser, gradient: inpaint(denoiser, y, mask, sigmas=SIGMAS, progress=False,  # noqa: E731
+                                             settings=settings(fraction=0.5, gradient=gradient))
+    result = run(system, "cond")
+    assert positive.graphs == [True] * 3 + [False] * 3 and negative.graphs == [False] * 6
+    assert result.evaluations == 6 and result.backwards == 3
+    assert not torch.equal(result.image, run(system, "model").image)
+    # One branch alone: nothing to leave out.
+    assert torch.equal(run(blur(3), "cond").image, run(blur(3), "model").image)
+
+
+def test_x0_gradient_is_that_of_the_loss(case):
+    y, mask = case
+    x0_hat = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+    found = x0_gradient(x0_hat, y, mask, ALIGNMENT)
+    leaf = x0_hat.double().requires_grad_()
+    terms = total_loss(leaf, y.double(), mask.double(), 0.5, softness=ALIGNMENT.softness)
+    (grad,) = torch.autograd.grad(terms.total.sum(), leaf)
+    assert torch.allclose(found.grad.double(), grad, atol=1e-7)
+    assert torch.allclose(found.rms.double(), grad.flatten(1).square().mean(1).sqrt())
+    assert torch.allclose(found.terms.total.double(), terms.total.detach())
+
+
+def test_x0_points_the_way_of_the_exact_gradient_of_an_ideal_denoiser(case):
+    """One whose derivative is symmetric and positive, as a covariance is."""
+    y, mask = case
+    binomial = torch.tensor([1.0, 2.0, 1.0]) / 4
+    kernel = (binomial[:, None] * binomial).expand(3, 1, 3, 3)
+    for sigma in (0.5, 3.0, 20.0):
+        leaf = (torch.randn(y.shape, generator=torch.Generator().manual_seed(1)) * sigma).requires_grad_()
+        x0_hat = torch.nn.functional.conv2d(leaf / (1 + sigma**2), kernel, padding=1, groups=3)
+        exact = loss_gradient(leaf, x0_hat, y, mask, ALIGNMENT, sigma).grad
+        cheap = x0_gradient(x0_hat, y, mask, ALIGNMENT).grad
+        assert (torch.nn.functional.cosine_similarity(exact.flatten(1), cheap.flatten(1)) > 0.1).all()
+
+
+def test_inpaint_by_x0_never_differentiates_the_model(case):
+    y, mask = case
+    denoise = Counted(blur(3))
+    result = inpaint(denoise, y, mask, sigmas=SIGMAS, progress=False, settings=settings(fraction=0.5, gradient="x0"))
+    assert denoise.graphs == [False] * 6 and result.evaluations == 6 and result.backwards == 0
+    assert [r.guided for r in result.record] == [True] * 3 + [False] * 3
+    assert all(r.total.isfinite().all() and r.grad_rms.gt(0).all() for r in result.record[:3])
+    plain = inpaint(blur(3), y, mask, sigmas=SIGMAS, progress=False, method="combine_image")
+    assert not torch.allclose(result.image, plain.image)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+@pytest.mark.parametrize("gradient", ["model", "x0"])
+def test_kept_steps_take_the_last_direction_at_their_own_scale(case, sampler, gradient):
+    y, mask = case
+    states, found = {}, []
+    for between in ("plain", "keep"):
+        seen = states[between] = []
+
+        def fixed(x, sigma, seen=seen):
+            seen.append(x.detach().clone())
+            return torch.tanh(x) * 1e-6 + y.flip(-1)  # hardly depends on the state: the runs stay comparable
+
+        options = settings(every=3, between=between, gradient=gradient, alignment=ALIGNMENT, alpha=0.1)
+        result = inpaint(fixed, y, mask, sigmas=SIGMAS, sampler=sampler, settings=options, progress=False)
+        assert [r.guided for r in result.record] == [i % 3 == 0 for i in range(6)]
+        assert [r.kept for r in result.record] == [between == "keep" and i % 3 != 0 for i in range(6)]
+        assert all(r.total.isnan().all() for r in result.record if not r.guided)
+        assert result.backwards == (2 if gradient == "model" else 0) and result.evaluations == 6
+    start = states["keep"][0].clone().requires_grad_()
+    x0_hat = torch.tanh(start) * 1e-6 + y.flip(-1)
+    found = (loss_gradient(start, x0_hat, y, mask, ALIGNMENT, 10.0) if gradient == "model" else
+             x0_gradient(x0_hat, y, mask, ALIGNMENT))
+    g_hat, _ = normalise(found.grad)
+    moved = torch.zeros_like(y)
+    for k, (sigma, sigma_next) in enumerate(zip(SIGMAS[:3].tolist(), SIGMAS[1:4].tolist())):
+        ratio = sigma_next / sigma if sampler == "ddim" else (sigma_next / sigma) ** 2  # how far a state is inherited
+        moved = moved * ratio - (0.1 * (1 + sigma_next**2) ** 0.5 * g_hat if k else 0)
+        assert torch.allclose(states["keep"][k + 1] - states["plain"][k + 1], moved, atol=1e-4)
+
+
+def test_a_direction_that_is_not_finite_is_not_kept_either(case):
+    y, mask = case
+    broken = lambda x, sigma: blur(3)(x, sigma) + 0 * (x - x).sqrt()  # noqa: E731
+    result = inpaint(broken, y, mask, sigmas=SIGMAS, progress=False, settings=settings(every=3, between="keep"))
+    assert result.image.isfinite().all() and result.skipped_nudges == 12
