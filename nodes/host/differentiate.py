@@ -9,6 +9,10 @@ from ...gradpaint.losses import border_band
 from ...gradpaint.settings import AlignmentSettings
 from .attention import with_differentiable_attention
 from .autograd import grad_enabled, ordinary
+from .checkpoint import StepAgain
+from .device_memory import is_out_of_memory
+from .memory import MemoryLadder
+from .restart import StartOfStep
 
 ADVICE = ("Take the model patches before GradPaint out one by one to find the one in the way, or set alpha to 0 to "
           "keep the known region without guidance.")
@@ -17,33 +21,51 @@ ADVICE = ("Take the model patches before GradPaint out one by one to find the on
 class Differentiator:
     """Made once per run, called at every step whose gradient is asked for."""
 
-    def __init__(self, guider, alignment: AlignmentSettings, y: Tensor):
-        self.guider, self.alignment, self.y = guider, alignment, y
+    def __init__(self, guider, alignment: AlignmentSettings, y: Tensor, ladder: MemoryLadder):
+        self.guider, self.alignment, self.y, self.ladder = guider, alignment, y, ladder
         self._conds = None
         self._writes_in_place = self._foreign_tensors = False  # what the model turns out to need, see _adapts_to
         self._border: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, executor, x: Tensor, timestep: Tensor, model_options: dict, seed, sigma: float,
-                 mask: Tensor) -> tuple[Tensor, LossGradient]:
-        """executor: the host's predict_noise; x: the state, unchanged; sigma: its noise level. One model evaluation."""
+                 mask: Tensor) -> tuple[Tensor, LossGradient | None]:
+        """executor: the host's predict_noise; x: the state, unchanged; sigma: its noise level. One model evaluation,
+        made again from the same start where a way round a failure is left; no gradient where memory allows for none."""
         conds = self.guider.conds
         if self._conds is None:
             self._conds = ordinary(conds)
+        self.ladder.choose(x, sum(map(len, conds.values())))
+        start = StartOfStep(model_options, x.device, self.ladder.network)
         try:
             self.guider.conds = self._conds
-            while True:
-                try:
-                    return self._gradient(executor, x, timestep, model_options, seed, sigma, mask)
-                except RuntimeError as error:
-                    if not self._adapts_to(error):
-                        raise
-                # this step is evaluated once more, outside the handler: the failed graph is free by now
+            while self.ladder.takes_gradient:
+                found = self._attempt(executor, x, timestep, model_options, seed, sigma, mask)
+                if found is not None:
+                    return found
+                start.restore()
         except RuntimeError as error:
             if "nference tensor" not in str(error) and "does not require grad" not in str(error):
                 raise
             raise ValueError(f"GradPaint can't differentiate through this model: {error} {ADVICE}") from error
         finally:
             self.guider.conds = conds
+        return executor(x, timestep, model_options, seed), None
+
+    def _attempt(self, *args) -> tuple[Tensor, LossGradient] | None:
+        """(x0_hat, LossGradient), or None if the step has to be made again."""
+        out_of_memory = False
+        try:
+            return self._gradient(*args)
+        except StepAgain:
+            pass
+        except Exception as error:
+            out_of_memory = is_out_of_memory(error)
+            if not out_of_memory and not (isinstance(error, RuntimeError) and self._adapts_to(error)):
+                raise
+        # Outside the handler, where the failed graph, which the error's traceback held, is free.
+        if out_of_memory:
+            self.ladder.out_of_memory()
+        return None
 
     def _adapts_to(self, error: RuntimeError) -> bool:
         """Whether a way round the error is left to try; it is taken from here on."""
@@ -57,12 +79,14 @@ class Differentiator:
 
     def _gradient(self, executor, x, timestep, model_options, seed, sigma: float, mask: Tensor):
         """(x0_hat, LossGradient)."""
-        with grad_enabled(self._writes_in_place, self._foreign_tensors):
+        with grad_enabled(self._writes_in_place, self._foreign_tensors), \
+                self.ladder.evaluation(count=not self._writes_in_place) as meter:
             leaf = x.clone().requires_grad_(True)
             x0_hat = executor(leaf, ordinary(timestep), with_differentiable_attention(model_options), seed)
             if not x0_hat.requires_grad:
                 raise ValueError("GradPaint can't differentiate through this model: a patch or wrapper on it cuts "
                                  f"the gradient off. {ADVICE}")
+            meter.sample()
             y, mask = ordinary(self.y), ordinary(mask)
             found = loss_gradient(leaf, x0_hat, y, mask, self.alignment, sigma, self._band(mask))
         return x0_hat.detach(), found

@@ -12,9 +12,11 @@ import comfy.cli_args
 import comfy.patcher_extension
 import torch
 
+from ...gradpaint.memory_settings import MemorySettings
 from ...gradpaint.settings import AlignmentSettings, GuidanceSettings
 from .autograd import differentiable
 from .hooks import WeightGroups
+from .memory import MemoryLadder
 from .probe import probe_sampler
 from .run import GuidedRun, is_pixel_space
 
@@ -26,14 +28,15 @@ SAMPLER_SAMPLE = comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE
 PREDICT_NOISE = comfy.patcher_extension.WrappersMP.PREDICT_NOISE
 
 
-def apply_gradpaint(model, settings: GuidanceSettings, on_record=None):
+def apply_gradpaint(model, settings: GuidanceSettings, on_record=None, memory: MemorySettings | None = None):
     """A clone of the host's ModelPatcher `model` on which every masked sampling run is a GradPaint run.
 
     The mask is the latent's noise mask, as the host hands it over (1 = repaint). A run without one is a plain run.
-    on_record: called with the RunRecord at the end of each run. `model` itself is not changed.
+    on_record: called with the RunRecord at the end of each run; memory: how guided steps use memory. `model` itself is
+    not changed.
     """
     clone = model.clone()
-    wrappers = {SAMPLER_SAMPLE: GradPaintWrapper(settings, on_record), OUTER_SAMPLE: without_graph_replay}
+    wrappers = {SAMPLER_SAMPLE: GradPaintWrapper(settings, on_record, memory), OUTER_SAMPLE: without_graph_replay}
     for kind, wrapper in wrappers.items():
         clone.remove_wrappers_with_key(kind, KEY)  # applied twice: the later settings hold
         clone.add_wrapper_with_key(kind, KEY, wrapper)
@@ -43,8 +46,8 @@ def apply_gradpaint(model, settings: GuidanceSettings, on_record=None):
 class GradPaintWrapper:
     """The `sampler_sample` wrapper. Holds settings only; what belongs to a run lives in its GuidedRun."""
 
-    def __init__(self, settings: GuidanceSettings, on_record=None):
-        self.settings, self.on_record = settings, on_record
+    def __init__(self, settings: GuidanceSettings, on_record=None, memory: MemorySettings | None = None):
+        self.settings, self.on_record, self.memory = settings, on_record, memory or MemorySettings()
 
     def __call__(self, executor, guider, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None,
                  disable_pbar=False):
@@ -56,7 +59,8 @@ class GradPaintWrapper:
         settings = _for_model(self.settings, model)
         sampler = executor.class_obj
         plan = probe_sampler(sampler, guider, sigmas, noise, extra_args.get("seed"))
-        run = GuidedRun(guider, settings, latent_image, denoise_mask, sigmas, plan, callback)
+        ladder = MemoryLadder(self.memory, model, latent_image.device)
+        run = GuidedRun(guider, settings, latent_image, denoise_mask, sigmas, plan, callback, ladder)
         if run.needs_model_gradient:
             _check_supported(guider)
         if sampler.max_denoise(guider, sigmas):
@@ -68,8 +72,9 @@ class GradPaintWrapper:
         conds = guider.conds
         guider.conds = with_one_noise_level(conds)
         try:
-            with differentiable(_differentiated_modules(guider) if run.needs_model_gradient else [],
-                                _weight_groups(guider)):
+            modules = _differentiated_modules(guider) if run.needs_model_gradient else []
+            groups = _weight_groups(guider)
+            with differentiable(modules, groups), ladder.installed(modules, groups):
                 samples = executor(guider, sigmas, extra_args, run.callback, noise, latent_image, None, disable_pbar)
             samples = run.finish(samples)
         finally:
@@ -144,6 +149,10 @@ def _report(run: GuidedRun) -> None:
     record = run.record
     log.info("GradPaint: %d steps, %d guided, %d model evaluations, %d backward passes", record.steps,
              len(record.guided_sigmas), record.evaluations, record.backwards)
+    if record.memory.rungs:
+        log.info("GradPaint: memory: %s; at most %.1f MiB in a guided step (%s), %d steps made again",
+                 record.memory.rungs[-1], record.memory.peak_bytes / 2**20, record.memory.peak_kind,
+                 record.memory.repeats)
     if record.mse:
         log.info("GradPaint: masked MSE of x0_hat %.4g at the first guided step, %.4g at the last",
                  float(record.mse[0].mean()), float(record.mse[-1].mean()))

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from ...gradpaint.gradient import LossGradient, x0_gradient
 from ...gradpaint.known_region import combine_image
+from ...gradpaint.memory_settings import MemorySettings
 from ...gradpaint.schedule import guided_steps, kept_steps
 from ...gradpaint.settings import GuidanceSettings
 from ...gradpaint.step import displacement
 from .autograd import ordinary
 from .branches import through_positive
 from .differentiate import Differentiator
+from .memory import MemoryLadder
 from .probe import SamplerPlan, Step
 from .record import RunRecord
 from .shift import HistoryShift
@@ -35,7 +37,7 @@ class GuidedRun:
     """
 
     def __init__(self, guider, settings: GuidanceSettings, y: Tensor, mask: Tensor, sigmas: Tensor,
-                 plan: SamplerPlan | None, callback=None):
+                 plan: SamplerPlan | None, callback=None, ladder: MemoryLadder | None = None):
         self.guider, self.settings, self.y, self.mask = guider, settings, y, mask
         self.sigmas = sigmas.clone()  # UniPC writes into the host's
         self.user_callback = callback
@@ -44,7 +46,9 @@ class GuidedRun:
         self.counter = StepCounter(plan, self.sigmas)
         self._schedule()
         self.record = RunRecord(steps=self.counter.total)
-        self.differentiator = Differentiator(guider, settings.alignment, y)
+        self.ladder = ladder or MemoryLadder(MemorySettings(), guider.inner_model, y.device)
+        self.record.memory = self.ladder.record
+        self.differentiator = Differentiator(guider, settings.alignment, y, self.ladder)
         planned = [] if plan is None else [step.sigma_next for step in plan.steps.values()]
         self.scales = StateScales(self.model_sampling, planned + self.sigmas.tolist(), y.device)
         self.in_place = plan is not None and plan.in_place
@@ -81,8 +85,9 @@ class GuidedRun:
         self.record.evaluations += 1
         if step is not None and self.guided[step.index]:
             x0_hat, found = self._evaluate(executor, x, timestep, model_options, seed, step, mask)
-            self._grad = found.grad
-            self._note(step, found)
+            self._grad = None if found is None else found.grad
+            if found is not None:
+                self._note(step, found)
         else:
             x0_hat = executor(x, timestep, model_options, seed)
         nudge = self._nudge(step)
@@ -96,8 +101,8 @@ class GuidedRun:
         shift = self._shift(step, nudge)
         return x0_hat if shift is None else x0_hat + shift
 
-    def _evaluate(self, executor, x, timestep, model_options, seed, step: Step, mask) -> tuple[Tensor, LossGradient]:
-        """x0_hat and the gradient asked for, in one model evaluation."""
+    def _evaluate(self, executor, x, timestep, model_options, seed, step: Step, mask):
+        """x0_hat and the gradient asked for, in one model evaluation; None where memory allows for no gradient."""
         kind = self.settings.gradient
         if kind == "x0":
             x0_hat = executor(x, timestep, model_options, seed)
@@ -106,8 +111,9 @@ class GuidedRun:
                 return x0_hat, x0_gradient(ordinary(x0_hat), y, mask, self.settings.alignment)
         if kind == "cond":
             model_options = through_positive(model_options, self.guider)
-        self.record.backwards += 1
-        return self.differentiator(executor, x, timestep, model_options, seed, step.sigma, mask)
+        x0_hat, found = self.differentiator(executor, x, timestep, model_options, seed, step.sigma, mask)
+        self.record.backwards += found is not None
+        return x0_hat, found
 
     def _nudge(self, step: Step | None) -> Tensor | None:
         """Eq. 9's displacement of the state that this step produces, None where there is none."""

@@ -1,0 +1,224 @@
+"""The memory ladder: how a guided step makes do with the memory that there is.
+
+plain backward -> some blocks recomputed -> all blocks recomputed -> their inputs in host memory as well -> no gradient.
+
+The rung is chosen before the first guided step. Where memory is plentiful that is plain backward. Else the first guided
+step recomputes all blocks and measures what each of them saves; from then on as few are recomputed as fit. On an
+out-of-memory error the step is made again one rung lower (see `Differentiator`).
+"""
+from __future__ import annotations
+
+import contextlib
+import enum
+import logging
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from ...gradpaint.memory_settings import AUTO, FASTEST, LOW_MEMORY, LOWEST_MEMORY, MemorySettings
+from . import device_memory
+from .checkpoint import Block, Checkpoints
+from .ledger import Held, Ledger
+from .record import MemoryRecord
+
+log = logging.getLogger(__name__)
+
+MARGIN = 0.85  # of the free memory is planned with; the rest is for fragments and other programs
+# What a plain backward pass saves is at most this many times the host's estimate of what a forward pass needs (with
+# its fused attention); see tests/host/test_memory.py for how it was measured.
+SAVED_PER_ESTIMATE = 30.0
+
+
+class Rung(enum.IntEnum):
+    PLAIN = 0
+    SOME = 1
+    ALL = 2
+    HOST = 3
+    NONE = 4
+
+
+FORCED = {FASTEST: Rung.PLAIN, LOW_MEMORY: Rung.ALL, LOWEST_MEMORY: Rung.HOST}
+NAMES = {Rung.PLAIN: "plain backward", Rung.SOME: "some blocks recomputed", Rung.ALL: "all blocks recomputed",
+         Rung.HOST: "all blocks recomputed, their inputs in host memory", Rung.NONE: "no gradient"}
+
+
+class OutOfGuidanceMemory(RuntimeError):
+    """No way to take the gradient fits into memory."""
+
+
+class MemoryLadder:
+    """One per run. `installed` for the run; at each guided step `choose`, then `evaluation` around each attempt at it,
+    `out_of_memory` after one that failed."""
+
+    def __init__(self, settings: MemorySettings, model, device: torch.device):
+        self.settings, self.model, self.device = settings, model, device
+        self.checkpoints = Checkpoints(device)
+        self.rung: Rung | None = None
+        self.record = MemoryRecord()
+        self._floor = Rung.PLAIN  # a rung that ran out of memory is not tried again
+        self._measure = False
+        self._free = 0
+
+    def installed(self, modules: Iterable[nn.Module], groups=None):
+        """For the time of the block, the blocks of these networks can be recomputed. groups: hooks.WeightGroups."""
+        return self.checkpoints.installed(modules, groups)
+
+    @property
+    def network(self) -> frozenset[int]:
+        """The ids of the networks' modules."""
+        return self.checkpoints.network
+
+    @property
+    def takes_gradient(self) -> bool:
+        return self.rung is not Rung.NONE
+
+    def choose(self, x: Tensor, conditionings: int) -> None:
+        """Before a guided step. x: the state; conditionings: how many of them the model is evaluated for."""
+        if self.rung is not None:
+            return
+        if self.settings.mode != AUTO:
+            self._go(FORCED[self.settings.mode])
+            return
+        self._free = device_memory.free_memory(self.model, self.device)
+        needed = expected_bytes(self.model, x.shape, conditionings)
+        log.info("GradPaint: %s free, a plain backward pass may keep up to %s", _size(self._free), _size(needed))
+        if needed <= MARGIN * self._free or not self.checkpoints.blocks:
+            self._go(Rung.PLAIN)
+        else:
+            self._measure = True
+            self._go(Rung.ALL)
+
+    @contextlib.contextmanager
+    def evaluation(self, count: bool):
+        """One attempt at a guided step: forward and backward. count: whether what is saved outside of blocks may be
+        counted (by hooks, which would be in the way of others)."""
+        ledger, meter = Ledger(), device_memory.PeakMeter(self.device)
+        self._free = device_memory.free_memory(self.model, self.device)
+        outside = _Counted(ledger)
+        counts = count and (self._measure or self.device.type != "cuda")
+        self.checkpoints.after_recompute = meter.sample
+        with outside.hooks() if counts else contextlib.nullcontext():
+            if self.rung is Rung.PLAIN:
+                yield meter
+            else:
+                with self.checkpoints.recording(ledger, device_memory.to_host if self.rung is Rung.HOST else None):
+                    yield meter
+        peak = meter.result() or (ledger.peak, "saved for backward, counted" if counts
+                                  else "saved for backward by recomputed blocks, counted")
+        self.record.add(self.describe(), *peak)
+        if self._measure:
+            self._measure = False
+            self._settle(outside.size, max(0, peak[0] - ledger.peak))
+
+    def out_of_memory(self) -> None:
+        """After an attempt that ran out of memory. Goes one rung down or raises OutOfGuidanceMemory."""
+        device_memory.give_back()
+        before = self.describe()
+        self._floor = Rung(self.rung + 1)
+        if self.settings.mode == FASTEST or not self.checkpoints.blocks:
+            self._floor = Rung.NONE
+        if self._floor is Rung.SOME:  # how much each block saves is not known yet: the repeated step measures it
+            self._measure = True
+            self._set(Rung.ALL)
+        else:
+            self._measure = False
+            self._set(self._floor)
+        if self.rung is Rung.NONE and not self.settings.allow_without_gradient:
+            raise OutOfGuidanceMemory(
+                f"GradPaint: out of memory in a guided step ({before}), and no way of saving memory is left. Take a "
+                "smaller image or batch, a smaller or more strongly quantised model, close other programs that use the "
+                "device, or allow guidance to be left out where it does not fit (GradPaint Memory).")
+        self.record.repeats += 1
+        log.warning("GradPaint: out of memory in a guided step (%s); the step is made again: %s", before,
+                    self.describe())
+        if self.rung is Rung.NONE:
+            log.warning("GradPaint: from here on there is NO guidance; the known part is kept in place, as plain "
+                        "inpainting does")
+
+    def describe(self) -> str:
+        if self.rung is not Rung.SOME:
+            return NAMES[self.rung]
+        called = [block for block in self.checkpoints.blocks if block.calls or block.plain]
+        return f"{sum(not block.plain for block in called)} of {len(called)} blocks recomputed"
+
+    def _go(self, rung: Rung) -> None:
+        self._set(rung)
+        log.info("GradPaint: memory: %s", self.describe())
+
+    def _set(self, rung: Rung, plain: frozenset[Block] = frozenset()) -> None:
+        self.rung = rung
+        for block in self.checkpoints.blocks:
+            block.plain = block in plain
+
+    def _settle(self, rest: int, transient: int) -> None:
+        """The best rung that fits, now that what each block saves is known. transient: bytes beyond what was saved."""
+        blocks = [block for block in self.checkpoints.blocks if block.calls and not block.broken]
+        rest += sum(block.saved for block in self.checkpoints.blocks if block.broken)
+        plain = plan(blocks, rest, transient, MARGIN * self._free)
+        if plain is None:
+            self._go(Rung.HOST)
+        elif len(plain) == len(blocks) and self._floor is Rung.PLAIN:
+            self._go(Rung.PLAIN)
+        elif plain:
+            self._set(Rung.SOME, frozenset(plain))
+            log.info("GradPaint: memory: %s", self.describe())
+
+
+def plan(blocks: list[Block], rest: int, transient: int, budget: float) -> list[Block] | None:
+    """The blocks that need not be recomputed, as many as fit into budget bytes; None if not even without any.
+
+    rest: bytes saved outside of all blocks; transient: bytes that come and go. The blocks' sizes have been measured.
+    Kept are the inputs of recomputed blocks, all of the others, and what one block saves while it is recomputed. At
+    least as much as the largest block saves is left for what comes and goes in a backward pass.
+    """
+    largest = max((block.largest for block in blocks), default=0)
+    needed = rest + max(transient, largest) + largest + sum(block.inputs for block in blocks)
+    if needed > budget:
+        return None
+    plain = []
+    # The smallest first: that leaves the fewest to recompute.
+    for block in sorted(blocks, key=lambda block: block.saved - block.inputs):
+        needed += block.saved - block.inputs
+        if needed > budget:
+            break
+        plain.append(block)
+    return plain
+
+
+def expected_bytes(model, shape, conditionings: int) -> float:
+    """At most what a plain backward pass saves, going by the host's estimate for the model. shape: the state's."""
+    area = conditionings * shape[0] * torch.Size(shape[2:]).numel()
+    size = torch.empty((), dtype=model.get_dtype_inference()).element_size()
+    return SAVED_PER_ESTIMATE * area * max(size, 2) * 0.01 * model.memory_usage_factor * 2**20
+
+
+class _Counted:
+    """Saved-tensor hooks that keep the tensors as autograd would and count them. size: bytes of new storages."""
+
+    def __init__(self, ledger: Ledger):
+        self.ledger, self.size = ledger, 0
+
+    def hooks(self):
+        return torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack)
+
+    def _pack(self, tensor: Tensor):
+        if type(tensor) is not Tensor or tensor.is_inference():
+            return tensor, None
+        value, before = tensor.detach(), self.ledger.live
+        held = self.ledger.hold(value)
+        self.size += self.ledger.live - before
+        return held, value._version
+
+    @staticmethod
+    def _unpack(packed) -> Tensor:
+        held, version = packed
+        if not isinstance(held, Held):
+            return held
+        if held.tensor._version != version:  # with hooks PyTorch does not look itself
+            raise RuntimeError("a tensor needed for the gradient has been modified by an inplace operation")
+        return held.tensor
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

@@ -1,0 +1,112 @@
+"""What user patches remember between calls, so that an evaluation can be run again without their noticing.
+
+A patch may count its calls or keep tensors of one block for a later one. Running a block or a step a second time must
+start from what the patch knew the first time, and must leave no trace. Found are: closure variables, attributes of
+functions and of the objects they belong to, and the dicts, lists and sets held by those.
+"""
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Iterable
+
+import torch
+
+# Our own wrappers look after themselves; what the host and PyTorch remember (what is loaded where) is no patch's state.
+OTHERS = (__name__.split(".nodes.")[0] + ".", "comfy.", "comfy_aimdo", "comfy_kitchen", "torch")
+DEPTH = 8  # from model_options to the patches in it, to what they refer to, and so on
+LARGEST = 512  # containers with more entries are data, not state
+_PLAIN = (torch.Tensor, str, bytes, int, float, complex, bool, type(None), type, types.ModuleType)
+_EMPTY = object()
+
+
+class PatchState:
+    """The changeable places that some patches refer to. patches: callables, or containers with callables in them;
+    ignored: ids of objects that are no patch (the model's modules)."""
+
+    def __init__(self, patches: Iterable, ignored: frozenset[int] = frozenset()):
+        self._cells: list[types.CellType] = []
+        self._containers: list[dict | list | set] = []
+        self._seen = set(ignored)
+        self._visit_items(patches, DEPTH)
+
+    def __bool__(self) -> bool:
+        return bool(self._cells or self._containers)
+
+    def read(self) -> list:
+        """What is in them now; what they hold is not copied."""
+        return [_content(cell) for cell in self._cells] + [_copied(container) for container in self._containers]
+
+    def write(self, contents: list) -> None:
+        """Puts back what `read` returned. Places whose content is the same are not touched."""
+        for cell, content in zip(self._cells, contents):
+            if content is not _EMPTY and _content(cell) is not content:
+                cell.cell_contents = content
+        for container, content in zip(self._containers, contents[len(self._cells):]):
+            _put(container, content)
+
+    def _visit(self, value, depth: int) -> None:
+        if depth < 0 or isinstance(value, _PLAIN) or id(value) in self._seen:
+            return
+        self._seen.add(id(value))
+        if isinstance(value, types.MethodType):
+            self._visit_items((value.__self__, value.__func__), depth)
+        elif isinstance(value, types.FunctionType):
+            self._visit_function(value, depth)
+        elif isinstance(value, functools.partial):
+            self._visit_items((value.func, *value.args, *value.keywords.values()), depth)
+        elif isinstance(value, (dict, list, set)):
+            self._add(value, depth)
+        elif isinstance(value, tuple):
+            self._visit_items(value, depth)
+        elif isinstance(getattr(value, "__dict__", None), dict) and not _theirs(type(value)):
+            self._add(vars(value), depth)
+
+    def _visit_function(self, function: types.FunctionType, depth: int) -> None:
+        for cell in function.__closure__ or ():
+            if not _theirs(function) and id(cell) not in self._seen:
+                self._seen.add(id(cell))
+                self._cells.append(cell)
+            self._visit(_content(cell), depth - 1)
+        if not _theirs(function):
+            self._visit_items(function.__defaults__ or (), depth)
+            self._add(vars(function), depth)
+
+    def _add(self, container, depth: int) -> None:
+        if len(container) <= LARGEST:
+            self._containers.append(container)
+            self._visit_items(list(container.values()) if isinstance(container, dict) else list(container), depth)
+
+    def _visit_items(self, items: Iterable, depth: int) -> None:
+        for item in items:
+            self._visit(item, depth - 1)
+
+
+def _theirs(thing) -> bool:
+    return (thing.__module__ or "").startswith(OTHERS)
+
+
+def _content(cell: types.CellType):
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return _EMPTY
+
+
+def _copied(container):
+    return dict(container) if isinstance(container, dict) else container.copy()
+
+
+def _put(container, content) -> None:
+    if isinstance(container, dict):
+        for key in [key for key in container if key not in content]:
+            del container[key]
+        for key, value in content.items():
+            if container.get(key, _EMPTY) is not value:
+                container[key] = value
+    elif isinstance(container, list):
+        if len(container) != len(content) or any(a is not b for a, b in zip(container, content)):
+            container[:] = content
+    elif container != content:
+        container.clear()
+        container.update(content)

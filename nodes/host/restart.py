@@ -1,0 +1,58 @@
+"""Running a block or a step a second time from the same start: random numbers and what patches remember."""
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from torch import Tensor
+
+from .patch_state import PatchState
+
+
+class RandomState:
+    """The generators' state at a call, kept only if the call drew from them."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.state = self._now()
+
+    def restore(self) -> None:
+        self._set(self.state)
+
+    def _now(self) -> list[Tensor]:
+        states = [torch.get_rng_state()]
+        return [*states, torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else states
+
+    def _set(self, states: list[Tensor]) -> None:
+        torch.set_rng_state(states[0])
+        if len(states) > 1:
+            torch.cuda.set_rng_state(states[1], self.device)
+
+    def keep_if_used(self) -> None:
+        if all(map(torch.equal, self.state, self._now())):
+            self.state = None
+
+    @contextlib.contextmanager
+    def again(self):
+        if self.state is None:
+            yield
+            return
+        now = self._now()
+        try:
+            self._set(self.state)
+            yield
+        finally:
+            self._set(now)
+
+
+class StartOfStep:
+    """What a guided step starts from besides its arguments. network: ids of the model's modules."""
+
+    def __init__(self, model_options: dict, device: torch.device, network: frozenset[int]):
+        self._random = RandomState(device)
+        self._patches = PatchState([model_options], network)
+        self._remembered = self._patches.read()
+
+    def restore(self) -> None:
+        self._random.restore()
+        self._patches.write(self._remembered)

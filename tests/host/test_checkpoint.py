@@ -1,0 +1,62 @@
+"""Recomputed blocks: the gradient is the one without, on every family, whatever patches and blocks do."""
+import importlib
+from contextlib import contextmanager
+
+import pytest
+import torch
+import twins
+import zoo
+import zoo_more
+
+WRITES_IN_PLACE = {"ltxv", "pixeldit"}
+
+
+@pytest.fixture(scope="module")
+def modules(pack):
+    host = {name: importlib.import_module(f"{pack.__name__}.nodes.host.{name}")
+            for name in ("autograd", "blocks", "checkpoint", "device_memory", "ledger", "patch_state")}
+    return type("Modules", (), host)
+
+
+def build(family, pack, folder):
+    import comfy.model_management
+
+    more = family in zoo_more.FAMILIES
+    patcher = zoo_more.build(family) if more else zoo.build(family, pack, folder)
+    with torch.inference_mode():
+        comfy.model_management.load_models_gpu([patcher])
+    shapes, conditioning = (zoo_more.SHAPES, zoo_more.conditioning) if more else (zoo.SHAPES, zoo.conditioning)
+    shape = shapes[family]
+    mask = torch.zeros((1,) + shape[1:])
+    mask[..., 4:12, 5:11] = 1
+    return patcher.model, twins.arguments(patcher.model, shape, conditioning(family), 1, mask=mask)
+
+
+@contextmanager
+def checkpointed(modules, model, **options):
+    """Checkpoints installed on a prepared model; yields (checkpoints, a function that takes the gradient)."""
+    checkpoints = modules.checkpoint.Checkpoints(torch.device("cpu"))
+    ledger = modules.ledger.Ledger()
+
+    def gradient(in_place, *args, store=None):
+        with modules.autograd.grad_enabled(in_place), checkpoints.recording(ledger, store):
+            return twins.gradient(modules.autograd, model, *args)
+
+    with modules.autograd.differentiable([model]), checkpoints.installed([model]):
+        yield checkpoints, gradient
+
+
+@pytest.mark.parametrize("family", [*zoo.FAMILIES, *zoo_more.FAMILIES])
+def test_gradient_is_the_same(family, pack, tmp_path, modules):
+    model, (x, sigma, conds) = build(family, pack, tmp_path)
+    weight = torch.randn(x.shape, generator=torch.Generator().manual_seed(5))
+    with modules.autograd.differentiable([model]), modules.autograd.grad_enabled(family in WRITES_IN_PLACE):
+        out, expected = twins.gradient(modules.autograd, model, x, sigma, conds, weight)
+    for store in (None, modules.device_memory.to_host):
+        with checkpointed(modules, model) as (checkpoints, gradient):
+            for _ in range(2):
+                again, grad = gradient(family in WRITES_IN_PLACE, x, sigma, conds, weight, store=store)
+                assert torch.equal(again, out) and torch.equal(grad, expected)
+            called = [block for block in checkpoints.blocks if block.calls]
+            assert called and not any(block.broken for block in called) and any(block.saved for block in called)
+    assert not any("forward" in vars(module) for module in model.modules())
