@@ -67,7 +67,7 @@ class OrdinaryArguments(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         values = (*args, *kwargs.values())
-        if not _any(values, Tensor.is_inference):
+        if not _any(values, self._unsafe):
             return func(*args, **kwargs)
         in_place = bool(args) and isinstance(args[0], Tensor) and args[0].is_inference() and _writes(func)
         if torch.is_grad_enabled() and _any(values, _requires_grad):
@@ -78,32 +78,34 @@ class OrdinaryArguments(TorchFunctionMode):
                 return func(*args, **kwargs)
         return func(*args, **kwargs)
 
+    _unsafe = staticmethod(Tensor.is_inference)
+
     def _replace(self, value):
         if isinstance(value, Tensor):
-            return self._replacement(value) if value.is_inference() else value
+            if not self._unsafe(value):
+                return value
+            return alias(value) if isinstance(value, nn.Parameter) else value.clone()
         if type(value) in (list, tuple):
             return type(value)(map(self._replace, value))
         return {key: self._replace(item) for key, item in value.items()} if type(value) is dict else value
-
-    def _replacement(self, tensor: Tensor) -> Tensor:
-        return alias(tensor) if isinstance(tensor, nn.Parameter) else tensor.clone()
 
 
 class AffineVjp(OrdinaryArguments):
     """For the VJP of a layer that is affine in its input, by its own forward: the values don't matter, only the graph.
 
-    So a product with a weight is not computed, and a weight is used at once: buffers need no copy.
+    So a product with a weight is not computed. The layer gives its buffers back before backward runs: all are copied.
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is F.linear and len(args) > 1 and not kwargs:
             x, weight = args[:2]
             if x.requires_grad and type(weight) in (Tensor, nn.Parameter) and not weight.requires_grad:
-                return _LinearInX.apply(x, weight)
+                return _LinearInX.apply(x, self._replace(weight))
         return super().__torch_function__(func, types, args, kwargs)
 
-    def _replacement(self, tensor: Tensor) -> Tensor:
-        return alias(tensor)
+    @staticmethod
+    def _unsafe(tensor: Tensor) -> bool:
+        return tensor.is_inference() or not (tensor.requires_grad or isinstance(tensor, nn.Parameter))
 
 
 class _LinearInX(torch.autograd.Function):

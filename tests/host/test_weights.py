@@ -1,11 +1,14 @@
 """Weights as they come: the bridge's gradient is that of dense float32 weights with the same values."""
 import importlib
+from contextlib import nullcontext
 
 import formats
+import loras
 import pytest
 import torch
 import twins
 import zoo
+from offload import offloading
 from sampling import problem, sample, schedule
 from twins import relative_error
 
@@ -52,8 +55,14 @@ def run(tools, model, records=None, sampler="euler", cfg=2.0, **settings):
     out = sample(guided, "sd15", sampler, schedule(model, sampler, 3), noise, latent, mask, cfg=cfg)
     known = (mask == 0).expand_as(out)
     assert out.isfinite().all() and (out - model.model.process_latent_in(latent))[known].abs().max() < 1e-5
-    assert not any("forward" in vars(m) for m in model.model.modules())
+    assert not ours(model)
     return out
+
+
+def ours(model) -> list:
+    """Forwards of the bridge that are on the model's layers."""
+    forwards = [vars(m).get("forward") for m in model.model.modules()]
+    return [f for f in forwards if getattr(f, "__module__", "").endswith(".nodes.host.layers")]
 
 
 @pytest.mark.parametrize("name", formats.FORMATS)
@@ -83,3 +92,137 @@ def test_a_quantised_layer_alone(name, autograd):
         (grad,) = torch.autograd.grad((out * weight).sum(), x)
     assert relative_error(grad, weight @ twin.weight.clone()) < 1e-6
     assert relative_error(out, x @ twin.weight.clone().T) < (0.2 if "int4" in name else 3e-2)
+
+
+class TestLora:
+    def test_patched_into_the_weights(self, autograd, tools):
+        base, dense = zoo.sd15(), zoo.sd15()
+        state = loras.lora(base)
+        model = loras.loaded(base, state, 0.7)
+        loras.merge(dense, state, 0.7)
+        out, grad = bridge(autograd, model)
+        expected_out, expected = plain(autograd, dense)
+        assert relative_error(out, expected_out) < 1e-5 and relative_error(grad, expected) < 1e-5
+        assert relative_error(plain(autograd, zoo.sd15())[1], expected) > 0.02  # the LoRA matters
+        run(tools, model)
+
+    @pytest.mark.parametrize("share", [0.0, 0.5])
+    def test_added_to_weights_as_they_are_loaded(self, share, autograd, tools, monkeypatch):
+        dense = zoo.sd15()
+        state = loras.lora(dense)
+        loras.merge(dense, state, 0.7)
+        expected_out, expected = plain(autograd, dense)
+        with offloading(monkeypatch, share) as offload:
+            model = loras.loaded(zoo.sd15(), state, 0.7)
+            out, grad = bridge(autograd, model)
+            assert model.lowvram_patch_counter() > 10
+            run(tools, model)
+        assert relative_error(out, expected_out) < 1e-5 and relative_error(grad, expected) < 1e-5
+        assert offload.taken == offload.released > 0
+
+    @pytest.mark.parametrize("share", [None, 0.0])
+    def test_beside_the_weights(self, share, autograd, tools, monkeypatch):
+        """The host's bypass mode: adapters run next to the layers, whose weights stay as they are."""
+        import comfy.sd
+
+        dense = zoo.sd15()
+        state = {key: value for key, value in loras.lora(dense).items() if not key.endswith((".diff", ".diff_b"))}
+        loras.merge(dense, state, 0.7)
+        expected_out, expected = plain(autograd, dense)
+        with offloading(monkeypatch, share) if share is not None else nullcontext():
+            with torch.inference_mode():
+                model = comfy.sd.load_bypass_lora_for_models(zoo.sd15(), None, state, 0.7, 0.0)[0]
+            out, grad = bridge(autograd, model)
+            assert model.is_injected and not ours(model)
+            records = []
+            run(tools, model, records)
+            assert records[0].skipped_nudges == 0
+        assert relative_error(out, expected_out) < 1e-5 and relative_error(grad, expected) < 1e-5
+
+
+@pytest.mark.parametrize("name", [None, "scaled_e4m3fn"])
+def test_mixture_of_experts(name, autograd):
+    """The host's bank of quantised experts: no copy of it is made or saved."""
+    import comfy.ops
+
+    generator = torch.Generator().manual_seed(0)
+    with torch.inference_mode():
+        bank = comfy.ops.mixed_precision_ops({}, torch.float32).MoEExperts(3, 32, 16)
+        weight = torch.randn(3, 16, 32, generator=generator)
+        bank.bias.copy_(torch.randn(3, 16, generator=generator))
+        packed = weight if name is None else formats.quantized(weight, formats.FORMATS[name])
+        bank.weight = torch.nn.Parameter(packed, requires_grad=False)
+    dense = (weight if name is None else packed.dequantize()).clone()
+    x = torch.randn(5, 32, generator=generator, requires_grad=True)
+    saved = []
+    with autograd.differentiable([torch.nn.ModuleList([bank])]), autograd.grad_enabled():
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.shape) or t, lambda t: t):
+            out = [bank.expert_linear(x, i) for i in (2, 0)]
+        with bank.bank_resident(x):
+            out.append(bank.expert_linear(x, 1))
+        grads = [torch.autograd.grad(y.sum(), x)[0] for y in out]
+    assert not saved and "expert_linear" not in vars(bank)
+    for i, y, grad in zip((2, 0, 1), out, grads):
+        assert torch.allclose(y, x @ dense[i].T + bank.bias[i], atol=1e-5)
+        assert torch.allclose(grad, dense[i].sum(0).expand_as(grad), atol=1e-5)
+
+
+class TestGguf:
+    """A layer that keeps packed bytes, with a forward and a cast of its own, as city96/ComfyUI-GGUF has it."""
+
+    @staticmethod
+    def ops():
+        import comfy.ops
+
+        class Linear(comfy.ops.manual_cast.Linear):
+            def pack(self):
+                scale = self.weight.abs().amax(1, keepdim=True) / 127
+                self.scale = scale
+                packed = (self.weight / scale).round().add(128).to(torch.uint8)
+                self.weight = torch.nn.Parameter(packed, requires_grad=False)
+
+            def unpacked(self, dtype):
+                return (self.weight.to(dtype) - 128) * self.scale.to(dtype)
+
+            def forward_comfy_cast_weights(self, x):
+                bias = None if self.bias is None else self.bias.to(x.dtype)
+                return torch.nn.functional.linear(x, self.unpacked(x.dtype), bias)
+
+        class Operations(comfy.ops.manual_cast):
+            pass
+
+        Operations.Linear = Linear
+        return Operations
+
+    def models(self):
+        import comfy.supported_models
+
+        with torch.inference_mode():
+            config = comfy.supported_models.SD15(zoo._unet_config())
+            config.set_inference_dtype(torch.float32, None)
+            config.custom_operations = self.ops()
+            packed, dense = zoo._patcher(config.get_model({}), 0), zoo.sd15()
+            for layer, twin in zip(packed.model.modules(), dense.model.modules()):
+                if hasattr(layer, "pack"):
+                    layer.pack()
+                    twin.weight.copy_(layer.unpacked(torch.float32))
+        return packed, dense
+
+    def test_gradient(self, autograd, tools):
+        packed, dense = self.models()
+        out, grad = bridge(autograd, packed)
+        expected_out, expected = plain(autograd, dense)
+        assert relative_error(out, expected_out) < 1e-5 and relative_error(grad, expected) < 1e-5
+        run(tools, packed)
+
+    def test_its_backward_is_one_product(self, pack):
+        """The VJP of a layer with a forward of its own records that forward, but leaves the product's value out."""
+        tensors = importlib.import_module(f"{pack.__name__}.nodes.host.inference_tensors")
+        x = torch.randn(3, 8, requires_grad=True)
+        with torch.inference_mode():
+            weight = torch.randn(5, 8)
+        with torch.enable_grad(), tensors.AffineVjp():
+            out = torch.nn.functional.linear(x, weight) * 2
+        assert (out == 0).all()
+        (grad,) = torch.autograd.grad(out.sum(), x)
+        assert torch.allclose(grad, 2 * weight.clone().sum(0).expand(3, 8))
