@@ -12,6 +12,7 @@ def all_nodes() -> list[type]:
         ksampler,
         load_guided_diffusion,
         mask_generator,
+        memory,
     )
-    modules = (load_guided_diffusion, mask_generator, alignment_loss, early_stop, ksampler, apply, demo_scene)
+    modules = (load_guided_diffusion, mask_generator, alignment_loss, early_stop, memory, ksampler, apply, demo_scene)
     return [node for module in modules for node in module.NODES]

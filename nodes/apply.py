@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..gradpaint.memory_settings import MemorySettings
 from ..gradpaint.settings import AlignmentSettings, GuideSchedule
 from .guidance_inputs import guidance_inputs, guidance_settings
 from .host.guidance import apply_gradpaint
@@ -28,9 +29,10 @@ class GradPaintApply(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, alpha: float, normalization: str, alignment: AlignmentSettings | None = None,
-                schedule: GuideSchedule | None = None, gradient: str = "model") -> io.NodeOutput:
+                schedule: GuideSchedule | None = None, memory: MemorySettings | None = None,
+                gradient: str = "model") -> io.NodeOutput:
         settings = guidance_settings(alpha, normalization, alignment, schedule, gradient)
-        return io.NodeOutput(apply_gradpaint(model, settings))
+        return io.NodeOutput(apply_gradpaint(model, settings, memory=memory))
 
 
 NODES = [GradPaintApply]

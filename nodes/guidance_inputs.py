@@ -11,13 +11,13 @@ from ..gradpaint.settings import (
     GuidanceSettings,
     GuideSchedule,
 )
-from .sockets import Alignment, Schedule
+from .sockets import Alignment, Memory, Schedule
 
 _DEFAULT = GuidanceSettings()
 
 
 def guidance_inputs() -> list:
-    """alpha, alignment, schedule, normalization, gradient."""
+    """alpha, alignment, schedule, normalization, memory, gradient."""
     return [
         io.Float.Input(
             "alpha", default=_DEFAULT.alpha, min=0.0, max=1000.0, step=0.01,
@@ -36,7 +36,11 @@ def guidance_inputs() -> list:
             "normalization", options=list(NORMALIZATIONS), default=_DEFAULT.normalization, advanced=True,
             tooltip="rms: each image's gradient is scaled to RMS 1, so alpha means the same at every size. l2: eq. 9 "
                     "read literally, norm 1 over the whole image, which needs a far larger alpha."),
-        # Last and optional: workflows and prompts saved before this input was there stay valid.
+        # Last and optional: workflows and prompts saved before these inputs were there stay valid.
+        Memory.Input(
+            "memory", optional=True,
+            tooltip="From GradPaint Memory. Left open: as much is recomputed in guided steps as the free memory asks "
+                    "for."),
         io.Combo.Input(
             "gradient", options=list(GRADIENTS), default=_DEFAULT.gradient, optional=True, advanced=True,
             tooltip="What the loss is differentiated through. model: all of it, as in the paper. cond: at cfg above 1 "

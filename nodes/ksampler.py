@@ -4,6 +4,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..gradpaint.memory_settings import MemorySettings
 from ..gradpaint.settings import AlignmentSettings, GuideSchedule
 from .guidance_inputs import guidance_inputs, guidance_settings
 from .host.convert import masked_latent
@@ -62,9 +63,10 @@ class GradPaintKSampler(io.ComfyNode):
     def execute(cls, model, seed: int, steps: int, cfg: float, sampler_name: str, scheduler: str, positive, negative,
                 latent_image: dict, denoise: float, alpha: float, normalization: str, mask: Tensor | None = None,
                 alignment: AlignmentSettings | None = None, schedule: GuideSchedule | None = None,
-                gradient: str = "model") -> io.NodeOutput:
+                memory: MemorySettings | None = None, gradient: str = "model") -> io.NodeOutput:
         latent = masked_latent(latent_image, mask)
-        guided = apply_gradpaint(model, guidance_settings(alpha, normalization, alignment, schedule, gradient))
+        settings = guidance_settings(alpha, normalization, alignment, schedule, gradient)
+        guided = apply_gradpaint(model, settings, memory=memory)
         return io.NodeOutput(ksample(guided, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent,
                                      denoise))
 

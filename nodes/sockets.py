@@ -6,5 +6,8 @@ CATEGORY = "GradPaint"
 # Carries a gradpaint.settings.AlignmentSettings.
 Alignment = io.Custom("GRADPAINT_ALIGNMENT")
 
+# Carries a gradpaint.memory_settings.MemorySettings.
+Memory = io.Custom("GRADPAINT_MEMORY")
+
 # Carries a gradpaint.settings.GuideSchedule.
 Schedule = io.Custom("GRADPAINT_SCHEDULE")

@@ -9,6 +9,7 @@ NODE_IDS = {
     "GradPaintMaskGenerator": "GradPaint Mask Generator",
     "GradPaintAlignmentLoss": "GradPaint Alignment Loss",
     "GradPaintEarlyStop": "GradPaint Early-Stop Scheduler",
+    "GradPaintMemory": "GradPaint Memory",
     "GradPaintKSampler": "GradPaint KSampler",
     "GradPaintApply": "Apply GradPaint",
     "GradPaintDemoScene": "GradPaint Demo Scene",
@@ -293,3 +294,27 @@ def test_apply_without_a_mask_samples_plainly_and_says_so(comfy_host, pack_nodes
         wrapped = comfy_host.KSampler().sample(**{**common, "model": model})[0]["samples"]
     assert torch.equal(plain, wrapped)
     assert any("no noise mask" in record.message for record in caplog.records)
+
+
+def test_memory_reaches_the_run(pack, pack_nodes, caplog, tmp_path):
+    import zoo
+
+    (memory,) = run(pack_nodes["GradPaintMemory"], mode="low memory")
+    assert (memory.mode, memory.allow_without_gradient) == ("low memory", False)
+    assert run(pack_nodes["GradPaintMemory"])[0].mode == "auto"
+    model = zoo.build("sd15", pack, tmp_path)
+    positive, negative = zoo.conditioning("sd15"), zoo.conditioning("sd15", seed=2)
+    latent = {"samples": torch.zeros(1, 4, 16, 16), "noise_mask": torch.ones(1, 16, 16)}
+    pictures = []
+    for given in ({}, {"memory": memory}):
+        with caplog.at_level(logging.INFO), torch.inference_mode():
+            caplog.clear()
+            (out,) = run(pack_nodes["GradPaintKSampler"], model=model, steps=2, cfg=1.0, positive=positive,
+                         negative=negative, latent_image=latent, **given)
+        pictures.append(out["samples"].clone())
+        assert ("all blocks recomputed" in caplog.text) == bool(given)
+    assert torch.equal(*pictures)
+    applied = run(pack_nodes["GradPaintApply"], model=model, memory=memory)[0]
+    (wrapper,) = applied.model_options.get("transformer_options", {}).get("wrappers", applied.wrappers)[
+        "sampler_sample"]["gradpaint"]
+    assert wrapper.memory is memory

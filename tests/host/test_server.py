@@ -9,7 +9,7 @@ import torch
 from workflow_api import node_of
 
 NODE_IDS = {"GradPaintLoadGuidedDiffusion", "GradPaintMaskGenerator", "GradPaintAlignmentLoss", "GradPaintEarlyStop",
-            "GradPaintKSampler", "GradPaintApply", "GradPaintDemoScene"}
+            "GradPaintMemory", "GradPaintKSampler", "GradPaintApply", "GradPaintDemoScene"}
 
 pytestmark = pytest.mark.slow
 
