@@ -11,6 +11,9 @@ from torch import Tensor
 OUT_OF_MEMORY_WORDS = ("not enough memory", "out of memory", "can't allocate memory", "could not allocate tensor",
                        "cublas_status_alloc_failed", "cudnn_status_alloc_failed")
 
+# A guided step that recomputes all blocks needs 3 (Flux), 4 (SDXL) to 6 (SD3.5 large) times the host's estimate.
+ROOM = 4
+
 
 def free_memory(model, device: torch.device) -> int:
     """Bytes that the model's evaluation may take on the device. model: the host's BaseModel."""
@@ -31,6 +34,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     if asked is not None and known is not Exception and asked(error):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY_WORDS)
+
+
+def with_room(executor, model, noise_shape, *args, **kwargs):
+    """`prepare_sampling` wrapper: the host leaves as much memory free of weights as for a batch ROOM times as large.
+
+    It unloads other models for it and, where memory is short, streams more of this one's weights: enough for guided
+    steps that recompute every block.
+    """
+    if all(isinstance(size, int) for size in noise_shape):
+        noise_shape = [ROOM * noise_shape[0], *noise_shape[1:]]
+    return executor(model, noise_shape, *args, **kwargs)
 
 
 def give_back() -> None:

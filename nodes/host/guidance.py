@@ -15,6 +15,7 @@ import torch
 from ...gradpaint.memory_settings import MemorySettings
 from ...gradpaint.settings import AlignmentSettings, GuidanceSettings
 from .autograd import differentiable
+from .device_memory import with_room
 from .hooks import WeightGroups
 from .memory import MemoryLadder
 from .probe import probe_sampler
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 KEY = "gradpaint"
 OUTER_SAMPLE = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
+PREPARE_SAMPLING = comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING
 SAMPLER_SAMPLE = comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE
 PREDICT_NOISE = comfy.patcher_extension.WrappersMP.PREDICT_NOISE
 
@@ -36,10 +38,12 @@ def apply_gradpaint(model, settings: GuidanceSettings, on_record=None, memory: M
     not changed.
     """
     clone = model.clone()
-    wrappers = {SAMPLER_SAMPLE: GradPaintWrapper(settings, on_record, memory), OUTER_SAMPLE: without_graph_replay}
+    wrappers = {SAMPLER_SAMPLE: GradPaintWrapper(settings, on_record, memory), OUTER_SAMPLE: without_graph_replay,
+                PREPARE_SAMPLING: with_room if settings.alpha and settings.gradient != "x0" else None}
     for kind, wrapper in wrappers.items():
         clone.remove_wrappers_with_key(kind, KEY)  # applied twice: the later settings hold
-        clone.add_wrapper_with_key(kind, KEY, wrapper)
+        if wrapper is not None:
+            clone.add_wrapper_with_key(kind, KEY, wrapper)
     return clone
 
 
