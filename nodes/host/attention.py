@@ -1,10 +1,16 @@
-"""Attention in a differentiated evaluation: kernels without a backward pass are replaced by PyTorch's."""
+"""Attention in a differentiated evaluation: kernels without a backward pass are replaced by PyTorch's.
+
+So are those that would save the whole matrix of scores for it: PyTorch's saves none, and is faster on every device.
+"""
 from __future__ import annotations
 
-from comfy.ldm.modules.attention import attention_pytorch
+import torch
+from comfy.ldm.modules.attention import attention_pytorch, get_attn_precision
 
 # Attention kernels of the host that have no backward pass.
 FORWARD_ONLY_ATTENTION = ("attention_sage", "attention3_sage", "attention_sage3", "attention_flash")
+# Kernels whose backward pass needs the matrix of scores, which their forward pass avoids holding or holds in parts.
+SAVES_SCORES = ("attention_basic", "attention_sub_quad", "attention_split")
 
 
 def with_differentiable_attention(model_options: dict) -> dict:
@@ -17,10 +23,19 @@ def with_differentiable_attention(model_options: dict) -> dict:
     theirs = options.get("optimized_attention_override")
 
     def override(function, q, *args, **kwargs):
-        kernel = attention_pytorch if function.__name__ in FORWARD_ONLY_ATTENTION else function
         if theirs is None:
-            return kernel(q, *args, **kwargs)
+            return _kernel(function, q, *args, **kwargs)(q, *args, **kwargs)
         out = theirs(attention_pytorch, q, *args, **kwargs)
         return attention_pytorch(q, *args, **kwargs) if q.requires_grad and not out.requires_grad else out
 
     return {**model_options, "transformer_options": {**options, "optimized_attention_override": override}}
+
+
+def _kernel(function, q, k, v, heads, mask=None, attn_precision=None, **kwargs):
+    """What is called in the place of one of the host's kernels."""
+    name = getattr(function, "__name__", "")
+    if name in FORWARD_ONLY_ATTENTION:
+        return attention_pytorch
+    # PyTorch's takes the scores in the precision of q, which is not enough for some models (SD 2) in half precision.
+    upcasts = get_attn_precision(attn_precision, q.dtype) == torch.float32 and q.dtype != torch.float32
+    return attention_pytorch if name in SAVES_SCORES and not upcasts else function

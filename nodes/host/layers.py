@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .convolution import input_gradient
 from .inference_tensors import AffineVjp, alias, in_host_mode
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -150,14 +151,9 @@ def _linear_forward(module: nn.Module, forward: Forward, groups) -> Forward:
 
 
 def _convolution_forward(module: nn.Module, forward: Forward, groups) -> Forward:
-    dims = len(module.kernel_size)
-
     def vjp(grad: Tensor, shape) -> Tensor:
         with layer_parameters(module, grad) as (weight, _):
-            like = grad.new_empty(1).expand(shape)  # only its shape is read: the weight's gradient is not asked for
-            return torch.ops.aten.convolution_backward(
-                grad, like, _dense(weight), None, module.stride, module.padding, module.dilation, False, [0] * dims,
-                module.groups, (True, False, False))[0]
+            return input_gradient(module, _dense(weight), grad, shape)
 
     return _leaf(module, forward, vjp, groups)
 
