@@ -1,0 +1,373 @@
+"""What people put on a model or its conditioning: gradients through it are right, and a GradPaint run works."""
+import importlib
+
+import controls
+import loras
+import pytest
+import torch
+import zoo
+from offload import offloading
+from one_step import SHAPE, difference_error, evaluate, make_ordinary
+from sampling import problem, sample, schedule
+from twins import relative_error
+
+
+def text(seed=1, **changes):
+    (embedding, options), = zoo.conditioning("sd15", seed)
+    return [[embedding, {**options, **changes}]]
+
+
+def run(tools, model, positive=None, negative=None, cfg=2.0, shape=SHAPE):
+    """Three guided steps that must end well. Returns (samples, record)."""
+    noise, latent, mask = problem("sd15")
+    records = []
+    settings = tools.settings.GuidanceSettings(schedule=tools.settings.GuideSchedule.full())
+    guided = tools.guidance.apply_gradpaint(model, settings, records.append)
+    conds = {1: positive or text(1), 2: negative or text(2)}
+    out = sample(guided, "sd15", "euler", schedule(model, "euler", 3), noise, latent, mask, cfg=cfg,
+                 conditioning=lambda family, seed=1: conds[seed])
+    known = (mask == 0).expand_as(out)
+    assert out.isfinite().all() and (out - model.model.process_latent_in(latent))[known].abs().max() < 1e-5
+    (record,) = records
+    assert record.backwards == 3 and record.skipped_nudges == 0
+    return out, record
+
+
+def base(ordinary: bool):
+    model = zoo.sd15()
+    if ordinary:
+        make_ordinary(model.model)
+    return model
+
+
+def compare(tools, model=base, positive=None, negative=None, cfg=1.0, conditioning=None):
+    """Asserts that the bridge's gradient is plain autograd's and near finite differences; runs three steps.
+
+    model and conditioning: made for the bridge (False) or of ordinary tensors (True). Returns (output, gradient).
+    """
+    def conds(ordinary):
+        return (positive or text(1)) if conditioning is None else conditioning(ordinary)
+
+    expected_out, expected = evaluate(tools, model(True), conds(True), negative, cfg, "plain")
+    out, grad = evaluate(tools, model(False), conds(False), negative, cfg)
+    assert relative_error(out, expected_out) < 1e-5 and relative_error(grad, expected) < 1e-4
+    assert difference_error(tools, grad, model(False), conds(False), negative, cfg) < 5e-3
+    run(tools, model(False), conds(False), negative, cfg)
+    return out, grad
+
+
+class TestConditioning:
+    @pytest.mark.parametrize("cfg", [1.0, 4.0])
+    def test_cfg(self, cfg, tools):
+        twin = zoo.sd15()
+        make_ordinary(twin.model)
+        expected_out, expected = evaluate(tools, twin, text(), cfg=cfg, mode="plain")
+        out, grad = evaluate(tools, zoo.sd15(), text(), cfg=cfg)
+        assert torch.equal(out, expected_out) and relative_error(grad, expected) < 1e-5
+        assert difference_error(tools, grad, zoo.sd15(), text(), cfg=cfg) < 2e-3
+
+    def test_areas_and_masks(self, tools):
+        mask = torch.zeros(1, 128, 128)
+        mask[:, :, 40:] = 1
+        positive = [*text(1, area=(8, 8, 0, 4), strength=0.7), *text(3, mask=mask, mask_strength=0.9),
+                    *text(4, area=("percentage", 0.5, 0.5, 0.25, 0.25), strength=1.0), *text(5)]
+        negative = [*text(2), *text(6, mask=1 - mask, set_area_to_bounds=True)]
+        compare(tools, positive=positive, negative=negative, cfg=3.0)
+
+    def test_timestep_ranges(self, tools):
+        now = text(1, start_percent=0.0, end_percent=1.0)
+        never = text(3, start_percent=0.0, end_percent=0.01)
+        _, grad = compare(tools, positive=[*now, *never], cfg=2.0)
+        assert torch.equal(grad, evaluate(tools, zoo.sd15(), now, cfg=2.0)[1])
+        run(tools, zoo.sd15(), [*text(1, start_percent=0.0, end_percent=0.5), *text(3, start_percent=0.5)])
+
+    @pytest.mark.parametrize("given", [False, True])
+    def test_inpaint_models(self, given, tools):
+        """Nine channels: mask and masked image beside the state, from the conditioning or from the latent's mask."""
+        def model(ordinary):
+            patcher = zoo.sd15(in_channels=9)
+            if ordinary:
+                make_ordinary(patcher.model)
+            return patcher
+
+        extra = {}
+        if given:
+            generator = torch.Generator().manual_seed(4)
+            extra = {"concat_latent_image": torch.randn(SHAPE, generator=generator),
+                     "concat_mask": (torch.rand(1, 1, 128, 128, generator=generator) > 0.5).float()}
+        compare(tools, model, text(1, **extra), text(2, **extra), cfg=2.0)
+
+
+def two_blocks(ordinary: bool):
+    """SD1.5 with two blocks a level, where a T2I adapter's features belong."""
+    model = zoo.sd15(**controls.CONFIG)
+    if ordinary:
+        make_ordinary(model.model)
+    return model
+
+
+class TestControl:
+    @pytest.mark.parametrize("name", ["controlnet", "control_lora", "t2i_adapter"])
+    def test_one(self, name, tools):
+        def conditioning(ordinary):
+            return controls.with_control(text(1), getattr(controls, name)(ordinary=ordinary))
+
+        out, _ = compare(tools, two_blocks, conditioning=conditioning, cfg=2.0)
+        assert relative_error(evaluate(tools, two_blocks(False), text(1), cfg=2.0)[0], out) > 0.01
+
+    def test_chained_in_a_part_of_the_run(self, tools):
+        def conditioning(ordinary):
+            return controls.with_control(text(1), *(getattr(controls, name)(ordinary=ordinary) for name in (
+                "t2i_adapter", "controlnet", "control_lora")), percent=(0.0, 0.8))
+
+        compare(tools, two_blocks, conditioning=conditioning, cfg=2.0)
+
+    def test_offloaded(self, tools, monkeypatch):
+        def result():
+            chain = controls.with_control(text(1), controls.controlnet(), controls.control_lora())
+            return evaluate(tools, two_blocks(False), chain, cfg=2.0)
+
+        out, grad = result()
+        with offloading(monkeypatch) as state:
+            other_out, other = result()
+        assert torch.equal(out, other_out) and torch.equal(grad, other) and state.taken == state.released > 0
+
+
+def tensor(ordinary: bool, *shape, seed: int = 31) -> torch.Tensor:
+    """As a node would make it (in inference mode), or for the plain twin."""
+    with torch.inference_mode(not ordinary):
+        return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+class IpAdapter:
+    """Like IP-Adapter's: image tokens with layers of their own, a second attention, kept in an object."""
+
+    def __init__(self, ordinary: bool, width: int):
+        with torch.inference_mode(not ordinary), torch.no_grad():
+            self.tokens = tensor(ordinary, 1, 4, 16)
+            self.to_k, self.to_v = torch.nn.Linear(16, width), torch.nn.Linear(16, width)
+            self.gate = torch.nn.Linear(width, width)  # a layer on what has a gradient
+            for i, layer in enumerate((self.to_k, self.to_v, self.gate)):
+                zoo._randomise(layer, i)
+            if ordinary:
+                make_ordinary(torch.nn.ModuleList([self.to_k, self.to_v, self.gate]))
+
+    def __call__(self, q, k, v, extra_options):
+        from comfy.ldm.modules.attention import optimized_attention
+
+        heads = extra_options["n_heads"]
+        tokens = self.tokens.expand(len(q), -1, -1)
+        out = optimized_attention(q, k, v, heads)
+        return out + 0.5 * self.gate(optimized_attention(q, self.to_k(tokens), self.to_v(tokens), heads))
+
+
+class TestPatches:
+    def test_ip_adapter(self, tools):
+        def model(ordinary):
+            patched = base(ordinary).clone()
+            patched.set_model_attn2_replace(IpAdapter(ordinary, 64), "input", 1)
+            patched.set_model_attn2_replace(IpAdapter(ordinary, 128), "middle", 0)
+            return patched
+
+        compare(tools, model, cfg=2.0)
+
+    def test_attention_and_block_patches(self, tools):
+        def model(ordinary):
+            patched = base(ordinary).clone()
+            more, scale = tensor(ordinary, 1, 3, zoo.CONTEXT), tensor(ordinary, 1, seed=32)
+            grid = tensor(ordinary, 1, 1, 16, 16, seed=33)
+            patched.set_model_attn2_patch(lambda q, k, v, options: (
+                q, torch.cat([k, more.expand(len(k), -1, -1)], 1), torch.cat([v, more.expand(len(v), -1, -1)], 1)))
+            patched.set_model_attn1_patch(lambda q, k, v, options: (q * scale, k, v))
+            patched.set_model_attn1_output_patch(lambda out, options: out * (1 + scale))
+            patched.set_model_output_block_patch(lambda h, skip, options: (h, skip * torch.nn.functional.interpolate(
+                grid, skip.shape[-2:]).sigmoid()))
+            patched.set_model_input_block_patch(lambda h, options: h.mul_(1.1))
+            return patched
+
+        compare(tools, model, cfg=2.0)
+
+    @pytest.mark.parametrize("name", ["FreeU_V2", "PerturbedAttentionGuidance", "SelfAttentionGuidance", "RescaleCFG"])
+    def test_nodes_of_the_host(self, name, tools):
+        node, arguments = {
+            "FreeU_V2": ("nodes_freelunch.FreeU_V2", (1.3, 1.4, 0.9, 0.2)),
+            "PerturbedAttentionGuidance": ("nodes_pag.PerturbedAttentionGuidance", (3.0,)),
+            "SelfAttentionGuidance": ("nodes_sag.SelfAttentionGuidance", (0.5, 2.0)),
+            "RescaleCFG": ("nodes_model_advanced.RescaleCFG", (0.7,)),
+        }[name]
+        module, _, node = node.partition(".")
+        node = getattr(importlib.import_module(f"comfy_extras.{module}"), node)
+
+        def model(ordinary):
+            patcher = base(ordinary)
+            with torch.inference_mode(not ordinary):
+                found = getattr(node(), getattr(node, "FUNCTION", "execute"))(patcher, *arguments)
+            return getattr(found, "args", found)[0]
+
+        compare(tools, model, cfg=3.0)
+
+    def test_function_wrapper_and_post_cfg(self, tools):
+        def model(ordinary):
+            patched = base(ordinary).clone()
+            factor = tensor(ordinary, 1, 4, 1, 1)
+            patched.set_model_unet_function_wrapper(
+                lambda apply, args: apply(args["input"], args["timestep"], **args["c"]) * factor)
+            patched.set_model_sampler_post_cfg_function(lambda args: args["denoised"] * (1 + 0.1 * factor))
+            patched.set_model_sampler_pre_cfg_function(lambda args: [c * factor for c in args["conds_out"]])
+            patched.set_model_sampler_cfg_function(
+                lambda args: args["uncond"] + (args["cond"] - args["uncond"]) * args["cond_scale"] * factor.abs())
+            return patched
+
+        compare(tools, model, cfg=2.0)
+
+    def test_calc_cond_batch_function(self, tools):
+        import comfy.samplers
+
+        def model(ordinary):
+            patched = base(ordinary).clone()
+            factor = tensor(ordinary, 1, 4, 1, 1)
+
+            def calculate(args):
+                out = comfy.samplers.calc_cond_batch(args["model"], args["conds"], args["input"], args["sigma"],
+                                                     args["model_options"])
+                return [o * factor for o in out]
+
+            patched.set_model_sampler_calc_cond_batch_function(calculate)
+            return patched
+
+        compare(tools, model, cfg=2.0)
+
+    @pytest.mark.parametrize("fraction", [0.5, 1.0])
+    def test_features_kept_from_step_to_step(self, fraction, tools):
+        """Like DeepCache: every second step takes deep features from the step before it, guided or not."""
+        kept, graphs = [], []
+
+        def patch(h, skip, options):
+            if options["block"][1] != 0:
+                return h, skip
+            if len(kept) % 2 == 0:
+                kept.append(h)
+                return h, skip
+            kept.append(None)
+            graphs.append(kept[-2].requires_grad)
+            return h * 0.1 + kept[-2] * kept[-2].sigmoid(), skip
+
+        model = zoo.sd15().clone()
+        model.set_model_output_block_patch(patch)
+        noise, latent, mask = problem("sd15")
+        settings = tools.settings.GuidanceSettings(schedule=tools.settings.GuideSchedule(fraction=fraction))
+        guided = tools.guidance.apply_gradpaint(model, settings, (records := []).append)
+        out = sample(guided, "sd15", "euler", schedule(model, "euler", 6), noise, latent, mask)
+        assert out.isfinite().all() and records[0].skipped_nudges == 0
+        assert records[0].backwards == 6 * fraction and len(graphs) >= 3
+
+
+class TestHooks:
+    """Hooks change the weights between the parts of one evaluation."""
+
+    def hooked(self, seed, strength, keyframes=None):
+        import comfy.hooks
+
+        state = loras.lora(zoo.sd15(), seed)
+        group = comfy.hooks.create_hook_lora(state, strength, 0.0)
+        if keyframes is not None:
+            group.set_keyframes_on_hooks(keyframes)
+        return state, group
+
+    def merged(self, *states_and_strengths):
+        model = zoo.sd15()
+        for state, strength in states_and_strengths:
+            loras.merge(model, state, strength)
+        make_ordinary(model.model)
+        return model
+
+    def expected(self, tools, cfg, positive, negative):
+        """CFG is a sum, so its gradient is that of two runs of models with the weights merged in."""
+        _, a = evaluate(tools, positive, text(1), cfg=1.0, mode="plain")
+        _, b = evaluate(tools, negative, text(2), cfg=1.0, mode="plain")
+        return cfg * a + (1 - cfg) * b
+
+    def test_on_the_positive_only(self, tools):
+        state, group = self.hooked(11, 0.8)
+        positive = text(1, hooks=group)
+        _, grad = evaluate(tools, zoo.sd15(), positive, text(2), cfg=3.0)
+        expected = self.expected(tools, 3.0, self.merged((state, 0.8)), self.merged())
+        assert relative_error(grad, expected) < 1e-5
+        assert relative_error(grad, self.expected(tools, 3.0, self.merged(), self.merged())) > 0.01
+        run(tools, zoo.sd15(), positive)
+
+    def test_different_ones(self, tools):
+        import comfy.hooks
+
+        one, first = self.hooked(11, 0.8)
+        two, second = self.hooked(12, -0.6)
+        both = comfy.hooks.HookGroup.combine_all_hooks([first, second])
+        positive, negative = text(1, hooks=both), text(2, hooks=second)
+        model = zoo.sd15()
+        weights = {k: v.clone() for k, v in model.model.state_dict().items()}
+        _, grad = evaluate(tools, model, positive, negative, cfg=3.0)
+        expected = self.expected(tools, 3.0, self.merged((one, 0.8), (two, -0.6)), self.merged((two, -0.6)))
+        assert relative_error(grad, expected) < 1e-5
+        run(tools, model, positive, negative)
+        after = model.model.state_dict()
+        assert all(torch.equal(after[k], v) for k, v in weights.items())
+
+    def test_three_parts_of_the_positive(self, tools):
+        """Parts with areas: each with its own weights."""
+        _, first = self.hooked(11, 0.8)
+        _, second = self.hooked(12, -0.6)
+        positive = [*text(1, hooks=first, area=(16, 8, 0, 0)), *text(3, hooks=second, area=(16, 8, 0, 8)), *text(4)]
+        out, grad = evaluate(tools, zoo.sd15(), positive, text(2), cfg=3.0)
+        assert difference_error(tools, grad, zoo.sd15(), positive, text(2), cfg=3.0) < 3e-3
+
+    def test_strength_that_changes_over_the_steps(self, tools):
+        import comfy.hooks
+
+        def positive():
+            frames = comfy.hooks.HookKeyframeGroup()
+            for strength, start in ((1.0, 0.0), (0.2, 0.4), (0.0, 0.7)):
+                frames.add(comfy.hooks.HookKeyframe(strength=strength, start_percent=start))
+            return text(1, hooks=self.hooked(11, 0.8, frames)[1])
+
+        model = zoo.sd15()
+        guided, record = run(tools, model, positive())
+        constant, _ = run(tools, model, text(1, hooks=self.hooked(11, 0.8)[1]))
+        assert not torch.allclose(guided, constant)
+        assert torch.equal(run(tools, model, positive())[0], guided)
+
+    def test_with_adapters_beside_the_weights(self, tools):
+        """The host takes injected forwards off and puts them on again at each change of weights."""
+        import comfy.sd
+
+        state, group = self.hooked(11, 0.8)
+        beside = {key: value for key, value in loras.lora(zoo.sd15(), 13).items()
+                  if not key.endswith((".diff", ".diff_b"))}
+        with torch.inference_mode():
+            model = comfy.sd.load_bypass_lora_for_models(zoo.sd15(), None, beside, 0.5, 0.0)[0]
+        positive = text(1, hooks=group)
+        _, grad = evaluate(tools, model, positive, text(2), cfg=3.0)
+        expected = self.expected(tools, 3.0, self.merged((state, 0.8), (beside, 0.5)), self.merged((beside, 0.5)))
+        assert relative_error(grad, expected) < 1e-5
+        run(tools, model, positive)
+
+    def test_parameters_that_no_layer_holds(self, tools):
+        """A network's own parameters enter the graph themselves; the next part's weights must not reach them there."""
+        import comfy.hooks
+
+        def model():
+            patcher = zoo.sd15()
+            network = patcher.model.diffusion_model
+            with torch.inference_mode():
+                network.gain = torch.nn.Parameter(torch.full((1, 4, 1, 1), 1.5), requires_grad=False)
+            forward = type(network).forward
+            network.forward = lambda x, *args, **kwargs: forward(network, (x * network.gain).sin(), *args, **kwargs)
+            return patcher
+
+        with torch.inference_mode():
+            group = comfy.hooks.create_hook_model_as_lora(
+                {"diffusion_model.gain": torch.full((1, 4, 1, 1), 3.0)}, None, 1.0, 0.0)
+        positive = text(1, hooks=group)
+        patcher = model()
+        _, grad = evaluate(tools, patcher, positive, text(2), cfg=3.0)
+        assert difference_error(tools, grad, model(), positive, text(2), cfg=3.0) < 3e-3
+        assert (patcher.model.diffusion_model.gain == 1.5).all()
