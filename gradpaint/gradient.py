@@ -1,4 +1,4 @@
-"""The gradient of the loss, the one that eq. 9 normalises: in the model's input, or as a substitute in its output."""
+"""The gradient of the loss in the model's input, the one that eq. 9 normalises, and a stand-in without the model."""
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -30,28 +30,54 @@ def loss_gradient(x: Tensor, x0_hat: Tensor, y: Tensor, mask: Tensor, alignment:
     differentiated in x0_hat in float32, each sample's result is scaled to RMS 1 / max(sigma, 1) (an eps-predicting
     model multiplies it by sigma on the way), and that is sent back through the model.
     """
-    terms, cotangent, rms = x0_gradient(x0_hat, y, mask, alignment, border)
-    scale = rms * max(sigma, 1.0)
+    estimate = x0_hat.detach().float().requires_grad_(True)
+    terms = _terms(estimate, y, mask, alignment, border)
+    (cotangent,) = torch.autograd.grad(terms.total.sum(), estimate)  # samples are independent of each other
+    scale = _rms(cotangent) * max(sigma, 1.0)
     scale = torch.where(scale > 0, scale, 1.0)
     shape = (-1,) + (1,) * (cotangent.ndim - 1)
     (grad,) = torch.autograd.grad(x0_hat, x, (cotangent / scale.view(shape)).to(x0_hat.dtype))
-    return LossGradient(terms, grad, _rms(grad) * scale)
+    return LossGradient(LossTerms(*(term.detach() for term in terms)), grad, _rms(grad) * scale)
 
 
-def x0_gradient(x0_hat: Tensor, y: Tensor, mask: Tensor, alignment: AlignmentSettings,
-                border: Tensor | None = None) -> LossGradient:
-    """Differentiate eq. 8 per sample in x0_hat itself (B, ...), which may or may not have a graph. Float32.
+def x0_gradient(x0_hat: Tensor, y: Tensor, mask: Tensor, alignment: AlignmentSettings, a: float = 1.0,
+                b: float = 1.0, border: Tensor | None = None) -> LossGradient:
+    """A stand-in for `loss_gradient` without the model: no graph is needed, and no backward pass is made.
 
-    As a direction for eq. 9 this takes d x0_hat / dx for a positive multiple of the identity. It is one only on
-    average: the true derivative is symmetric and positive for an ideal denoiser (its covariance given x, over sigma^2),
-    and carries the known part's errors into the hole, which this does not.
+    x0_hat: (B, ...), any; a, b: the state's, `a*x0 + b*eps`. The gradient of the masked MSE in x0_hat is carried to x
+    by the derivative that the best denoiser would have if images were Gaussian with a natural spectrum S, which is
+    Wiener's filter a*S / (a^2*S + b^2): as smooth as the noise is strong, so the known part's error reaches into the
+    hole. The alignment loss is among the terms, but not in the direction: smoothed, it does harm (measured).
     """
-    with torch.enable_grad():
-        estimate = x0_hat.detach().float().requires_grad_(True)
-        terms = total_loss(estimate, y, mask, alignment.lambda_al, border_width=alignment.border_width,
-                           softness=alignment.softness, border=border)
-        (grad,) = torch.autograd.grad(terms.total.sum(), estimate)  # samples are independent of each other
-    return LossGradient(LossTerms(*(term.detach() for term in terms)), grad, _rms(grad))
+    with torch.no_grad():
+        estimate = x0_hat.detach().float()
+        terms = _terms(estimate, y, mask, alignment, border)
+        weight = (1 - mask).expand_as(estimate)
+        total = weight.flatten(1).sum(1).view((-1,) + (1,) * (estimate.ndim - 1))
+        grad = 2 * weight * (estimate - y) / torch.where(total == 0, 1.0, total)
+        grad = wiener(grad, a, b) if grad.ndim > 3 else grad  # packed latents have no height and width
+    return LossGradient(terms, grad, _rms(grad))
+
+
+def wiener(t: Tensor, a: float, b: float) -> Tensor:
+    """Filter (.., H, W) by S / (a^2*S + b^2) with S(f) ~ 1 / (f^2 + f_0^2) and mean 1, f_0 two periods per image.
+
+    Symmetric and positive. The image goes on as its mirror image beyond its edges.
+    """
+    height, width = t.shape[-2:]
+    t = torch.cat([t, t.flip(-1)], dim=-1)
+    t = torch.cat([t, t.flip(-2)], dim=-2)
+    square = (torch.fft.fftfreq(2 * height, device=t.device).square()[:, None]
+              + torch.fft.fftfreq(2 * width, device=t.device).square())
+    spectrum = 1 / (square + (2 / max(height, width)) ** 2)
+    spectrum = spectrum / spectrum.mean()
+    response = (spectrum / (a * a * spectrum + b * b))[:, : width + 1]
+    return torch.fft.irfft2(torch.fft.rfft2(t) * response, s=t.shape[-2:])[..., :height, :width]
+
+
+def _terms(estimate: Tensor, y: Tensor, mask: Tensor, alignment: AlignmentSettings, border: Tensor | None) -> LossTerms:
+    return total_loss(estimate, y, mask, alignment.lambda_al, border_width=alignment.border_width,
+                      softness=alignment.softness, border=border)
 
 
 def _rms(t: Tensor) -> Tensor:

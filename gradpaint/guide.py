@@ -35,7 +35,8 @@ class Guide:
                 x0_hat = denoiser(x, level)
             if not self.guided[i]:
                 return x0_hat, None
-            found = x0_gradient(x0_hat, self.y, self.mask, self.settings.alignment, self._border)
+            found = x0_gradient(x0_hat, self.y, self.mask, self.settings.alignment, b=sigma,
+                                border=self._border)
         else:
             if self.settings.gradient == "cond":
                 denoiser = getattr(denoiser, "through_cond", denoiser)

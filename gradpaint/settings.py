@@ -117,7 +117,8 @@ class GuidanceSettings:
                    paper's alpha is too small to have an effect on pixel-space models.
     gradient       what the loss is differentiated through. "model": all of it, as in eq. 9. "cond": with
                    classifier-free guidance only the conditional branch, the other one's answer being taken as a
-                   constant. "x0": nothing, the gradient in x0_hat itself is the direction; no backward pass.
+                   constant. "x0": nothing; the known part's error is spread by a fixed filter (`gradient.x0_gradient`),
+                   the alignment loss is left out, and no backward pass is made.
     """
 
     alpha: float = DEFAULT_ALPHA

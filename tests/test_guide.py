@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from gradpaint.classifier_free import ClassifierFree
-from gradpaint.gradient import loss_gradient, x0_gradient
+from gradpaint.gradient import loss_gradient, wiener, x0_gradient
 from gradpaint.losses import total_loss
 from gradpaint.samplers import inpaint
 from gradpaint.settings import AlignmentSettings, GuidanceSettings, GuideSchedule
@@ -73,16 +73,43 @@ def test_inpaint_by_cond(case):
     assert torch.equal(run(blur(3), "cond").image, run(blur(3), "model").image)
 
 
-def test_x0_gradient_is_that_of_the_loss(case):
+def test_x0_gradient_is_the_filtered_gradient_of_the_masked_mse(case):
     y, mask = case
     x0_hat = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
-    found = x0_gradient(x0_hat, y, mask, ALIGNMENT)
-    leaf = x0_hat.double().requires_grad_()
-    terms = total_loss(leaf, y.double(), mask.double(), 0.5, softness=ALIGNMENT.softness)
-    (grad,) = torch.autograd.grad(terms.total.sum(), leaf)
-    assert torch.allclose(found.grad.double(), grad, atol=1e-7)
-    assert torch.allclose(found.rms.double(), grad.flatten(1).square().mean(1).sqrt())
-    assert torch.allclose(found.terms.total.double(), terms.total.detach())
+    found = x0_gradient(x0_hat, y, mask, ALIGNMENT, 0.8, 0.6)
+    leaf = x0_hat.clone().requires_grad_()
+    terms = total_loss(leaf, y, mask, 0.5, softness=ALIGNMENT.softness)
+    (grad,) = torch.autograd.grad(terms.mse.sum(), leaf)
+    assert torch.allclose(found.grad, wiener(grad, 0.8, 0.6), atol=1e-7)
+    assert torch.allclose(found.rms, found.grad.flatten(1).square().mean(1).sqrt())
+    assert torch.allclose(found.terms.total, terms.total.detach()) and found.terms.alignment.gt(0).all()
+    assert found.grad[..., 4:8, 5:9].abs().min() > 0  # it reaches the middle of the hole
+
+
+@pytest.mark.parametrize("a, b", [(1.0, 0.1), (1.0, 5.0), (0.3, 0.7), (0.0, 1.0)])
+def test_wiener_is_symmetric_and_positive(a, b):
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        u, v = torch.randn(2, 1, 9, 14, generator=generator, dtype=torch.float64)
+        fu, fv = wiener(u, a, b), wiener(v, a, b)
+        assert (u * fv).sum().item() == pytest.approx((v * fu).sum().item(), rel=1e-6)
+        assert (u * fu).sum() > 0
+    constant = torch.full((1, 9, 14), 2.0)
+    assert torch.allclose(wiener(constant, a, b), wiener(constant, a, b).mean().expand_as(constant), rtol=1e-4)
+
+
+def test_wiener_is_the_derivative_of_the_best_denoiser_of_gaussian_images():
+    """x0 with covariance S by construction; the best linear estimate from x = a*x0 + b*eps, fitted on many samples."""
+    generator = torch.Generator().manual_seed(0)
+    size, a, b, count = 4, 0.8, 0.6, 200_000
+    basis = torch.eye(size * size).view(-1, size, size)
+    response = torch.stack([wiener(e, a, b).flatten() for e in basis]).double()  # S / (a^2 S + b^2), a matrix
+    covariance = b * b * response @ torch.linalg.inv(torch.eye(size * size) - a * a * response)
+    root = torch.linalg.cholesky((covariance + covariance.T) / 2)
+    x0 = torch.randn(count, size * size, generator=generator, dtype=torch.float64) @ root.T
+    x = a * x0 + b * torch.randn(x0.shape, generator=generator, dtype=torch.float64)
+    fitted = torch.linalg.lstsq(x, x0).solution
+    assert torch.allclose(fitted, a * response, atol=0.01)
 
 
 def test_x0_points_the_way_of_the_exact_gradient_of_an_ideal_denoiser(case):
@@ -93,9 +120,16 @@ def test_x0_points_the_way_of_the_exact_gradient_of_an_ideal_denoiser(case):
     for sigma in (0.5, 3.0, 20.0):
         leaf = (torch.randn(y.shape, generator=torch.Generator().manual_seed(1)) * sigma).requires_grad_()
         x0_hat = torch.nn.functional.conv2d(leaf / (1 + sigma**2), kernel, padding=1, groups=3)
-        exact = loss_gradient(leaf, x0_hat, y, mask, ALIGNMENT, sigma).grad
-        cheap = x0_gradient(x0_hat, y, mask, ALIGNMENT).grad
-        assert (torch.nn.functional.cosine_similarity(exact.flatten(1), cheap.flatten(1)) > 0.1).all()
+        exact = loss_gradient(leaf, x0_hat, y, mask, AlignmentSettings(lambda_al=0.0), sigma).grad
+        cheap = x0_gradient(x0_hat, y, mask, ALIGNMENT, b=sigma).grad
+        assert (torch.nn.functional.cosine_similarity(exact.flatten(1), cheap.flatten(1)) > 0.3).all()
+
+
+def test_x0_leaves_packed_latents_unfiltered():
+    y, x0_hat = torch.zeros(1, 2, 6), torch.ones(1, 2, 6)
+    mask = torch.tensor([0.0, 0, 0, 1, 1, 1]).expand(1, 2, 6)
+    found = x0_gradient(x0_hat, y, mask, AlignmentSettings(lambda_al=0.0))
+    assert torch.allclose(found.grad, (1 - mask) * 2 / 6)
 
 
 def test_inpaint_by_x0_never_differentiates_the_model(case):
@@ -130,7 +164,7 @@ def test_kept_steps_take_the_last_direction_at_their_own_scale(case, sampler, gr
     start = states["keep"][0].clone().requires_grad_()
     x0_hat = torch.tanh(start) * 1e-6 + y.flip(-1)
     found = (loss_gradient(start, x0_hat, y, mask, ALIGNMENT, 10.0) if gradient == "model" else
-             x0_gradient(x0_hat, y, mask, ALIGNMENT))
+             x0_gradient(x0_hat, y, mask, ALIGNMENT, b=10.0))
     g_hat, _ = normalise(found.grad)
     moved = torch.zeros_like(y)
     for k, (sigma, sigma_next) in enumerate(zip(SIGMAS[:3].tolist(), SIGMAS[1:4].tolist())):

@@ -16,14 +16,13 @@ from ...gradpaint.memory_settings import MemorySettings
 from ...gradpaint.schedule import guided_steps, kept_steps
 from ...gradpaint.settings import GuidanceSettings
 from ...gradpaint.step import displacement
-from .autograd import ordinary
 from .branches import through_positive
 from .differentiate import Differentiator
 from .memory import MemoryLadder
 from .probe import SamplerPlan, Step
 from .record import RunRecord
 from .shift import HistoryShift
-from .steps import StateScales, StepCounter
+from .steps import StateLevels, StepCounter
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +48,8 @@ class GuidedRun:
         self.ladder = ladder or MemoryLadder(MemorySettings(), guider.inner_model, y.device)
         self.record.memory = self.ladder.record
         self.differentiator = Differentiator(guider, settings.alignment, y, self.ladder)
-        planned = [] if plan is None else [step.sigma_next for step in plan.steps.values()]
-        self.scales = StateScales(self.model_sampling, planned + self.sigmas.tolist(), y.device)
+        planned = [] if plan is None else [sigma for step in plan.steps.values() for sigma in step[1:]]
+        self.levels = StateLevels(self.model_sampling, planned + self.sigmas.tolist(), y.device)
         self.in_place = plan is not None and plan.in_place
         self.reported = plan is not None and plan.reported
         self.history = HistoryShift(plan.effects) if plan is not None and plan.effects is not None else None
@@ -106,9 +105,7 @@ class GuidedRun:
         kind = self.settings.gradient
         if kind == "x0":
             x0_hat = executor(x, timestep, model_options, seed)
-            with torch.inference_mode(False):
-                y, mask = ordinary(self.y), ordinary(mask)
-                return x0_hat, x0_gradient(ordinary(x0_hat), y, mask, self.settings.alignment)
+            return x0_hat, x0_gradient(x0_hat, self.y, mask, self.settings.alignment, *self.levels[step.sigma])
         if kind == "cond":
             model_options = through_positive(model_options, self.guider)
         x0_hat, found = self.differentiator(executor, x, timestep, model_options, seed, step.sigma, mask)
@@ -121,7 +118,7 @@ class GuidedRun:
             return None
         if self.kept[step.index]:
             self.record.kept_sigmas.append(step.sigma)
-        nudge, finite = displacement(self._grad, self.settings.alpha, self.scales[step.sigma_next],
+        nudge, finite = displacement(self._grad, self.settings.alpha, self.levels.scale(step.sigma_next),
                                      self.settings.normalization)
         self._finite.append(finite)
         return nudge

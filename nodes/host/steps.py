@@ -49,14 +49,26 @@ class StepCounter:
         return True
 
 
-class StateScales:
-    """s(sigma) = sqrt(a^2 + b^2) of the states `a*x0 + b*eps` (see gradpaint.step), looked up once per run."""
+class StateLevels:
+    """a and b of the states `a*x0 + b*eps` at each noise level, looked up once per run for the levels given."""
 
     def __init__(self, model_sampling, levels: list[float], device):
-        sigmas = torch.tensor(levels, dtype=torch.float32, device=device)
-        a = model_sampling.noise_scaling(sigmas, torch.zeros_like(sigmas), torch.ones_like(sigmas))
-        b = model_sampling.noise_scaling(sigmas, torch.ones_like(sigmas), torch.zeros_like(sigmas))
-        self._scales = {level: math.hypot(*pair) for level, pair in zip(levels, torch.stack([a, b], 1).tolist())}
+        self._model_sampling, self._device = model_sampling, device
+        self._known: dict[float, tuple[float, float]] = {}
+        self._look_up(levels)
 
-    def __getitem__(self, sigma: float) -> float:
-        return self._scales[sigma]
+    def __getitem__(self, sigma: float) -> tuple[float, float]:
+        if sigma not in self._known:  # of a sampler that chooses its own
+            self._look_up([sigma])
+        return self._known[sigma]
+
+    def scale(self, sigma: float) -> float:
+        """s(sigma) = sqrt(a^2 + b^2), see gradpaint.step."""
+        return math.hypot(*self[sigma])
+
+    def _look_up(self, levels: list[float]) -> None:
+        sigmas = torch.tensor(levels, dtype=torch.float32, device=self._device)
+        noised = self._model_sampling.noise_scaling
+        a = noised(sigmas, torch.zeros_like(sigmas), torch.ones_like(sigmas))
+        b = noised(sigmas, torch.ones_like(sigmas), torch.zeros_like(sigmas))
+        self._known.update(zip(levels, map(tuple, torch.stack([a, b], 1).tolist())))

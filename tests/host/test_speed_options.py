@@ -1,5 +1,6 @@
 """Cheaper gradients and kept directions: exact against hand-made twins, and they cost what they say."""
 import contextlib
+import importlib
 import math
 
 import pytest
@@ -230,8 +231,10 @@ def test_x0_never_differentiates_the_model(tools, models, family):
     (record,) = records
     assert (record.evaluations, record.backwards, len(record.mse), len(record.grad_rms)) == (4, 0, 4, 4)
     y = model.model.process_latent_in(latent)
-    for grad, x0_hat, mse in zip(found, estimates, record.mse):
-        assert_parallel(grad, (1 - mask) * (x0_hat - y))
+    library = importlib.import_module(tools.settings.__name__.replace(".settings", ".gradient"))
+    for grad, x0_hat, mse, sigma in zip(found, estimates, record.mse, sigmas.tolist()):
+        expected = library.wiener((1 - mask) * (x0_hat - y), 1 - sigma if family == "flux" else 1.0, sigma)
+        assert_parallel(grad, expected)
         assert mse.item() == pytest.approx(((x0_hat - y) ** 2)[(mask == 0).expand_as(y)].mean().item(), 1e-4)
 
 
@@ -325,8 +328,6 @@ def test_a_sampler_that_does_not_follow_its_dry_run_is_followed_by_its_noise_lev
 
 
 def test_planned_steps_do_not_look_at_the_noise_level_of_the_call(tools):
-    import importlib
-
     name = tools.run.__name__.replace(".run", "")
     steps, probe = (importlib.import_module(f"{name}.{part}") for part in ("steps", "probe"))
     plan = probe.SamplerPlan({0: probe.Step(0, 2.0, 1.0), 2: probe.Step(1, 1.0, 0.0)}, [2, 3], 2, True, True, None)
