@@ -38,7 +38,8 @@ def modules(pack) -> SimpleNamespace:
     """The parts of an imported pack that benchmarks use."""
     part = lambda name: importlib.import_module(f"{pack.__name__}.{name}")  # noqa: E731
     return SimpleNamespace(guidance=part("nodes.host.guidance"), autograd=part("nodes.host.autograd"),
-                           settings=part("gradpaint.settings"))
+                           device_memory=part("nodes.host.device_memory"), settings=part("gradpaint.settings"),
+                           memory_settings=part("gradpaint.memory_settings"))
 
 
 def _without_arguments(function, *args, **kwargs):

@@ -20,21 +20,27 @@ import torch
 @dataclass
 class Run:
     """One sampling run. step: mean seconds of a step, the first one left out; cpu: the same in CPU seconds of the
-    process; total: seconds of everything; peak: bytes above what was held before the run, None where unknown."""
+    process; total, total_cpu: those of everything; peak: bytes, see PeakMemory, None where unknown;
+    record: a guided run's."""
 
     step: float
     cpu: float
     total: float
+    total_cpu: float
     peak: int | None
     record: object = None
 
 
 @dataclass
 class Variant:
-    """A way to run a model: `prepare` takes the plain MODEL and a function for the run's record, returns a MODEL."""
+    """A way to run a model: `prepare` takes the plain MODEL and a function for the run's record, returns a MODEL.
+
+    around: makes a context manager that each run is done in.
+    """
 
     name: str
     prepare: Callable
+    around: Callable = contextlib.nullcontext
     runs: list[Run] = field(default_factory=list)
 
 
@@ -66,15 +72,16 @@ class Bench:
 
         gc.collect()
         memory = PeakMemory(self.device)
-        start = time.perf_counter()
-        samples = self._sample(patcher, callback)
-        self._wait()
-        total = time.perf_counter() - start
+        with variant.around():
+            start, start_cpu = time.perf_counter(), time.process_time()
+            samples = self._sample(patcher, callback)
+            self._wait()
+            total, total_cpu = time.perf_counter() - start, time.process_time() - start_cpu
         if not bool(samples.isfinite().all()):
             raise RuntimeError(f"{self.model.name}, {variant.name}: the result is not finite")
         count = max(len(walls) - 1, 1)
-        return Run((walls[-1] - walls[0]) / count, (cpus[-1] - cpus[0]) / count, total, memory.grown(),
-                   records[-1] if records else None)
+        return Run((walls[-1] - walls[0]) / count, (cpus[-1] - cpus[0]) / count, total, total_cpu,
+                   memory.bytes(), records[-1] if records else None)
 
     def _sample(self, patcher, callback):
         import comfy.sample
@@ -103,14 +110,14 @@ class Bench:
 
 
 class PeakMemory:
-    """The most memory held since construction, beyond what was held then. CUDA: allocated tensors; Linux: resident."""
+    """The most memory held since construction. CUDA: allocated tensors, weights included; else (Linux only): growth of
+    what is resident, so without the weights that were there before."""
 
     def __init__(self, device: str):
         self.device = device
         if device == "cuda":
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
-            self.before = torch.cuda.memory_allocated()
         else:
             with contextlib.suppress(OSError, AttributeError):
                 ctypes.CDLL(None).malloc_trim(0)  # freed memory goes back, else its reuse would not be counted
@@ -118,9 +125,9 @@ class PeakMemory:
                 Path("/proc/self/clear_refs").write_text("5")  # the kernel forgets the peak so far
             self.before = _status("VmRSS")
 
-    def grown(self) -> int | None:
+    def bytes(self) -> int | None:
         if self.device == "cuda":
-            return torch.cuda.max_memory_allocated() - self.before
+            return torch.cuda.max_memory_allocated()
         peak = _status("VmHWM")
         return None if peak is None or self.before is None else max(peak - self.before, 0)
 
