@@ -143,8 +143,8 @@ def _differentiated_modules(guider) -> list[torch.nn.Module]:
     models = [guider.inner_model, *(getattr(patcher, "model", None) for patcher in patchers)]
     for cond in (cond for conds in guider.conds.values() for cond in conds):
         control = cond.get("control")
-        while control is not None:  # a Control-LoRA's network is on no list of the host's
-            models.append(getattr(control, "control_model", None))
+        while control is not None:  # the networks of Control-LoRAs and T2I adapters are on no list of the host's
+            models += vars(control).values()
             control = getattr(control, "previous_controlnet", None)
     return [model for model in models if isinstance(model, torch.nn.Module)]
 
