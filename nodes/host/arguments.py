@@ -100,7 +100,7 @@ class Arguments:
         held, new = self._copies.of(tensor)
         self.size += held.nbytes if new else 0
         self._kept.append((held, tensor.device, tensor.requires_grad))
-        self._live.append((tensor, tensor._version))
+        self._live.append((tensor.detach(), tensor._version))
         return place
 
 

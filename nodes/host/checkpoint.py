@@ -104,7 +104,8 @@ class _Call:
     def _give_away(self, tensor: Tensor) -> _Saved:
         saved = _Saved(self)
         if tensor.is_floating_point() and not tensor.is_inference():
-            self._last = (len(self.saved), tensor, tensor._version)
+            # Detached: a tensor's graph holds this call, and a call that fails must not hold the graph.
+            self._last = (len(self.saved), tensor.detach(), tensor._version)
         self.saved.append(weakref.ref(saved))
         self.shapes.append((tensor.shape, tensor.dtype, tensor.device))
         return saved

@@ -49,6 +49,7 @@ class Differentiator:
             raise ValueError(f"GradPaint can't differentiate through this model: {error} {ADVICE}") from error
         finally:
             self.guider.conds = conds
+        self._conds = None
         return executor(x, timestep, model_options, seed), None
 
     def _attempt(self, *args) -> tuple[Tensor, LossGradient] | None:
