@@ -189,7 +189,8 @@ def directions(lab: Lab, system: str) -> str:
         return denoiser(x, sigma)
 
     inpaint(spy, y, mask, sigmas=lab.sigmas, sampler="ddpm", full_noise=False, seed=lab.args.seed, progress=False)
-    names = ["x0", "x0 without its filter", *(["cond"] if system == "two branches" else []), "last step's", "last but one"]
+    cond = ["cond"] if system == "two branches" else []
+    names = ["x0", "x0 without its filter", *cond, "last step's", "last but one"]
     rows, past = [], []
     for x, sigma in states:
         def gradient(call, x=x, sigma=sigma):
@@ -200,7 +201,7 @@ def directions(lab: Lab, system: str) -> str:
         x0_hat, exact = gradient(denoiser)
         others = {"x0": x0_gradient(x0_hat, y, mask, settings.alignment, b=sigma).grad.flatten(1),
                   "x0 without its filter": ((1 - mask) * (x0_hat - y)).flatten(1)}
-        if "cond" in names:
+        if cond:
             others["cond"] = gradient(denoiser.through_cond)[1]
         others.update(zip(names[-2:], past[::-1]))
         past.append(exact)
