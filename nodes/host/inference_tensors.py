@@ -21,9 +21,11 @@ def alias(tensor: Tensor) -> Tensor:
     """
     if not tensor.is_inference() or type(tensor) not in (Tensor, nn.Parameter):
         return tensor
-    with torch.inference_mode(False), torch.no_grad():
-        same = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-        return same.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
+    source = tensor.detach() if tensor.requires_grad else tensor
+    if not torch.is_inference_mode_enabled():
+        return source.new_empty(0).set_(source)
+    with torch.inference_mode(False):
+        return source.new_empty(0).set_(source)
 
 
 def in_host_mode(function: Callable[..., Tensor], *args, **kwargs) -> Tensor:
@@ -65,12 +67,24 @@ class OrdinaryArguments(TorchFunctionMode):
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        values = (*args, *kwargs.values())
-        if not _any(values, self._unsafe):
-            return func(*args, **kwargs)
+        # Nearly all calls end here: thousands a step, so no helper is called for them.
+        unsafe = self._unsafe
+        for value in args:
+            if isinstance(value, Tensor):
+                if unsafe(value):
+                    break
+            elif isinstance(value, (list, tuple)) and _any(value, unsafe):
+                break
+        else:
+            if not kwargs:
+                return func(*args)
+            if not _any(kwargs.values(), unsafe):
+                return func(*args, **kwargs)
+        return self._call(func, args, kwargs or {})
+
+    def _call(self, func, args, kwargs):
         in_place = bool(args) and isinstance(args[0], Tensor) and args[0].is_inference() and _writes(func)
-        if torch.is_grad_enabled() and _any(values, _requires_grad):
+        if torch.is_grad_enabled() and _any((*args, *kwargs.values()), _requires_grad):
             if not in_place:  # else PyTorch says what is wrong
                 args, kwargs = self._replace(tuple(args)), self._replace(dict(kwargs))
         elif in_place:
