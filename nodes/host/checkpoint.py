@@ -103,7 +103,7 @@ class _Call:
 
     def _give_away(self, tensor: Tensor) -> _Saved:
         saved = _Saved(self)
-        if tensor.is_floating_point() and not tensor.is_inference():
+        if tensor.requires_grad and tensor.is_floating_point():  # no weight: those are the same in any case
             # Detached: a tensor's graph holds this call, and a call that fails must not hold the graph.
             self._last = (len(self.saved), tensor.detach(), tensor._version)
         self.saved.append(weakref.ref(saved))
