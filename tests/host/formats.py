@@ -18,6 +18,7 @@ class Format:
     quant: str | None = None
     tolerance: float = 1e-5  # of the gradient; above float32's where the arithmetic is not float32
     options: Mapping = field(default_factory=dict)  # of the quantisation
+    fast: bool = False  # products in fp8 (--fast fp8_matrix_mult)
 
 
 FORMATS = {
@@ -32,6 +33,7 @@ FORMATS = {
     "scaled_e5m2": Format(torch.float32, torch.float32, "float8_e5m2"),
     "nvfp4": Format(torch.float32, torch.float32, "nvfp4"),
     "mxfp8": Format(torch.float32, torch.float32, "mxfp8"),
+    "fast_e4m3fn": Format(torch.float8_e4m3fn, torch.bfloat16, tolerance=0.2, fast=True),
     # These round the layer's input too; the gradient is taken straight through that.
     "int8": Format(torch.float32, torch.float32, "int8_tensorwise", 1e-2),
     "int8_rotated": Format(torch.float32, torch.float32, "int8_tensorwise", 3e-2, dict(
@@ -52,12 +54,13 @@ def quantized(weight: torch.Tensor, form: Format):
 def build(form: Format, seed: int = 0):
     """(MODEL in that format, the float32 MODEL whose weights are what the first one's stand for)."""
     import comfy.model_patcher
+    import comfy.ops
     import comfy.supported_models
 
     with torch.inference_mode():
         dense = zoo.sd15(seed)
         if form.quant is None:
-            model = zoo.sd15(seed, form.storage, form.compute)
+            model = zoo.sd15(seed, form.storage, form.compute, operations=comfy.ops.fp8_ops if form.fast else None)
             for p, q in zip(dense.model.diffusion_model.parameters(), model.model.diffusion_model.parameters()):
                 p.copy_(q.to(torch.float32))
             return model, dense

@@ -25,13 +25,13 @@ def make_ordinary(module: torch.nn.Module) -> None:
 class OneStep:
     """A SAMPLER of the host that evaluates the model at one state. mode: "bridge", "plain" or "value"."""
 
-    def __init__(self, tools, mode: str, offset: torch.Tensor | None = None):
-        self.tools, self.mode, self.offset = tools, mode, offset
+    def __init__(self, tools, mode: str, shape=SHAPE, offset: torch.Tensor | None = None):
+        self.tools, self.mode, self.shape, self.offset = tools, mode, shape, offset
         self.out = self.grad = None
 
     def sample(self, guider, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None,
                disable_pbar=False):
-        x, weight = state()
+        x, weight = state(self.shape)
         if self.mode == "value":
             with torch.inference_mode(False), torch.no_grad():
                 self.out = guider(x + self.offset, sigmas[:1].clone(), **extra_args)
@@ -64,30 +64,31 @@ class OneStep:
                 guider.conds = conds
 
 
-def state():
+def state(shape=SHAPE):
     """(the state evaluated at, the weights of the output's sum whose gradient is taken)."""
     generator = torch.Generator().manual_seed(7)
     with torch.inference_mode(False):
-        return torch.randn(SHAPE, generator=generator) * SIGMA, torch.randn(SHAPE, generator=generator)
+        return torch.randn(shape, generator=generator) * SIGMA, torch.randn(shape, generator=generator)
 
 
-def evaluate(tools, model, positive, negative=None, cfg: float = 1.0, mode: str = "bridge", offset=None):
+def evaluate(tools, model, positive, negative=None, cfg: float = 1.0, mode: str = "bridge", shape=SHAPE, offset=None):
     """(output, gradient or None)."""
     import comfy.samplers
 
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, negative if negative is not None else zoo.conditioning("sd15", 2))
     guider.set_cfg(cfg)
-    step = OneStep(tools, mode, offset)
+    step = OneStep(tools, mode, shape, offset)
     with torch.inference_mode():
-        guider.sample(torch.zeros(SHAPE), torch.zeros(SHAPE), step, torch.tensor([SIGMA, 0.0]), seed=1)
+        guider.sample(torch.zeros(shape), torch.zeros(shape), step, torch.tensor([SIGMA, 0.0]), seed=1)
     return step.out, step.grad
 
 
-def difference_error(tools, grad, model, positive, negative=None, cfg: float = 1.0, h: float = 1e-2) -> float:
+def difference_error(tools, grad, model, positive, negative=None, cfg: float = 1.0, shape=SHAPE,
+                     h: float = 1e-2) -> float:
     """|grad - true gradient| / |grad| along one direction, by central differences of the host's own evaluation."""
-    _, weight = state()
-    direction = torch.randn(SHAPE, generator=torch.Generator().manual_seed(9))
-    up, down = (evaluate(tools, model, positive, negative, cfg, "value", s * h * direction)[0].double()
+    _, weight = state(shape)
+    direction = torch.randn(shape, generator=torch.Generator().manual_seed(9))
+    up, down = (evaluate(tools, model, positive, negative, cfg, "value", shape, s * h * direction)[0].double()
                 for s in (1, -1))
     return (abs((grad * direction).sum() - ((up - down) * weight).sum() / (2 * h)) / grad.norm()).item()

@@ -17,14 +17,14 @@ def text(seed=1, **changes):
     return [[embedding, {**options, **changes}]]
 
 
-def run(tools, model, positive=None, negative=None, cfg=2.0, shape=SHAPE):
+def run(tools, model, positive=None, negative=None, cfg=2.0, sampler="euler"):
     """Three guided steps that must end well. Returns (samples, record)."""
     noise, latent, mask = problem("sd15")
     records = []
     settings = tools.settings.GuidanceSettings(schedule=tools.settings.GuideSchedule.full())
     guided = tools.guidance.apply_gradpaint(model, settings, records.append)
     conds = {1: positive or text(1), 2: negative or text(2)}
-    out = sample(guided, "sd15", "euler", schedule(model, "euler", 3), noise, latent, mask, cfg=cfg,
+    out = sample(guided, "sd15", sampler, schedule(model, sampler, 3), noise, latent, mask, cfg=cfg,
                  conditioning=lambda family, seed=1: conds[seed])
     known = (mask == 0).expand_as(out)
     assert out.isfinite().all() and (out - model.model.process_latent_in(latent))[known].abs().max() < 1e-5
@@ -74,6 +74,11 @@ class TestConditioning:
         negative = [*text(2), *text(6, mask=1 - mask, set_area_to_bounds=True)]
         compare(tools, positive=positive, negative=negative, cfg=3.0)
 
+    def test_a_default_for_the_rest(self, tools):
+        mask = torch.zeros(1, 128, 128)
+        mask[:, :, 40:] = 1
+        compare(tools, positive=[*text(1, mask=mask), *text(3, default=True)], cfg=2.0)
+
     def test_timestep_ranges(self, tools):
         now = text(1, start_percent=0.0, end_percent=1.0)
         never = text(3, start_percent=0.0, end_percent=0.01)
@@ -96,6 +101,24 @@ class TestConditioning:
             extra = {"concat_latent_image": torch.randn(SHAPE, generator=generator),
                      "concat_mask": (torch.rand(1, 1, 128, 128, generator=generator) > 0.5).float()}
         compare(tools, model, text(1, **extra), text(2, **extra), cfg=2.0)
+
+    def test_flux_fill(self, tools):
+        shape, generator = zoo.SHAPES["flux"], torch.Generator().manual_seed(4)
+        extra = {"concat_latent_image": torch.randn(shape, generator=generator),
+                 "concat_mask": (torch.rand(1, 1, 128, 128, generator=generator) > 0.5).float(), "guidance": 30.0}
+        positive = [[embedding, {**options, **extra}] for embedding, options in zoo.conditioning("flux")]
+        model, twin = (zoo.flux(config="FluxInpaint", in_channels=96) for _ in range(2))
+        make_ordinary(twin.model)
+        expected_out, expected = evaluate(tools, twin, positive, positive, 1.0, "plain", shape)
+        out, grad = evaluate(tools, model, positive, positive, shape=shape)
+        assert relative_error(out, expected_out) < 1e-5 and relative_error(grad, expected) < 1e-4
+        assert difference_error(tools, grad, model, positive, positive, shape=shape) < 5e-3
+        other = [[embedding, {**options, "concat_mask": 0 * extra["concat_mask"]}] for embedding, options in positive]
+        assert not torch.allclose(evaluate(tools, model, other, other, shape=shape)[0], out)  # it looks at the mask
+
+    @pytest.mark.parametrize("sampler", ["euler_cfg_pp", "euler_ancestral_cfg_pp", "dpmpp_2m_cfg_pp"])
+    def test_cfg_pp(self, sampler, tools):
+        run(tools, zoo.sd15(), sampler=sampler, cfg=1.5)
 
 
 def two_blocks(ordinary: bool):
@@ -334,6 +357,23 @@ class TestHooks:
         constant, _ = run(tools, model, text(1, hooks=self.hooked(11, 0.8)[1]))
         assert not torch.allclose(guided, constant)
         assert torch.equal(run(tools, model, positive())[0], guided)
+
+    def test_hooks_that_come_with_a_controlnet(self, tools):
+        """And hooks on transformer options, for one conditioning only."""
+        import comfy.hooks
+
+        state, weights = self.hooked(11, 0.8)
+        options = comfy.hooks.HookGroup()
+        options.add(comfy.hooks.TransformerOptionsHook(
+            {"patches": {"attn1_output_patch": [lambda out, extra: out * 1.5]}}, comfy.hooks.EnumHookScope.HookedOnly))
+        control = controls.controlnet()
+        control.extra_hooks = weights
+        positive = controls.with_control(text(1, hooks=options), control)
+        _, grad = evaluate(tools, two_blocks(False), positive, text(2), cfg=3.0)
+        assert difference_error(tools, grad, two_blocks(False), positive, text(2), cfg=3.0) < 5e-3
+        bare = controls.with_control(text(1), controls.controlnet())
+        assert relative_error(evaluate(tools, two_blocks(False), bare, text(2), cfg=3.0)[1], grad) > 0.01
+        run(tools, two_blocks(False), positive)
 
     def test_with_adapters_beside_the_weights(self, tools):
         """The host takes injected forwards off and puts them on again at each change of weights."""

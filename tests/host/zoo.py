@@ -36,11 +36,12 @@ def _unet_config(**changes) -> dict:
     return {**config, **changes}
 
 
-def sd15(seed: int = 0, dtype=torch.float32, compute_dtype=None, **changes):
+def sd15(seed: int = 0, dtype=torch.float32, compute_dtype=None, operations=None, **changes):
     import comfy.supported_models
 
     with torch.inference_mode():
         config = comfy.supported_models.SD15(_unet_config(**changes))
+        config.custom_operations = operations
         config.set_inference_dtype(dtype, compute_dtype)
         return _patcher(config.get_model({}), seed)
 
@@ -55,12 +56,12 @@ def sdxl(seed: int = 0, dtype=torch.float32):
         return _patcher(config.get_model({}), seed)
 
 
-def flux(seed: int = 0, dtype=torch.float32):
+def flux(seed: int = 0, dtype=torch.float32, config: str = "Flux", in_channels: int = 16):
     import comfy.supported_models
 
     with torch.inference_mode():
-        config = comfy.supported_models.Flux(dict(
-            image_model="flux", in_channels=16, out_channels=16, patch_size=2, vec_in_dim=768, context_in_dim=4096,
+        config = getattr(comfy.supported_models, config)(dict(
+            image_model="flux", in_channels=in_channels, out_channels=16, patch_size=2, vec_in_dim=768, context_in_dim=4096,
             hidden_size=128, mlp_ratio=4.0, num_heads=2, depth=2, depth_single_blocks=2, axes_dim=[16, 24, 24],
             theta=10000, qkv_bias=True, guidance_embed=True, txt_ids_dims=[]))
         config.set_inference_dtype(dtype, None)
