@@ -97,7 +97,7 @@ def test_modes_give_one_picture_with_less_and_less_memory(run, flux, plain):
         {"plain backward"}, {"all blocks recomputed"}, {"all blocks recomputed, their inputs in host memory"}]
     peaks = [memory.peak for _, _, memory in runs]
     assert peaks[0] > 2.5 * peaks[1] and peaks[1] > 1.1 * peaks[2]
-    for (_, record, memory), peak in zip(runs, peaks):
+    for (_, record, _), peak in zip(runs, peaks):
         counted = record.memory
         assert counted.repeats == 0 and counted.peak_kind == "saved for backward, counted"
         # What is counted is a part of all that lives; most of it in plain backward.
