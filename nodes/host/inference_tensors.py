@@ -83,11 +83,12 @@ class OrdinaryArguments(TorchFunctionMode):
         return self._call(func, args, kwargs or {})
 
     def _call(self, func, args, kwargs):
-        in_place = bool(args) and isinstance(args[0], Tensor) and args[0].is_inference() and _writes(func)
+        writes = bool(args) and isinstance(args[0], Tensor) and _writes(func)
         if torch.is_grad_enabled() and _any((*args, *kwargs.values()), _requires_grad):
-            if not in_place:  # else PyTorch says what is wrong
-                args, kwargs = self._replace(tuple(args)), self._replace(dict(kwargs))
-        elif in_place:
+            target = args[:1] if writes else ()  # never a copy of what is written to
+            args = (*target, *self._replace(list(args[len(target):])))
+            kwargs = {key: value if key == "out" else self._replace(value) for key, value in kwargs.items()}
+        elif writes and args[0].is_inference():
             with torch.inference_mode():
                 return func(*args, **kwargs)
         return func(*args, **kwargs)
@@ -98,13 +99,29 @@ class OrdinaryArguments(TorchFunctionMode):
         if isinstance(value, Tensor):
             if not self._unsafe(value):
                 return value
-            return alias(value) if isinstance(value, nn.Parameter) else value.clone()
+            return self._replacement(value)
         if type(value) in (list, tuple):
             return type(value)(map(self._replace, value))
         return {key: self._replace(item) for key, item in value.items()} if type(value) is dict else value
 
+    def _replacement(self, tensor: Tensor) -> Tensor:
+        return alias(tensor) if isinstance(tensor, nn.Parameter) else tensor.clone()
 
-class AffineVjp(OrdinaryArguments):
+
+class CopiedArguments(OrdinaryArguments):
+    """For a layer with a weight scheme of its own: the graph begins at its input, and saves copies of what its weights
+    are made into.
+    """
+
+    @staticmethod
+    def _unsafe(tensor: Tensor) -> bool:
+        return not tensor.requires_grad or isinstance(tensor, nn.Parameter)
+
+    def _replacement(self, tensor: Tensor) -> Tensor:
+        return tensor.detach().clone()
+
+
+class AffineVjp(CopiedArguments):
     """For the VJP of a layer that is affine in its input, by its own forward: the values don't matter, only the graph.
 
     So a product with a weight is not computed. The layer gives its buffers back before backward runs: all are copied.
@@ -113,13 +130,12 @@ class AffineVjp(OrdinaryArguments):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is F.linear and len(args) > 1 and not kwargs:
             x, weight = args[:2]
-            if x.requires_grad and type(weight) in (Tensor, nn.Parameter) and not weight.requires_grad:
-                return _LinearInX.apply(x, self._replace(weight))
+            if x.requires_grad and type(weight) in (Tensor, nn.Parameter) and self._unsafe(weight):
+                return _LinearInX.apply(x, self._replacement(weight))
         return super().__torch_function__(func, types, args, kwargs)
 
-    @staticmethod
-    def _unsafe(tensor: Tensor) -> bool:
-        return tensor.is_inference() or not (tensor.requires_grad or isinstance(tensor, nn.Parameter))
+    def _replacement(self, tensor: Tensor) -> Tensor:
+        return alias(tensor.detach()) if isinstance(tensor, nn.Parameter) else tensor.clone()
 
 
 class _LinearInX(torch.autograd.Function):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .convolution import input_gradient
-from .inference_tensors import AffineVjp, alias, in_host_mode
+from .inference_tensors import AffineVjp, CopiedArguments, alias, in_host_mode
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
@@ -46,8 +46,8 @@ def guided_methods(module: nn.Module, groups=None) -> dict[str, Forward]:
     make = _maker(module, casts)
     if make is not None:
         return {"forward": make(module, module.forward, groups)}
-    if casts:  # embeddings: their input is no float, so no gradient passes them
-        return {"forward": _forward_only(module.forward)}
+    if casts:  # norms of other packs; embeddings, whose input is no float, so that no gradient passes them
+        return {"forward": _copying_forward(module.forward)}
     return {}
 
 
@@ -111,9 +111,14 @@ def _records(x) -> bool:
     return torch.is_grad_enabled() and isinstance(x, Tensor) and x.requires_grad
 
 
-def _forward_only(forward: Forward) -> Forward:
+def _copying_forward(forward: Forward) -> Forward:
+    """Any layer's own forward; the graph saves copies only. Fine for layers with small weights."""
+
     def guided(x, *args, **kwargs):
-        return forward(x, *args, **kwargs) if _records(x) else in_host_mode(forward, x, *args, **kwargs)
+        if not _records(x):
+            return in_host_mode(forward, x, *args, **kwargs)
+        with CopiedArguments():
+            return forward(x.clone(), *args, **kwargs)
 
     return guided
 
