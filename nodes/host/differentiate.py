@@ -1,16 +1,19 @@
 """One differentiated model call: x0_hat and the gradient of the loss in the state that it was computed from."""
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import Tensor
 
 from ...gradpaint.gradient import LossGradient, loss_gradient
 from ...gradpaint.losses import border_band
 from ...gradpaint.settings import AlignmentSettings
-from .attention import with_differentiable_attention
+from .attention import differentiable_attention, with_differentiable_attention
 from .autograd import grad_enabled, ordinary
 from .checkpoint import StepAgain
 from .device_memory import is_out_of_memory
+from .gradient_watch import gradient_watch
 from .memory import MemoryLadder
 from .restart import StartOfStep
 
@@ -26,6 +29,8 @@ class Differentiator:
         self._conds = None
         self._writes_in_place = self._foreign_tensors = False  # what the model turns out to need, see _adapts_to
         self._border: tuple[Tensor, Tensor] | None = None
+        self._watched = False
+        self.around = contextlib.nullcontext  # see compiled.guided_only
 
     def __call__(self, executor, x: Tensor, timestep: Tensor, model_options: dict, seed, sigma: float,
                  mask: Tensor) -> tuple[Tensor, LossGradient | None]:
@@ -80,10 +85,11 @@ class Differentiator:
 
     def _gradient(self, executor, x, timestep, model_options, seed, sigma: float, mask: Tensor):
         """(x0_hat, LossGradient)."""
-        with grad_enabled(self._writes_in_place, self._foreign_tensors), \
+        with self.around(), grad_enabled(self._writes_in_place, self._foreign_tensors), differentiable_attention(), \
                 self.ladder.evaluation(count=not self._writes_in_place) as meter:
             leaf = x.clone().requires_grad_(True)
-            x0_hat = executor(leaf, ordinary(timestep), with_differentiable_attention(model_options), seed)
+            with self._watch():
+                x0_hat = executor(leaf, ordinary(timestep), with_differentiable_attention(model_options), seed)
             if not x0_hat.requires_grad:
                 raise ValueError("GradPaint can't differentiate through this model: a patch or wrapper on it cuts "
                                  f"the gradient off. {ADVICE}")
@@ -91,6 +97,11 @@ class Differentiator:
             y, mask = ordinary(self.y), ordinary(mask)
             found = loss_gradient(leaf, x0_hat, y, mask, self.alignment, sigma, self._band(mask))
         return x0_hat.detach(), found
+
+    def _watch(self):
+        """The run's first evaluation is looked at from inside."""
+        first, self._watched = not self._watched, True
+        return gradient_watch([self.guider.inner_model]) if first else contextlib.nullcontext()
 
     def _band(self, mask: Tensor) -> Tensor | None:
         if self.alignment.lambda_al == 0:

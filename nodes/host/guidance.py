@@ -5,6 +5,7 @@ model for differentiation, adds a `predict_noise` wrapper to that run's own opti
 """
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 
@@ -15,6 +16,7 @@ import torch
 from ...gradpaint.memory_settings import MemorySettings
 from ...gradpaint.settings import AlignmentSettings, GuidanceSettings
 from .autograd import differentiable
+from .compiled import check_engine, guided_only
 from .device_memory import with_room
 from .hooks import WeightGroups
 from .memory import MemoryLadder
@@ -78,7 +80,7 @@ class GradPaintWrapper:
         try:
             modules = _differentiated_modules(guider) if run.needs_model_gradient else []
             groups = _weight_groups(guider)
-            with differentiable(modules, groups), ladder.installed(modules, groups):
+            with guided_only(guider, modules, lambda: _prepared(modules, groups, ladder), run.differentiator):
                 samples = executor(guider, sigmas, extra_args, run.callback, noise, latent_image, None, disable_pbar)
             samples = run.finish(samples)
         finally:
@@ -94,6 +96,13 @@ def _check_supported(guider) -> None:
     if "multigpu_clones" in guider.model_options:
         raise ValueError("GradPaint can't differentiate through a model split over several GPUs; remove the MultiGPU "
                          "node from this model's path")
+    check_engine(guider.inner_model)
+
+
+@contextlib.contextmanager
+def _prepared(modules: list[torch.nn.Module], groups: WeightGroups | None, ladder: MemoryLadder):
+    with differentiable(modules, groups), ladder.installed(modules, groups):
+        yield
 
 
 def without_graph_replay(executor, *args, **kwargs):
