@@ -17,12 +17,13 @@ def text(seed=1, **changes):
     return [[embedding, {**options, **changes}]]
 
 
-def run(tools, model, positive=None, negative=None, cfg=2.0, sampler="euler"):
+def run(tools, model, positive=None, negative=None, cfg=2.0, sampler="euler", memory="auto"):
     """Three guided steps that must end well. Returns (samples, record)."""
     noise, latent, mask = problem("sd15")
     records = []
     settings = tools.settings.GuidanceSettings(schedule=tools.settings.GuideSchedule.full())
-    guided = tools.guidance.apply_gradpaint(model, settings, records.append)
+    memories = importlib.import_module(tools.settings.__name__.replace(".settings", ".memory_settings"))
+    guided = tools.guidance.apply_gradpaint(model, settings, records.append, memories.MemorySettings(memory))
     conds = {1: positive or text(1), 2: negative or text(2)}
     out = sample(guided, "sd15", sampler, schedule(model, sampler, 3), noise, latent, mask, cfg=cfg,
                  conditioning=lambda family, seed=1: conds[seed])
@@ -334,6 +335,12 @@ class TestHooks:
         run(tools, model, positive, negative)
         after = model.model.state_dict()
         assert all(torch.equal(after[k], v) for k, v in weights.items())
+
+    @pytest.mark.parametrize("memory", ["low memory", "lowest memory"])
+    def test_recomputed_blocks_see_the_weights_of_their_part(self, memory, tools):
+        positive, negative = (text(i, hooks=self.hooked(10 + i, 0.8)[1]) for i in (1, 2))
+        results = [run(tools, zoo.sd15(), positive, negative, memory=mode)[0] for mode in ("fastest", memory)]
+        assert relative_error(*results) < 1e-5
 
     def test_three_parts_of_the_positive(self, tools):
         """Parts with areas: each with its own weights."""
