@@ -25,8 +25,8 @@ def make_ordinary(module: torch.nn.Module) -> None:
 class OneStep:
     """A SAMPLER of the host that evaluates the model at one state. mode: "bridge", "plain" or "value"."""
 
-    def __init__(self, tools, mode: str, shape=SHAPE, offset: torch.Tensor | None = None):
-        self.tools, self.mode, self.shape, self.offset = tools, mode, shape, offset
+    def __init__(self, tools, mode: str, shape=SHAPE, offset: torch.Tensor | None = None, adapts: bool = False):
+        self.tools, self.mode, self.shape, self.offset, self.adapts = tools, mode, shape, offset, adapts
         self.out = self.grad = None
 
     def sample(self, guider, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None,
@@ -42,7 +42,7 @@ class OneStep:
                 self._differentiate(guider, x, weight, sigmas[:1], extra_args, tuple(adapts.values()))
             except RuntimeError as error:  # as Differentiator does it
                 (sign,) = (sign for sign in adapts if sign in str(error))
-                if adapts[sign] or self.mode == "plain":
+                if adapts[sign] or not self.adapts:
                     raise
                 adapts[sign] = True
         return noise
@@ -71,14 +71,15 @@ def state(shape=SHAPE):
         return torch.randn(shape, generator=generator) * SIGMA, torch.randn(shape, generator=generator)
 
 
-def evaluate(tools, model, positive, negative=None, cfg: float = 1.0, mode: str = "bridge", shape=SHAPE, offset=None):
-    """(output, gradient or None)."""
+def evaluate(tools, model, positive, negative=None, cfg: float = 1.0, mode: str = "bridge", shape=SHAPE, offset=None,
+             adapts: bool = False):
+    """(output, gradient or None). adapts: whether the bridge may find its ways round in-place writes and the like."""
     import comfy.samplers
 
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, negative if negative is not None else zoo.conditioning("sd15", 2))
     guider.set_cfg(cfg)
-    step = OneStep(tools, mode, shape, offset)
+    step = OneStep(tools, mode, shape, offset, adapts)
     with torch.inference_mode():
         guider.sample(torch.zeros(shape), torch.zeros(shape), step, torch.tensor([SIGMA, 0.0]), seed=1)
     return step.out, step.grad
