@@ -255,7 +255,7 @@ def test_a_real_failed_allocation_is_recognised(modules):
 
 def test_unguided_steps_keep_nothing(run, flux, modules, monkeypatch):
     calls = []
-    monkeypatch.setattr(modules.checkpoint._Call, "run", lambda *args: calls.append(args))
+    monkeypatch.setattr(modules.checkpoint.Call, "run", lambda *args: calls.append(args))
     inpainted, record, _ = run(flux, mode="low memory", alpha=0.0)
     assert calls == [] and record.memory.rungs == []
 
