@@ -17,20 +17,21 @@ def text(seed=1, **changes):
     return [[embedding, {**options, **changes}]]
 
 
-def run(tools, model, positive=None, negative=None, cfg=2.0, sampler="euler", memory="auto"):
-    """Three guided steps that must end well. Returns (samples, record)."""
+def run(tools, model, positive=None, negative=None, cfg=2.0, sampler="euler", memory="auto",
+        steps=2):
+    """Two guided steps that must end well. Returns (samples, record)."""
     noise, latent, mask = problem("sd15")
     records = []
     settings = tools.settings.GuidanceSettings(schedule=tools.settings.GuideSchedule.full())
     memories = importlib.import_module(tools.settings.__name__.replace(".settings", ".memory_settings"))
     guided = tools.guidance.apply_gradpaint(model, settings, records.append, memories.MemorySettings(memory))
     conds = {1: positive or text(1), 2: negative or text(2)}
-    out = sample(guided, "sd15", sampler, schedule(model, sampler, 3), noise, latent, mask, cfg=cfg,
+    out = sample(guided, "sd15", sampler, schedule(model, sampler, steps), noise, latent, mask, cfg=cfg,
                  conditioning=lambda family, seed=1: conds[seed])
     known = (mask == 0).expand_as(out)
     assert out.isfinite().all() and (out - model.model.process_latent_in(latent))[known].abs().max() < 1e-5
     (record,) = records
-    assert record.backwards == 3 and record.skipped_nudges == 0
+    assert record.backwards == steps and record.skipped_nudges == 0
     return out, record
 
 
@@ -42,7 +43,7 @@ def base(ordinary: bool):
 
 
 def compare(tools, model=base, positive=None, negative=None, cfg=1.0, conditioning=None, adapts=False):
-    """Asserts that the bridge's gradient is plain autograd's and near finite differences; runs three steps.
+    """Asserts that the bridge's gradient is plain autograd's and near finite differences; runs two steps.
 
     model and conditioning: made for the bridge (False) or of ordinary tensors (True). Returns (output, gradient).
     """
@@ -360,10 +361,10 @@ class TestHooks:
             return text(1, hooks=self.hooked(11, 0.8, frames)[1])
 
         model = zoo.sd15()
-        guided, record = run(tools, model, positive())
-        constant, _ = run(tools, model, text(1, hooks=self.hooked(11, 0.8)[1]))
+        guided, record = run(tools, model, positive(), steps=3)
+        constant, _ = run(tools, model, text(1, hooks=self.hooked(11, 0.8)[1]), steps=3)
         assert not torch.allclose(guided, constant)
-        assert torch.equal(run(tools, model, positive())[0], guided)
+        assert torch.equal(run(tools, model, positive(), steps=3)[0], guided)
 
     def test_hooks_that_come_with_a_controlnet(self, tools):
         """And hooks on transformer options, for one conditioning only."""
