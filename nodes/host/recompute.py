@@ -241,7 +241,8 @@ class _Given(torch.autograd.Function):
 
 def is_worth_keeping(layer: nn.Module) -> bool:
     """Whether it is a spatial convolution whose graph saves nothing (see layers.py): its result can stand for it."""
-    return "forward" in vars(layer) and math.prod(getattr(layer, "kernel_size", None) or (1,)) > 1
+    kernel = getattr(layer, "kernel_size", 1)  # a Control-LoRA's is a number
+    return "forward" in vars(layer) and (math.prod(kernel) if isinstance(kernel, tuple) else kernel) > 1
 
 
 def _autocast(device: torch.device) -> Callable:
