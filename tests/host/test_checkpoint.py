@@ -153,11 +153,16 @@ def expanded(block, x, shared):
     return block(x[:, :1].expand(-1, 5, -1)) + x
 
 
-KINDS = {"plain": (Mlp, plain_call), "input written": (WritesItsInput, lambda block, x, _: block(x * 1.0)),
-         "input written, a view": (WritesItsInput, lambda block, x, _: block((x * 1.0)[:, 1:]).repeat(1, 2, 1)[:, :5]),
-         "arguments written afterwards": (Mlp, overwrite_afterwards), "random": (Random, plain_call), "expanded input": (Mlp, expanded),
-         "nested arguments": (ManyArguments, many_arguments),
-         "side door": (SideDoor, lambda block, x, shared: block(x, shared["bank"]))}
+KINDS = {
+    "plain": (Mlp, plain_call),
+    "input written": (WritesItsInput, lambda block, x, _: block(x * 1.0)),
+    "input written, a view": (WritesItsInput, lambda block, x, _: block((x * 1.0)[:, 1:]).repeat(1, 2, 1)[:, :5]),
+    "arguments written afterwards": (Mlp, overwrite_afterwards),
+    "nested arguments": (ManyArguments, many_arguments),
+    "random": (Random, plain_call),
+    "expanded input": (Mlp, expanded),
+    "side door": (SideDoor, lambda block, x, shared: block(x, shared["bank"])),
+}
 
 
 def chain_gradients(modules, kind, call, store=None, in_place=False):
@@ -217,6 +222,48 @@ def test_it_saves_memory_and_counts_it(modules):
         assert ledger.peak == 8 * 64 * 5 * 6 * 4 + one.saved
         # The gelu's input, and two weights, which a plain nn.Linear saves.
         assert one.saved == one.largest == 4 * (64 * 5 * 24 + 2 * 24 * 6) and one.inputs == 64 * 5 * 6 * 4
+
+
+class Convolutions(torch.nn.Module):
+    """Results that are used as they are, written to, used twice, and the block's last."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.written, self.twice, self.last = (torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(4))
+
+    def forward(self, x):
+        h = torch.sin(self.first(x))
+        h = torch.relu_(self.written(h)) + torch.sigmoid(h)
+        h = torch.tanh(self.twice(h)) * torch.cos(self.twice(h * h))
+        return x + self.last(h)
+
+
+def test_convolutions_run_once(modules, monkeypatch):
+    network = Chain(Convolutions, plain_call, count=3)
+    ran = []
+    convolution = torch.nn.functional.conv2d
+
+    def counted(x, weight, *args):
+        ran.extend(name for name, module in network.named_modules() if getattr(module, "weight", None) is weight)
+        return convolution(x, weight, *args)
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", counted)
+    x = torch.randn(2, 3, 5, 5, requires_grad=True)
+    checkpoints, ledger = modules.checkpoint.Checkpoints(torch.device("cpu")), modules.ledger.Ledger()
+    with modules.autograd.differentiable([network]):
+        out = network(x)
+        expected = torch.autograd.grad((out * out).sum(), x)[0]
+        with checkpoints.installed([network]):
+            for store, again in ((None, 1), (modules.device_memory.to_host, 4)):
+                ran.clear()
+                with checkpoints.recording(ledger, store):
+                    out = network(x)
+                    grad = torch.autograd.grad((out * out).sum(), x)[0]
+                assert torch.equal(grad, expected)
+                # The block's input, and two results of `twice` and one of `first`: `written` is no more what it was.
+                assert checkpoints.blocks[0].inputs == x.numel() * 4 * (4 if store is None else 1)
+                assert len(ran) == 3 * (5 + again) and all(not name.endswith("last") for name in ran[15:])
+    assert ledger.live == 0
 
 
 # ---- blocks that can't be recomputed
