@@ -1,11 +1,11 @@
 """Cheaper gradients and kept directions: exact against hand-made twins, and they cost what they say."""
-import contextlib
 import importlib
 import math
 
 import pytest
 import torch
 import zoo
+from guided_runs import detached_but, gradients, gradpaint, model_calls
 from sampling import problem, recorded, sample, schedule
 
 FAMILIES = ("sd15", "flux", "guided_diffusion")
@@ -15,64 +15,6 @@ FAMILIES = ("sd15", "flux", "guided_diffusion")
 def models(pack, tmp_path_factory):
     folder = tmp_path_factory.mktemp("zoo")
     return {family: zoo.build(family, pack, folder) for family in FAMILIES}
-
-
-def gradpaint(tools, model, records=None, every=1, between="plain", fraction=1.0, lambda_al=0.0, **changes):
-    settings = tools.settings.GuidanceSettings(
-        alignment=tools.settings.AlignmentSettings(lambda_al=lambda_al),
-        schedule=tools.settings.GuideSchedule(fraction=fraction, every=every, between=between), **changes)
-    return tools.guidance.apply_gradpaint(model, settings, None if records is None else records.append)
-
-
-@contextlib.contextmanager
-def gradients(tools):
-    """(x0_hat's loss gradient) of each guided step inside the block."""
-    run_class, found = tools.run.GuidedRun, []
-    original = run_class._note
-
-    def spy(self, step, result):
-        found.append(result.grad.clone())
-        original(self, step, result)
-
-    run_class._note = spy
-    try:
-        yield found
-    finally:
-        run_class._note = original
-
-
-@contextlib.contextmanager
-def model_calls(model):
-    """(batch, with graph) of each evaluation of the network inside the block."""
-    calls = []
-
-    def note(module, args, kwargs, out):
-        calls.append((len(args[0]), bool(out.requires_grad)))
-
-    handle = model.model.diffusion_model.register_forward_hook(note, with_kwargs=True)
-    try:
-        yield calls
-    finally:
-        handle.remove()
-
-
-@contextlib.contextmanager
-def detached_but(index):
-    """The twin: every answer of calc_cond_batch is a constant but number index[0], [1], ... of its 1st, 2nd call."""
-    import comfy.samplers
-
-    original, calls = comfy.samplers.calc_cond_batch, []
-
-    def twin(*args):
-        wanted = index[len(calls)] if len(calls) < len(index) else None
-        calls.append(1)
-        return [out if i == wanted else out.detach() for i, out in enumerate(original(*args))]
-
-    comfy.samplers.calc_cond_batch = twin
-    try:
-        yield
-    finally:
-        comfy.samplers.calc_cond_batch = original
 
 
 def cosine(a, b) -> float:
@@ -151,6 +93,27 @@ def test_cond_finds_the_positive_conditioning_of_other_guiders(tools, models, ki
         run("model")
     assert [graph for _, graph in calls] == network_calls
     assert_parallel(ours[0], twin[0])
+
+
+@pytest.mark.parametrize("names, chosen", [(("negative", "positive"), "positive"), (("main", "other"), "main")])
+def test_the_positive_conditioning_goes_by_its_name_else_it_is_the_first(tools, names, chosen):
+    branches = importlib.import_module(tools.run.__name__.replace(".run", ".branches"))
+
+    class Guider:
+        conds = {name: [{"uuid": name}] for name in names}
+
+    options = branches.through_positive({}, Guider)["transformer_options"]
+    wrapper = options["wrappers"]["calc_cond_batch"]["gradpaint"][0]
+
+    def executor(model, conds, *args):
+        seen.append([None if cond is None else cond[0]["uuid"] for cond in conds])
+        return [torch.zeros(()) if cond is None else torch.ones(()) * torch.is_grad_enabled() for cond in conds]
+
+    seen, groups = [], list(Guider.conds.values())
+    graphs = wrapper(executor, None, [None, *groups], torch.zeros(1), None, {})
+    other, = set(names) - {chosen}
+    assert [group for call in seen for group in call if group] == [other, chosen]
+    assert [bool(graph) for graph in graphs] == [False, *(name == chosen for name in names)]
 
 
 class CopyingHandler:
@@ -279,59 +242,3 @@ def test_a_kept_step_moves_the_state_exactly(tools, models, sampler):
                    callback=lambda i, x0, x, total, states=states: states.append(x.clone()))
     assert len(nudges) == 2
     assert torch.allclose(seen["keep"][2] - seen["plain"][2], nudges[1][0], atol=1e-4)
-
-
-# ---- steps are told apart whatever the sampler and other wrappers do
-
-
-def test_another_wrapper_that_evaluates_twice_changes_no_count(tools, models):
-    import comfy.patcher_extension as extension
-
-    noise, latent, mask = problem("sd15")
-    sigmas = schedule(models["sd15"], "heun", 6)
-    twice = models["sd15"].clone()
-    twice.add_wrapper(extension.WrappersMP.PREDICT_NOISE,
-                      lambda executor, x, *args, **kwargs: (executor(x, *args) + executor(x, *args)) / 2)
-    results = [sample(gradpaint(tools, model, records := []), "sd15", "heun", sigmas, noise, latent, mask)
-               for model in (twice, models["sd15"])]
-    assert torch.allclose(*results, atol=1e-4)
-    assert records[0].evaluations == 11 and records[0].backwards == 6
-
-
-def test_a_sampler_that_does_not_follow_its_dry_run_is_followed_by_its_noise_levels(tools, models, caplog):
-    import comfy.sample
-    import comfy.samplers
-
-    @torch.no_grad()
-    def sample_answer_dependent(model, x, sigmas, extra_args=None, callback=None, disable=None):
-        level = x.new_ones([len(x)])
-        for i in range(len(sigmas) - 1):
-            x0 = model(x, sigmas[i] * level, **extra_args)
-            if x0.abs().max() > 0:  # never in a dry run
-                x0 = model(x, sigmas[i] * level, **extra_args)
-            callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": x0})
-            x = x0 + (x - x0) * (sigmas[i + 1] / sigmas[i])
-        return x
-
-    model = models["sd15"]
-    noise, latent, mask = problem("sd15")
-    sigmas = schedule(model, "euler", 6)
-    guided = gradpaint(tools, model, records := [], fraction=0.5)
-    with torch.inference_mode(), caplog.at_level("INFO"):
-        out = comfy.sample.sample_custom(
-            guided, noise, 1.0, comfy.samplers.KSAMPLER(sample_answer_dependent), sigmas, zoo.conditioning("sd15"),
-            zoo.conditioning("sd15"), latent, noise_mask=mask, disable_pbar=True, seed=3)
-        assert (out - latent)[(mask == 0).expand_as(out)].abs().max() < 1e-4 and out.isfinite().all()
-    assert "does not follow its dry run" in caplog.text
-    (record,) = records
-    assert record.evaluations == 12 and record.guided_sigmas == pytest.approx(sigmas[:3].tolist(), 1e-4)
-
-
-def test_planned_steps_do_not_look_at_the_noise_level_of_the_call(tools):
-    name = tools.run.__name__.replace(".run", "")
-    steps, probe = (importlib.import_module(f"{name}.{part}") for part in ("steps", "probe"))
-    plan = probe.SamplerPlan({0: probe.Step(0, 2.0, 1.0), 2: probe.Step(1, 1.0, 0.0)}, [2, 3], 2, True, True, None)
-    counter = steps.StepCounter(plan, torch.tensor([2.0, 1.0, 0.0]))
-    assert counter.step(None) == (0, 2.0, 1.0) and counter.step(None) is None and not counter.callback()
-    assert counter.step(None) == (1, 1.0, 0.0) and counter.total == 2
-    assert not counter.callback() and counter.plan is plan
