@@ -17,7 +17,6 @@ import math
 import weakref
 from collections.abc import Callable
 
-import comfy.model_management
 import torch
 from torch import Tensor, nn
 
@@ -117,7 +116,6 @@ class Call:
         return saved.held.tensor
 
     def _recompute(self) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
         for _ in range(2):
             found = self._run_again()
             overwritten = {i for i, (held, version) in found.items() if held.tensor._version != version}

@@ -318,6 +318,24 @@ def test_a_block_that_changes_is_given_up(modules, kind, caplog):
     assert torch.equal(torch.autograd.grad(network(x).sum(), x)[0], grad)
 
 
+def test_blocks_run_again_with_the_weights_of_then(modules):
+    class Groups:
+        current, asked = "first", []
+
+        def use(self, group):
+            self.current = group
+            self.asked.append(group)
+
+    groups, network, x = Groups(), Chain(Mlp, plain_call), torch.randn(2, 5, 6, requires_grad=True)
+    checkpoints = modules.checkpoint.Checkpoints(torch.device("cpu"))
+    with checkpoints.installed([network], groups), checkpoints.recording(modules.ledger.Ledger()):
+        out = network(x)
+        groups.current = "second"
+        out = out + network(x)
+        torch.autograd.grad(out.sum(), x)
+    assert groups.asked == ["first"]
+
+
 # ---- which blocks
 
 
@@ -347,7 +365,7 @@ def test_a_block_that_holds_the_model_is_not_one(modules):
 
 
 def stateful_patches():
-    """(patch, its state) for each way of remembering: the n-th call scales k by 1 + n / 10."""
+    """(patch, its state) for each way of remembering: the n-th call scales k by 1 + n / 10. `random` draws numbers."""
     def closure():
         count = 0
 
@@ -375,13 +393,16 @@ def stateful_patches():
     class Callable(Method):
         __call__ = Method.patch
 
+    def random(q, k, v, extra_options=None):
+        return q, k * (1 + torch.rand(()) / 10), v
+
     method, instance = Method(), Callable()
-    return {"closure": closure(), "attribute": attribute(),
+    return {"random": (random, lambda: torch.rand(3).tolist()), "closure": closure(), "attribute": attribute(),
             "method": (method.patch, lambda: [float(t) for t in method.state["seen"]]),
             "callable": (instance, lambda: [float(t) for t in instance.state["seen"]])}
 
 
-@pytest.mark.parametrize("kind", ["closure", "attribute", "method", "callable"])
+@pytest.mark.parametrize("kind", ["closure", "attribute", "method", "callable", "random"])
 def test_patches_that_count_their_calls(pack, tmp_path, kind):
     results = []
     peaks = []
@@ -408,6 +429,7 @@ def patched_run(pack, folder, mode, patch, limit):
                                       memory=guidance.MemorySettings(mode))
     noise, latent, mask = problem("sd15")
     memory = LiveMemory(limit)
+    torch.manual_seed(0)
     with memory, pytest.MonkeyPatch.context() as monkey:
         monkey.setattr(device_memory, "free_memory", lambda model, device: 2**60)
         picture = sample(guided, "sd15", "euler", schedule(model, "euler", 3), noise, latent, mask)
