@@ -1,7 +1,7 @@
 """The layers of a model during a guided run: forwards whose backward pass asks the host for the weight again.
 
-Nothing of a weight is saved for backward, and everything that touches one runs in inference mode, as the host's own
-evaluation does: its buffers for weights that live elsewhere were made there, and may be written only there.
+Nothing of a weight is saved for backward, and everything that touches one that lives elsewhere runs in inference mode,
+as the host's own evaluation does: its buffers for such weights were made there, and may be written only there.
 """
 from __future__ import annotations
 
@@ -70,20 +70,22 @@ class _LeafFunction(torch.autograd.Function):
     """y = forward(x) with the gradient of x given by `vjp(grad_y, shape_of_x)`. Saves no tensor at all."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, forward: Forward, vjp: Vjp, groups) -> Tensor:
-        ctx.vjp, ctx.shape, ctx.dtype = vjp, x.shape, x.dtype
+    def forward(ctx, x: Tensor, forward: Forward, vjp: Vjp, groups, resident: bool = False) -> Tensor:
+        ctx.vjp, ctx.shape, ctx.dtype, ctx.resident = vjp, x.shape, x.dtype, resident
         ctx.groups, ctx.group = groups, groups.current
-        # Detached: the host's quantised layers take another path for inputs with gradients.
-        return in_host_mode(forward, x.detach())
+        x = x.detach()  # the host's quantised layers take another path for inputs with gradients
+        return forward(x) if resident else in_host_mode(forward, x)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         comfy.model_management.throw_exception_if_processing_interrupted()
         if ctx.groups.current is not ctx.group:
             ctx.groups.use(ctx.group)
+        if ctx.resident:
+            return ctx.vjp(grad, ctx.shape).to(ctx.dtype), None, None, None, None
         with torch.inference_mode():
             out = ctx.vjp(grad, ctx.shape).to(ctx.dtype)
-        return alias(out), None, None, None
+        return alias(out), None, None, None, None
 
 
 @contextlib.contextmanager
@@ -136,10 +138,12 @@ def _leaf(module: nn.Module, forward: Forward, vjp: Vjp, groups) -> Forward:
                 return forward(t, *args, **kwargs)
 
             back = _affine_vjp(run)
+        weight = getattr(module, "weight", None)
+        resident = weight is not None and weight.device == x.device  # then there is no buffer to write to
         if not flatten:
-            return _LeafFunction.apply(x, run, back, groups)
+            return _LeafFunction.apply(x, run, back, groups, resident)
         # Flattened outside the function: a view made inside it could not be changed in place afterwards.
-        out = _LeafFunction.apply(x.reshape(-1, x.shape[-1]), run, back, groups)
+        out = _LeafFunction.apply(x.reshape(-1, x.shape[-1]), run, back, groups, resident)
         return out.view(*x.shape[:-1], out.shape[-1])
 
     return guided
