@@ -86,7 +86,7 @@ class MemoryLadder:
             self._go(FORCED[self.settings.mode])
             return
         self._free = device_memory.free_memory(self.model, self.device)
-        needed = conditionings * expected_bytes(self._outputs, x.shape, self.model.get_dtype_inference())
+        needed = conditionings * expected_bytes(self._outputs, x.shape, _dtype(self.model))
         log.info("GradPaint: %s free, a plain backward pass may keep up to %s", _size(self._free), _size(needed))
         if needed <= MARGIN * self._free or not self.checkpoints.blocks:
             self._go(Rung.PLAIN)
@@ -200,6 +200,11 @@ def expected_bytes(outputs: int, shape, dtype: torch.dtype) -> float:
     """At most what a plain backward pass saves. outputs: see layer_outputs; shape: the state's; dtype: the model's."""
     area = shape[0] * torch.Size(shape[2:]).numel()
     return SAVED_PER_OUTPUT * outputs * area * max(dtype.itemsize, 2)
+
+
+def _dtype(model) -> torch.dtype:
+    """What the host's model computes in; hosts of different ages say it in different ways."""
+    return getattr(model, "get_dtype_inference", model.get_dtype)()
 
 
 class _Counted:

@@ -16,6 +16,7 @@ import torch
 OTHERS = (__name__.split(".nodes.")[0] + ".", "comfy.", "comfy_aimdo", "comfy_kitchen", "torch")
 DEPTH = 8  # from model_options to the patches in it, to what they refer to, and so on
 LARGEST = 512  # containers with more entries are data, not state
+MOST = 5000  # objects looked at
 _PLAIN = (torch.Tensor, str, bytes, int, float, complex, bool, type(None), type, types.ModuleType)
 _EMPTY = object()
 
@@ -28,6 +29,7 @@ class PatchState:
         self._cells: list[types.CellType] = []
         self._containers: list[dict | list | set] = []
         self._seen = set(ignored)
+        self._most = MOST + len(ignored)
         self._visit_items(patches, DEPTH)
 
     def __bool__(self) -> bool:
@@ -46,7 +48,7 @@ class PatchState:
             _put(container, content)
 
     def _visit(self, value, depth: int) -> None:
-        if depth < 0 or isinstance(value, _PLAIN) or id(value) in self._seen:
+        if depth < 0 or isinstance(value, _PLAIN) or id(value) in self._seen or len(self._seen) >= self._most:
             return
         self._seen.add(id(value))
         if isinstance(value, types.MethodType):
@@ -59,6 +61,9 @@ class PatchState:
             self._add(value, depth)
         elif isinstance(value, tuple):
             self._visit_items(value, depth)
+        elif isinstance(value, torch.nn.Module):  # its own attributes, not the tree of modules below it
+            self._containers.append(vars(value))
+            self._visit_items([item for name, item in vars(value).items() if not name.startswith("_")], depth)
         elif isinstance(getattr(value, "__dict__", None), dict) and not _theirs(type(value)):
             self._add(vars(value), depth)
 

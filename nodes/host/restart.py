@@ -13,20 +13,21 @@ class RandomState:
     """The generators' state at a call, kept only if the call drew from them."""
 
     def __init__(self, device: torch.device):
-        self.device = device
+        module = None if device.type == "cpu" else getattr(torch, device.type, None)
+        where = () if device.type == "mps" else (device,)  # there is but one of those
+        self._device = [(module.get_rng_state, module.set_rng_state, where)] if hasattr(module, "get_rng_state") else []
         self.state = self._now()
 
     def restore(self) -> None:
         self._set(self.state)
 
     def _now(self) -> list[Tensor]:
-        states = [torch.get_rng_state()]
-        return [*states, torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else states
+        return [torch.get_rng_state(), *(get(*where) for get, _, where in self._device)]
 
     def _set(self, states: list[Tensor]) -> None:
         torch.set_rng_state(states[0])
-        if len(states) > 1:
-            torch.cuda.set_rng_state(states[1], self.device)
+        for (_, put, where), state in zip(self._device, states[1:]):
+            put(state, *where)
 
     def keep_if_used(self) -> None:
         if all(map(torch.equal, self.state, self._now())):

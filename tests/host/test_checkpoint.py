@@ -396,13 +396,23 @@ def stateful_patches():
     def random(q, k, v, extra_options=None):
         return q, k * (1 + torch.rand(()) / 10), v
 
-    method, instance = Method(), Callable()
-    return {"random": (random, lambda: torch.rand(3).tolist()), "closure": closure(), "attribute": attribute(),
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.calls, self.layer = 0, torch.nn.Linear(2, 2)
+
+        def forward(self, q, k, v, extra_options=None):
+            self.calls += 1
+            return q, k * (1 + self.calls / 10), v
+
+    method, instance, network = Method(), Callable(), Network()
+    return {"module": (network, lambda: network.calls), "random": (random, lambda: torch.rand(3).tolist()),
+            "closure": closure(), "attribute": attribute(),
             "method": (method.patch, lambda: [float(t) for t in method.state["seen"]]),
             "callable": (instance, lambda: [float(t) for t in instance.state["seen"]])}
 
 
-@pytest.mark.parametrize("kind", ["closure", "attribute", "method", "callable", "random"])
+@pytest.mark.parametrize("kind", ["closure", "attribute", "method", "callable", "module", "random"])
 def test_patches_that_count_their_calls(pack, tmp_path, kind):
     results = []
     peaks = []

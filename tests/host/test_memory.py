@@ -244,6 +244,15 @@ def test_out_of_memory_errors(modules, error, expected):
     assert modules.device_memory.is_out_of_memory(error) is expected
 
 
+def test_free_memory_is_the_hosts(modules, flux):
+    import psutil
+
+    flux.model.current_patcher = flux
+    free = modules.device_memory.free_memory(flux.model, torch.device("cpu"))
+    assert 0.5 < free / psutil.virtual_memory().available < 2
+    assert modules.device_memory.free_memory(object(), torch.device("cpu")) > 0
+
+
 def test_a_real_failed_allocation_is_recognised(modules):
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**58, dtype=torch.uint8)
