@@ -7,6 +7,7 @@ import zoo
 from sampling import problem, sample, schedule
 
 STEPS = 4
+BLOCKS = [f"diffusion_model.{name}.transformer_blocks.0" for name in ("input_blocks.1.1", "middle_block.1")]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def by_the_hosts_node(model, backend):
     from comfy_api.torch_helpers import set_torch_compile_wrapper
 
     model = model.clone()
-    set_torch_compile_wrapper(model, backend=backend)
+    set_torch_compile_wrapper(model, backend=backend, keys=BLOCKS)
     return model
 
 
@@ -66,8 +67,7 @@ def by_object_patch(model, backend):
 
 def by_block(model, backend):
     model = model.clone()
-    for name in ("input_blocks.1.1", "middle_block.1"):
-        name = f"diffusion_model.{name}.transformer_blocks.0"
+    for name in BLOCKS:
         model.add_object_patch(name, torch.compile(model.get_model_object(name), backend=backend))
     return model
 
