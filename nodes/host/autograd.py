@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from .inference_tensors import OrdinaryArguments, alias, ordinary
 from .layers import guided_methods
+from .saved_tensors import copy_before_write
 
 __all__ = ["differentiable", "grad_enabled", "ordinary"]
 
@@ -124,12 +125,12 @@ def _plain_kernels():
 def grad_enabled(writes_in_place: bool = False, foreign_tensors: bool = False):
     """One differentiated evaluation: out of the host's inference mode, with its differentiable kernels selected.
 
-    writes_in_place: for models that overwrite tensors which their own graph needs; PyTorch then copies those first.
+    writes_in_place: for models that overwrite tensors which their own graph needs; those are then copied first.
     foreign_tensors: for models with patches that keep inference tensors of their own; see OrdinaryArguments.
     """
     before = comfy.model_management.in_training
     comfy.model_management.in_training = True
-    copies = torch.autograd.graph.allow_mutation_on_saved_tensors if writes_in_place else contextlib.nullcontext
+    copies = copy_before_write if writes_in_place else contextlib.nullcontext
     arguments = OrdinaryArguments if foreign_tensors else contextlib.nullcontext
     try:
         with torch.inference_mode(False), torch.enable_grad(), _plain_kernels(), copies(), arguments():
