@@ -37,7 +37,7 @@ def load(device: str = "cpu") -> SimpleNamespace:
 def modules(pack) -> SimpleNamespace:
     """The parts of an imported pack that benchmarks use."""
     part = lambda name: importlib.import_module(f"{pack.__name__}.{name}")  # noqa: E731
-    return SimpleNamespace(guidance=part("nodes.host.guidance"), autograd=part("nodes.host.autograd"),
+    return SimpleNamespace(package=pack, guidance=part("nodes.host.guidance"), autograd=part("nodes.host.autograd"),
                            device_memory=part("nodes.host.device_memory"), settings=part("gradpaint.settings"),
                            memory_settings=part("gradpaint.memory_settings"))
 

@@ -6,12 +6,7 @@ import torch
 import twins
 import zoo_more
 from sampling import problem, sample, schedule
-
-# Its network accepts no double precision, so the differences are taken in float32, with a longer step.
-SINGLE_PRECISION = {"cosmos"}
-# They overwrite tensors that their own graph needs, so plain autograd refuses them too.
-WRITES_IN_PLACE = {"ltxv", "pixeldit"}
-STEP = {"hidream": 1e-4}  # routes tokens to experts: a longer step crosses from one to another
+from zoo_more import SINGLE_PRECISION, STEP, WRITES_IN_PLACE
 
 
 @pytest.fixture(scope="module")
