@@ -48,7 +48,8 @@ class GradPaintEarlyStop(io.ComfyNode):
                 io.Combo.Input(
                     "between", options=list(BETWEEN), default=_DEFAULT.between, optional=True, advanced=True,
                     tooltip="With `every` above 1, the steps between two guided ones: plain, or nudged in the last "
-                            "direction (keep) at the cost of a plain step."),
+                            "direction (keep) at the cost of a plain step. Measured on a 64 x 64 model: every 2 with "
+                            "keep is as good as every 1; every 3 is worse."),
             ],
             outputs=[Schedule.Output("schedule", tooltip="For the GradPaint KSampler or Apply GradPaint.")],
         )
