@@ -45,7 +45,7 @@ def guidance_inputs() -> list:
             "gradient", options=list(GRADIENTS), default=_DEFAULT.gradient, optional=True, advanced=True,
             tooltip="What the loss is differentiated through. model: all of it, as in the paper. cond: at cfg above 1 "
                     "only the positive conditioning, about three quarters of a guided step's time, no worse where "
-                    "measured. x0: not the model at all; costs what KSampler does and gives a third to half of the gain."),
+                    "measured. x0: not the model; costs what KSampler does and gives a third to half of the gain."),
     ]
 
 
