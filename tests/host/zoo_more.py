@@ -23,8 +23,8 @@ from zoo_settings import (
 )
 from zoo_variants import VARIANTS
 
-# Its network accepts no double precision, so the differences are taken in float32, with a longer step.
-SINGLE_PRECISION = {"cosmos"}
+# Their network accepts no double precision, so the differences are taken in float32, with a longer step.
+SINGLE_PRECISION = {"cosmos", "cosmos_i2v"}
 # They overwrite tensors that their own graph needs, so plain autograd refuses them too.
 WRITES_IN_PLACE = {"ltxv", "pixeldit"}
 STEP = {"hidream": 1e-4}  # routes tokens to experts: a longer step crosses from one to another
