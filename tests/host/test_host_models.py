@@ -8,11 +8,9 @@ NOT_IN_ZOO = {
     "Hunyuan3Dv2": SHAPES, "Hunyuan3Dv2mini": SHAPES, "Hunyuan3Dv2_1": SHAPES, "TripoSplat": SHAPES,
     "RT_DETR_v4": OTHER, "SAM3": OTHER, "SAM31": OTHER, "DepthAnything3": OTHER,
     # Not built small yet; nothing is known against them.
-    "LTXAV": "video and audio in one packed latent; its video part is LTXV's network",
-    "HiDreamO1": "wants tokens of its own tokenizer; a language model's network",
-    "PiD": "upscaler, guided by a latent of low resolution; PixelDiT's network",
-    "SeedVR2": "video upscaler with text embeddings in its checkpoint",
-    "HunyuanImage21Refiner": "refiner of a finished picture",
+    "LTXAV": "video and audio packed in one latent; connectors of 350 million parameters. Its video part is LTXV's",
+    "SeedVR2": "video upscaler whose text embeddings come in pairs from its checkpoint",
+    "HunyuanImage21Refiner": "refiner of a finished picture, whose latent changes shape on its way into the model",
 }
 
 

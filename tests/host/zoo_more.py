@@ -26,7 +26,7 @@ from zoo_variants import VARIANTS
 # Their network accepts no double precision, so the differences are taken in float32, with a longer step.
 SINGLE_PRECISION = {"cosmos", "cosmos_i2v"}
 # They overwrite tensors that their own graph needs, so plain autograd refuses them too.
-WRITES_IN_PLACE = {"ltxv", "pixeldit"}
+WRITES_IN_PLACE = {"ltxv", "pixeldit", "pid"}
 STEP = {"hidream": 1e-4}  # routes tokens to experts: a longer step crosses from one to another
 
 FAMILIES: dict[str, Family] = {

@@ -99,4 +99,14 @@ VARIANTS: dict[str, Family] = {
     "wan21_flowrvs": Family("WAN21_FlowRVS", wan(model_type="flow_rvs"), (1, 16, *VIDEO)),
     "cogvideox_i2v": Family("CogVideoX_I2V", _cogvideox(), (1, 16, *VIDEO)),
     "cogvideox_inpaint": Family("CogVideoX_Inpaint", _cogvideox(in_channels=48), (1, 16, *VIDEO)),
+    "pid": Family("PiD", dict(image_model="pid", num_groups=2, hidden_size=64, pixel_hidden_size=8,
+                              pixel_attn_hidden_size=64, pixel_num_groups=2, patch_depth=2, pixel_depth=1, patch_size=4,
+                              txt_embed_dim=32, lq_hidden_dim=32, lq_num_res_blocks=1), (1, 3, *SQUARE),
+                  extra={"lq_latent": normal(1, 16, 2, 2), "degrade_sigma": lambda g: torch.tensor([0.5])}),
+    "hidream_o1": Family("HiDreamO1", dict(
+        image_model="hidream_o1",
+        text_config_overrides=dict(vocab_size=151680, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+                                   num_attention_heads=2, num_key_value_heads=1, head_dim=128),
+        vision_config_overrides=dict(hidden_size=64, num_heads=2, intermediate_size=128, depth=1)),
+        (1, 3, 64, 64), extra={"text_input_ids": ones(1, 7)}),
 }
