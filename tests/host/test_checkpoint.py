@@ -7,8 +7,9 @@ import torch
 import twins
 import zoo
 import zoo_more
+from zoo_more import WRITES_IN_PLACE
 
-WRITES_IN_PLACE = {"ltxv", "pixeldit"}
+CHANGES_BY_ITSELF = {"hidream_o1"}  # its second evaluation differs from its first in the last bits, with or without us
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,10 @@ def test_gradient_is_the_same(family, pack, tmp_path, modules):
     with checkpointed(modules, model) as (checkpoints, gradient):
         for store in (None, modules.device_memory.to_host):
             again, grad = gradient(family in WRITES_IN_PLACE, x, sigma, conds, weight, store=store)
-            assert torch.equal(again, out) and torch.equal(grad, expected)
+            if family in CHANGES_BY_ITSELF:
+                assert twins.relative_error(again, out) < 1e-6 and twins.relative_error(grad, expected) < 1e-6
+            else:
+                assert torch.equal(again, out) and torch.equal(grad, expected)
             called = [block for block in checkpoints.blocks if block.calls]
             assert called and not any(block.broken for block in called) and any(block.saved for block in called)
     assert not any("forward" in vars(module) for module in model.modules())
