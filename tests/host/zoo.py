@@ -62,8 +62,8 @@ def flux(seed: int = 0, dtype=torch.float32, config: str = "Flux", in_channels: 
     with torch.inference_mode():
         config = getattr(comfy.supported_models, config)(dict(
             image_model="flux", in_channels=in_channels, out_channels=16, patch_size=2, vec_in_dim=768,
-            context_in_dim=4096, hidden_size=128, mlp_ratio=4.0, num_heads=2, depth=2, depth_single_blocks=2, axes_dim=[16, 24, 24],
-            theta=10000, qkv_bias=True, guidance_embed=True, txt_ids_dims=[]))
+            context_in_dim=4096, hidden_size=128, mlp_ratio=4.0, num_heads=2, depth=2, depth_single_blocks=2,
+            axes_dim=[16, 24, 24], theta=10000, qkv_bias=True, guidance_embed=True, txt_ids_dims=[]))
         config.set_inference_dtype(dtype, None)
         return _patcher(config.get_model({}), seed)
 
