@@ -40,12 +40,12 @@ def cells(text: str, title: str) -> list[dict]:
 
 
 def test_speed(benchmarks, capsys):
-    args = benchmarks.speed.arguments(["--models", "sd15-tiny", "--size", "128", "--pairs", "2", "--run-steps", "4",
-                                       "--run-pairs", "1", "--cfg", "1", "2"])
+    args = benchmarks.speed.arguments(["--models", "sd15-tiny", "--size", "64", "--pairs", "1", "--run-steps", "4",
+                                       "--run-pairs", "1", "--cfg", "2"])
     text = benchmarks.speed.report(args, benchmarks.pack)
     rows = cells(text, "model")
     steps, runs = [r for r in rows if "s per step" in r], [r for r in rows if "whole run" in r]
-    assert len(steps) == 9 + 10 and len(runs) == 2 * 3
+    assert len(steps) == 10 and len(runs) == 3
     for row in rows:
         assert all(cell for cell in row.values())
         assert float(row.get("s per step", row.get("s"))) > 0
@@ -53,7 +53,7 @@ def test_speed(benchmarks, capsys):
         assert 0 < low <= middle <= high and float(row["/ plain, CPU time"]) > 0
         if row.get("sampling", row.get("whole run")) == "plain":
             assert middle == 1
-    by_name = {row["sampling"]: row for row in steps if row["CFG"] == "1"}
+    by_name = {row["sampling"]: row for row in steps}
     memory = "memory rung of the last guided step"
     assert by_name["plain"][memory] == "-" and by_name["guided"][memory] == "plain backward"
     assert by_name["guided, all blocks recomputed"][memory] == "all blocks recomputed"
