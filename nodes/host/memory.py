@@ -82,13 +82,17 @@ class MemoryLadder:
         """Before a guided step. x: the state; conditionings: how many of them the model is evaluated for."""
         if self.rung is not None:
             return
+        if not self.checkpoints.blocks:
+            log.info("GradPaint: this model has no blocks that could be recomputed")
+            self._go(Rung.PLAIN)
+            return
         if self.settings.mode != AUTO:
             self._go(FORCED[self.settings.mode])
             return
         self._free = device_memory.free_memory(self.model, self.device)
         needed = conditionings * expected_bytes(self._outputs, x.shape, _dtype(self.model))
         log.info("GradPaint: %s free, a plain backward pass may keep up to %s", _size(self._free), _size(needed))
-        if needed <= MARGIN * self._free or not self.checkpoints.blocks:
+        if needed <= MARGIN * self._free:
             self._go(Rung.PLAIN)
         else:
             self._measure = True
@@ -158,7 +162,6 @@ class MemoryLadder:
     def _settle(self, rest: int, transient: int) -> None:
         """The best rung that fits, now that what each block saves is known. transient: bytes beyond what was saved."""
         self._blocks = blocks = [block for block in self.checkpoints.blocks if block.saved and not block.broken]
-        rest += sum(block.saved for block in self.checkpoints.blocks if block.broken)
         plain = plan(blocks, rest, transient, MARGIN * self._free)
         if plain is None:
             self._go(Rung.HOST)
