@@ -1,5 +1,6 @@
 """Recomputed blocks of any network: what they may do with their arguments and results, and which are given up."""
 import importlib
+import threading
 
 import pytest
 import torch
@@ -169,6 +170,27 @@ def test_it_saves_memory_and_counts_it(modules):
         assert ledger.peak == 8 * 64 * 5 * 6 * 4 + one.saved
         # The gelu's input, and two weights, which a plain nn.Linear saves.
         assert one.saved == one.largest == 4 * (64 * 5 * 24 + 2 * 24 * 6) and one.inputs == 64 * 5 * 6 * 4
+
+
+def test_backward_in_another_thread(modules):
+    """As on a GPU, where it runs in a thread of PyTorch's, which knows nothing of the caller's modes."""
+    network, x = Chain(Random, plain_call), torch.randn(2, 5, 6, requires_grad=True)
+
+    def gradient():
+        torch.manual_seed(3)
+        with torch.inference_mode(), torch.inference_mode(False), torch.enable_grad():
+            out = network(x)
+            grads = []
+            thread = threading.Thread(target=lambda: grads.extend(torch.autograd.grad(out.sum(), x)))
+            thread.start()
+            thread.join()
+        return grads[0]
+
+    expected = gradient()
+    checkpoints = modules.checkpoint.Checkpoints(torch.device("cpu"))
+    with checkpoints.installed([network]), checkpoints.recording(modules.ledger.Ledger()):
+        assert torch.equal(gradient(), expected)
+        assert all(block.saved for block in checkpoints.blocks)
 
 
 class Convolutions(torch.nn.Module):
