@@ -12,7 +12,7 @@ class MemorySettings:
     """mode: `auto` recomputes as many of the model's blocks in the backward pass as the free memory asks for;
     `fastest` recomputes none; `low memory` all; `lowest memory` all, and their inputs wait in host memory. None of them
     changes the result. On an out-of-memory error every mode but `fastest` goes on with less.
-    allow_without_gradient: where no way fits, go on without guidance (only the known part is kept) instead of an error.
+    allow_without_gradient: where no way fits, go on as with gradient "x0", without the model's, instead of an error.
     """
 
     mode: str = AUTO

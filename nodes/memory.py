@@ -27,8 +27,9 @@ class GradPaintMemory(io.ComfyNode):
                             "what they need for it waits in the computer's main memory."),
                 io.Boolean.Input(
                     "allow_without_gradient", default=_DEFAULT.allow_without_gradient,
-                    tooltip="Where guidance does not fit into memory in any way: on, the run goes on without it and "
-                            "says so in the log; off, it ends with an error."),
+                    tooltip="Where the backward pass does not fit into memory in any way: on, the run goes on with the "
+                            "cheap stand-in that `gradient` x0 is, and says so in the log; off, it ends with an "
+                            "error."),
             ],
             outputs=[Memory.Output("memory", tooltip="For the GradPaint KSampler or Apply GradPaint.")],
         )

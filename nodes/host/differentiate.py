@@ -55,6 +55,7 @@ class Differentiator:
         finally:
             self.guider.conds = conds
         self._conds = None
+        self.ladder.without_backward()
         return executor(x, timestep, model_options, seed), None
 
     def _attempt(self, *args) -> tuple[Tensor, LossGradient] | None:

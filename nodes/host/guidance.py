@@ -163,8 +163,9 @@ def _report(run: GuidedRun) -> None:
     log.info("GradPaint: %d steps, %d guided, %d model evaluations, %d backward passes", record.steps,
              len(record.guided_sigmas), record.evaluations, record.backwards)
     if record.memory.rungs:
-        log.info("GradPaint: memory: %s; at most %.1f MiB in a guided step (%s), %d steps made again",
-                 record.memory.rungs[-1], record.memory.peak_bytes / 2**20, record.memory.peak_kind,
+        peak = record.memory.peak_bytes
+        log.info("GradPaint: memory: %s%s, %d steps made again", record.memory.rungs[-1],
+                 "" if peak is None else f"; at most {peak / 2**20:.1f} MiB in a guided step ({record.memory.peak_kind})",
                  record.memory.repeats)
     if record.mse:
         log.info("GradPaint: masked MSE of x0_hat %.4g at the first guided step, %.4g at the last",

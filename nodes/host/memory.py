@@ -1,6 +1,7 @@
 """The memory ladder: how a guided step makes do with the memory that there is.
 
-plain backward -> some blocks recomputed -> all blocks recomputed -> their inputs in host memory as well -> no gradient.
+plain backward -> some blocks recomputed -> all blocks recomputed -> their inputs in host memory as well -> no backward
+pass, with the loss's gradient in x0_hat alone in place of the model's.
 
 The rung is chosen before the first guided step. Where memory is plentiful that is plain backward. Else the first guided
 step recomputes all blocks and measures what each of them saves; from then on as few are recomputed as fit. On an
@@ -41,7 +42,7 @@ class Rung(enum.IntEnum):
 
 FORCED = {FASTEST: Rung.PLAIN, LOW_MEMORY: Rung.ALL, LOWEST_MEMORY: Rung.HOST}
 NAMES = {Rung.PLAIN: "plain backward", Rung.SOME: "some blocks recomputed", Rung.ALL: "all blocks recomputed",
-         Rung.HOST: "all blocks recomputed, their inputs in host memory", Rung.NONE: "no gradient"}
+         Rung.HOST: "all blocks recomputed, their inputs in host memory", Rung.NONE: "no backward pass"}
 
 
 class OutOfGuidanceMemory(RuntimeError):
@@ -137,13 +138,17 @@ class MemoryLadder:
             raise OutOfGuidanceMemory(
                 f"GradPaint: out of memory in a guided step ({before}), and no way of saving memory is left. Take a "
                 "smaller image or batch, a smaller or more strongly quantised model, close other programs that use the "
-                "device, or allow guidance to be left out where it does not fit (GradPaint Memory).")
+                "device, set `gradient` to x0, or allow that where nothing else fits (GradPaint Memory).")
         self.record.repeats += 1
         log.warning("GradPaint: out of memory in a guided step (%s); the step is made again: %s", before,
                     self.describe())
         if self.rung is Rung.NONE:
-            log.warning("GradPaint: from here on there is NO guidance; the known part is kept in place, as plain "
-                        "inpainting does")
+            log.warning("GradPaint: from here on guidance does WITHOUT the model's gradient, as with `gradient` x0: "
+                        "it is weaker. The known part is kept in place as before")
+
+    def without_backward(self) -> None:
+        """A guided step is made without a backward pass."""
+        self.record.rungs.append(self.describe())
 
     def describe(self) -> str:
         if self.rung is not Rung.SOME:

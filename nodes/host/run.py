@@ -84,9 +84,8 @@ class GuidedRun:
         self.record.evaluations += 1
         if step is not None and self.guided[step.index]:
             x0_hat, found = self._evaluate(executor, x, timestep, model_options, seed, step, mask)
-            self._grad = None if found is None else found.grad
-            if found is not None:
-                self._note(step, found)
+            self._grad = found.grad
+            self._note(step, found)
         else:
             x0_hat = executor(x, timestep, model_options, seed)
         nudge = self._nudge(step)
@@ -101,15 +100,17 @@ class GuidedRun:
         return x0_hat if shift is None else x0_hat + shift
 
     def _evaluate(self, executor, x, timestep, model_options, seed, step: Step, mask):
-        """x0_hat and the gradient asked for, in one model evaluation; None where memory allows for no gradient."""
-        kind = self.settings.gradient
+        """x0_hat and the gradient asked for, in one model evaluation; that of "x0" where memory is short."""
+        kind, found = self.settings.gradient, None
         if kind == "x0":
             x0_hat = executor(x, timestep, model_options, seed)
-            return x0_hat, x0_gradient(x0_hat, self.y, mask, self.settings.alignment, *self.levels[step.sigma])
-        if kind == "cond":
-            model_options = through_positive(model_options, self.guider)
-        x0_hat, found = self.differentiator(executor, x, timestep, model_options, seed, step.sigma, mask)
-        self.record.backwards += found is not None
+        else:
+            if kind == "cond":
+                model_options = through_positive(model_options, self.guider)
+            x0_hat, found = self.differentiator(executor, x, timestep, model_options, seed, step.sigma, mask)
+            self.record.backwards += found is not None
+        if found is None:
+            found = x0_gradient(x0_hat, self.y, mask, self.settings.alignment, *self.levels[step.sigma])
         return x0_hat, found
 
     def _nudge(self, step: Step | None) -> Tensor | None:

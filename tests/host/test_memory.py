@@ -38,8 +38,8 @@ def flux():
 def run(modules, monkeypatch):
     """A guided run, every step of it, in a memory of `limit` bytes of which the host says that `free` are left
     (default: the truth). Returns (picture, RunRecord, LiveMemory)."""
-    def run(model, mode="auto", limit=float("inf"), free=None, allow=False, family="flux", cfg=1.0, alpha=None,
-            callback=None):
+    def run(model, mode="auto", limit=float("inf"), free=None, allow=False, family="flux", cfg=1.0,
+            callback=None, **changes):
         memory = LiveMemory(limit)
         says = free or (lambda: min(memory.limit, 2**60) - memory.live)
         to_host = modules.device_memory.to_host
@@ -48,8 +48,7 @@ def run(modules, monkeypatch):
             with memory.elsewhere():
                 return to_host(tensor)
 
-        settings = modules.settings.GuidanceSettings(schedule=modules.settings.GuideSchedule.full(),
-                                                     **({} if alpha is None else {"alpha": alpha}))
+        settings = modules.settings.GuidanceSettings(schedule=modules.settings.GuideSchedule.full(), **changes)
         records = []
         guided = modules.guidance.apply_gradpaint(model, settings, records.append, modules.MemorySettings(mode, allow))
         noise, latent, mask = problem(family)
@@ -207,12 +206,13 @@ def test_first_step_too_large_for_all_blocks(run, flux, plain, peaks):
 
 
 def test_without_gradient_if_allowed(run, flux, caplog, peaks):
-    inpainted, *_ = run(flux, alpha=0.0)
+    stand_in, expected, _ = run(flux, gradient="x0")
     out, record, memory = run(flux, limit=0.9 * peaks["lowest memory"], allow=True)
-    assert torch.equal(out, inpainted) and memory.failures == 2
-    assert record.backwards == 0 and record.total == [] == record.guided_sigmas and record.evaluations == 3
-    assert record.memory.peak_bytes is None and record.memory.rungs == []
-    assert any(r.levelno >= logging.WARNING and "NO guidance" in r.getMessage() for r in caplog.records)
+    assert torch.equal(out, stand_in) and memory.failures == 2
+    assert record.backwards == 0 and record.evaluations == 3
+    assert record.guided_sigmas == expected.guided_sigmas and len(record.total) == len(record.guided_sigmas) > 0
+    assert record.memory.peak_bytes is None and record.memory.rungs == ["no backward pass"] * 3
+    assert any(r.levelno >= logging.WARNING and "WITHOUT the model's" in r.getMessage() for r in caplog.records)
 
 
 def test_without_gradient_only_if_allowed(run, flux, modules):
