@@ -163,10 +163,10 @@ def _report(run: GuidedRun) -> None:
     log.info("GradPaint: %d steps, %d guided, %d model evaluations, %d backward passes", record.steps,
              len(record.guided_sigmas), record.evaluations, record.backwards)
     if record.memory.rungs:
-        peak = record.memory.peak_bytes
-        log.info("GradPaint: memory: %s%s, %d steps made again", record.memory.rungs[-1],
-                 "" if peak is None else f"; at most {peak / 2**20:.1f} MiB in a guided step ({record.memory.peak_kind})",
-                 record.memory.repeats)
+        memory = record.memory
+        peak = "" if memory.peak_bytes is None else (f"; at most {memory.peak_bytes / 2**20:.1f} MiB in a guided step "
+                                                     f"({memory.peak_kind})")
+        log.info("GradPaint: memory: %s%s, %d steps made again", memory.rungs[-1], peak, memory.repeats)
     if record.mse:
         log.info("GradPaint: masked MSE of x0_hat %.4g at the first guided step, %.4g at the last",
                  float(record.mse[0].mean()), float(record.mse[-1].mean()))
