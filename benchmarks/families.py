@@ -82,7 +82,8 @@ class Subject:
         self.patcher = zoo_more.build(name) if self.more else zoo.build(name, pack.package, folder)
         self.shapes, self.conditioning = module.SHAPES, module.conditioning
         self.in_place, self.double = name in zoo_more.WRITES_IN_PLACE, name not in zoo_more.SINGLE_PRECISION
-        self.step = zoo_more.STEP.get(name)
+        self.step, self.starts_empty = zoo_more.STEP.get(name), name in zoo_more.STARTS_EMPTY
+        self.batch = zoo_more.FAMILIES[name].batch if self.more else self.shapes[name][0]
         if not self.more and name != "guided_diffusion":
             self.host_class = type(self.patcher.model.model_config).__name__
 
@@ -112,8 +113,8 @@ def gradient_errors(subject: Subject, pack) -> tuple[float, float]:
     model, autograd, shape = subject.patcher.model, pack.autograd, subject.shapes[subject.name]
     with torch.inference_mode():
         comfy.model_management.load_models_gpu([subject.patcher])
-    mask = _mask((1,) + shape[1:]) if subject.more else None
-    x, sigma, conds = twins.arguments(model, shape, subject.conditioning(subject.name), shape[0], mask=mask)
+    mask = twins.hole(shape) if subject.more else None
+    x, sigma, conds = twins.arguments(model, shape, subject.conditioning(subject.name), subject.batch, mask=mask)
     weight = torch.randn(x.shape, generator=torch.Generator().manual_seed(5))
     twin = twins.ordinary_copy(model)
     with autograd.differentiable([model]), autograd.grad_enabled(subject.in_place):
@@ -131,7 +132,7 @@ def sampling(subject: Subject, pack, pairs: int) -> tuple[float, float]:
     import torch
 
     name, patcher = subject.name, subject.patcher
-    noise, latent, mask = host.problem(name, batch=subject.shapes[name][0], shapes=subject.shapes)
+    noise, latent, mask = host.problem(name, batch=subject.batch, shapes=subject.shapes, empty=subject.starts_empty)
     sigmas = host.schedule(patcher, "euler", STEPS)
     settings = pack.settings.GuidanceSettings(schedule=pack.settings.GuideSchedule.full())
     records: list = []
@@ -148,18 +149,9 @@ def sampling(subject: Subject, pack, pairs: int) -> tuple[float, float]:
     if not bool(out.isfinite().all()) or (record.backwards, record.skipped_nudges) != (STEPS, 0):
         raise RuntimeError(f"{record.backwards} of {STEPS} steps guided, {record.skipped_nudges} nudges left out, "
                            f"result {'finite' if bool(out.isfinite().all()) else 'not finite'}")
-    known = (mask.reshape((1,) * (out.ndim - 2) + mask.shape[-2:]) == 0).expand_as(out)
-    error = (out - patcher.model.process_latent_in(latent))[known].abs().max().item()
+    error = (out - host.in_model_units(patcher, latent))[host.known_part(mask, latent)].abs().max().item()
     found = [seconds(guided)[0] / seconds(patcher)[0] for _ in range(pairs)]
     return quartiles(found)[0], error
-
-
-def _mask(shape: tuple[int, ...]):
-    import torch
-
-    mask = torch.zeros(shape)
-    mask[..., 4:12, 5:11] = 1
-    return mask
 
 
 if __name__ == "__main__":

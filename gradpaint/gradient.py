@@ -1,6 +1,8 @@
 """The gradient of the loss in the model's input, the one that eq. 9 normalises, and a stand-in without the model."""
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -41,13 +43,14 @@ def loss_gradient(x: Tensor, x0_hat: Tensor, y: Tensor, mask: Tensor, alignment:
 
 
 def x0_gradient(x0_hat: Tensor, y: Tensor, mask: Tensor, alignment: AlignmentSettings, a: float = 1.0,
-                b: float = 1.0, border: Tensor | None = None) -> LossGradient:
+                b: float = 1.0, border: Tensor | None = None, parts: Sequence[torch.Size] = ()) -> LossGradient:
     """A stand-in for `loss_gradient` without the model: no graph is needed, and no backward pass is made.
 
     x0_hat: (B, ...), any; a, b: the state's, `a*x0 + b*eps`. The gradient of the masked MSE in x0_hat is carried to x
     by the derivative that the best denoiser would have if images were Gaussian with a natural spectrum S, which is
     Wiener's filter a*S / (a^2*S + b^2): as smooth as the noise is strong, so the known part's error reaches into the
-    hole. The alignment loss is among the terms, but not in the direction: smoothed, it does harm (measured).
+    hole. parts: where x0_hat is packed, (B, 1, N), the shapes of the tensors in it, each of which is filtered by
+    itself. The alignment loss is among the terms, but not in the direction: smoothed, it does harm (measured).
     """
     with torch.no_grad():
         estimate = x0_hat.detach().float()
@@ -55,8 +58,15 @@ def x0_gradient(x0_hat: Tensor, y: Tensor, mask: Tensor, alignment: AlignmentSet
         weight = (1 - mask).expand_as(estimate)
         total = weight.flatten(1).sum(1).view((-1,) + (1,) * (estimate.ndim - 1))
         grad = 2 * weight * (estimate - y) / torch.where(total == 0, 1.0, total)
-        grad = wiener(grad, a, b) if grad.ndim > 3 else grad  # packed latents have no height and width
+        grad = _filtered(grad, a, b, parts if len(parts) > 1 else [grad.shape])
     return LossGradient(terms, grad, _rms(grad))
+
+
+def _filtered(grad: Tensor, a: float, b: float, parts: Sequence[torch.Size]) -> Tensor:
+    """`wiener` on each of the tensors of these shapes in grad; those without height and width are left as they are."""
+    flat = grad.flatten(1).split([math.prod(shape[1:]) for shape in parts], dim=1)
+    done = [wiener(t.view(shape), a, b).flatten(1) if len(shape) > 3 else t for t, shape in zip(flat, parts)]
+    return torch.cat(done, dim=1).view(grad.shape)
 
 
 def wiener(t: Tensor, a: float, b: float) -> Tensor:

@@ -86,6 +86,19 @@ def test_x0_gradient_is_the_filtered_gradient_of_the_masked_mse(case):
     assert found.grad[..., 4:8, 5:9].abs().min() > 0  # it reaches the middle of the hole
 
 
+def test_x0_gradient_of_a_packed_state_filters_each_part():
+    generator = torch.Generator().manual_seed(1)
+    parts = [torch.Size((2, 3, 2, 8, 6)), torch.Size((2, 4, 5, 7)), torch.Size((2, 9))]
+    x0_hat, y = ([torch.randn(shape, generator=generator) for shape in parts] for _ in range(2))
+    masks = [(torch.rand(shape, generator=generator) > 0.5).float() for shape in parts]
+    pack = lambda tensors: torch.cat([t.flatten(1) for t in tensors], 1)[:, None]  # noqa: E731
+    found = x0_gradient(pack(x0_hat), pack(y), pack(masks), AlignmentSettings(lambda_al=0.0), 0.8, 0.6, parts=parts)
+    errors = [(1 - m) * (x - t) for m, x, t in zip(masks, x0_hat, y)]
+    expected = pack([wiener(errors[0], 0.8, 0.6), wiener(errors[1], 0.8, 0.6), errors[2]])
+    scale = 2 / (1 - pack(masks)).sum((1, 2), keepdim=True)
+    assert torch.allclose(found.grad, scale * expected, atol=1e-7)
+
+
 @pytest.mark.parametrize("a, b", [(1.0, 0.1), (1.0, 5.0), (0.3, 0.7), (0.0, 1.0)])
 def test_wiener_is_symmetric_and_positive(a, b):
     generator = torch.Generator().manual_seed(0)

@@ -1,7 +1,8 @@
 """The host's IMAGE, MASK and LATENT to and from the library's (B, C, H, W). Errors name the shapes.
 
 IMAGE (B, H, W, C) in [0, 1]; MASK (B, H, W) with 1 = repaint; LATENT a dict with "samples" (B, C, H, W) or
-(B, C, T, H, W) and optionally "noise_mask". Library images are (B, C, H, W) in [-1, 1], masks (B, 1, H, W).
+(B, C, T, H, W) and optionally "noise_mask", both perhaps nested (video, audio). Library images are (B, C, H, W) in
+[-1, 1], masks (B, 1, H, W).
 """
 from __future__ import annotations
 
@@ -53,19 +54,22 @@ def masked_latent(latent: dict, mask: Tensor | None = None) -> dict:
     """The latent with the noise mask that sampling will use: `mask` if given, else the latent's own.
 
     The caller's latent is left as it is. Stored as SetLatentNoiseMask stores it, so the host fits it to the latent's
-    size and batch. Raises ValueError if there is no mask at all or if no part of it is to be repainted.
+    size and batch. Of a nested latent `mask` is the first part's, the video's; the others keep their own. Raises
+    ValueError if there is no mask at all or if no part of it is to be repainted.
     """
     samples = latent["samples"]
-    if mask is None:
-        mask = latent.get("noise_mask")
+    own = latent.get("noise_mask")
+    mask = own if mask is None else mask
     if mask is None:
         raise ValueError("GradPaint needs a mask of what to repaint: connect one to `mask`, or use a latent with a "
                          "noise mask (Set Latent Noise Mask, VAE Encode (for Inpainting))")
-    if mask.ndim == 5:  # a video mask, already in the host's own form
+    if mask.is_nested or mask.ndim == 5:  # already in the host's own form
         stored = mask
     else:
         stored = mask_to_tensor(mask)
-    if not bool(torch.any(stored > 0)):
+        if own is not None and own.is_nested:
+            stored = type(own)([stored, *own.unbind()[1:]])
+    if not any(bool(torch.any(part > 0)) for part in (stored.unbind() if stored.is_nested else [stored])):
         raise ValueError(f"nothing to repaint: the mask of shape {tuple(mask.shape)} is 0 everywhere, for a latent of "
                          f"shape {tuple(samples.shape)}. Paint the hole white (1 = repaint); an image without alpha "
                          "channel gives an empty mask")

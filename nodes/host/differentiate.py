@@ -15,6 +15,7 @@ from .checkpoint import StepAgain
 from .device_memory import is_out_of_memory
 from .gradient_watch import gradient_watch
 from .memory import MemoryLadder
+from .packed import part_shapes
 from .restart import StartOfStep
 
 ADVICE = ("Take the model patches before GradPaint out one by one to find the one in the way, or set alpha to 0 to "
@@ -39,7 +40,7 @@ class Differentiator:
         conds = self.guider.conds
         if self._conds is None:
             self._conds = ordinary(conds)
-        self.ladder.choose(x, sum(map(len, conds.values())))
+        self.ladder.choose(part_shapes(conds, x.shape), sum(map(len, conds.values())))
         start = StartOfStep(model_options, x.device, self.ladder.network)
         try:
             self.guider.conds = self._conds

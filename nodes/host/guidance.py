@@ -62,6 +62,7 @@ class GradPaintWrapper:
                         "Connect a mask, or use Set Latent Noise Mask before the sampler.")
             return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
         model = guider.inner_model
+        _check_latent(model, latent_image, noise)
         settings = _for_model(self.settings, model)
         sampler = executor.class_obj
         plan = probe_sampler(sampler, guider, sigmas, noise, extra_args.get("seed"))
@@ -90,6 +91,14 @@ class GradPaintWrapper:
         if self.on_record is not None:
             self.on_record(run.record)
         return samples
+
+
+def _check_latent(model, latent_image: torch.Tensor, noise: torch.Tensor) -> None:
+    if latent_image.shape[1:] != noise.shape[1:]:  # Hunyuan Image's refiner
+        raise ValueError(f"GradPaint needs the given latent to know what to keep, but {type(model).__name__} turns it "
+                         f"into one of shape {tuple(latent_image.shape)} and samples one of shape "
+                         f"{tuple(noise.shape)}: it starts from an empty latent only. Inpaint with the model that the "
+                         "picture is made with, and take the noise mask off the latent here")
 
 
 def _check_supported(guider) -> None:

@@ -79,8 +79,9 @@ class MemoryLadder:
     def takes_gradient(self) -> bool:
         return self.rung is not Rung.NONE
 
-    def choose(self, x: Tensor, conditionings: int) -> None:
-        """Before a guided step. x: the state; conditionings: how many of them the model is evaluated for."""
+    def choose(self, shapes: Iterable[torch.Size], conditionings: int) -> None:
+        """Before a guided step. shapes: of the state, or of each tensor packed into it; conditionings: how many of
+        them the model is evaluated for."""
         if self.rung is not None:
             return
         if not self.checkpoints.blocks:
@@ -91,7 +92,8 @@ class MemoryLadder:
             self._go(FORCED[self.settings.mode])
             return
         self._free = device_memory.free_memory(self.model, self.device)
-        needed = conditionings * expected_bytes(self._outputs, x.shape, _dtype(self.model))
+        dtype = _dtype(self.model)
+        needed = conditionings * sum(expected_bytes(self._outputs, shape, dtype) for shape in shapes)
         log.info("GradPaint: %s free, a plain backward pass may keep up to %s", _size(self._free), _size(needed))
         if needed <= MARGIN * self._free:
             self._go(Rung.PLAIN)

@@ -19,6 +19,7 @@ from ...gradpaint.step import displacement
 from .branches import through_positive
 from .differentiate import Differentiator
 from .memory import MemoryLadder
+from .packed import part_shapes
 from .probe import SamplerPlan, Step
 from .record import RunRecord
 from .shift import HistoryShift
@@ -110,7 +111,8 @@ class GuidedRun:
             x0_hat, found = self.differentiator(executor, x, timestep, model_options, seed, step.sigma, mask)
             self.record.backwards += found is not None
         if found is None:
-            found = x0_gradient(x0_hat, self.y, mask, self.settings.alignment, *self.levels[step.sigma])
+            found = x0_gradient(x0_hat, self.y, mask, self.settings.alignment, *self.levels[step.sigma],
+                                parts=part_shapes(self.guider.conds, x0_hat.shape))
         return x0_hat, found
 
     def _nudge(self, step: Step | None) -> Tensor | None:

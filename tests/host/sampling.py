@@ -7,14 +7,50 @@ import torch
 import zoo
 
 
-def problem(family: str, batch: int = 1, seed: int = 0, shapes=zoo.SHAPES):
-    """(noise, latent, mask) of a family's size; the mask is the host's, 1 = repaint."""
+def problem(family: str, batch: int = 1, seed: int = 0, shapes=zoo.SHAPES, empty: bool = False):
+    """(noise, latent, mask) of a family's size, nested where its latent is; the mask is the host's, 1 = repaint."""
     generator = torch.Generator().manual_seed(seed)
-    shape = (batch,) + shapes[family][1:]
-    latent = torch.rand(shape, generator=generator) * 1.6 - 0.8
+    shape = shapes[family]
+    if isinstance(shape[0], tuple):
+        return tuple(map(nested, zip(*(_problem((batch, *part[1:]), generator, empty) for part in shape))))
+    return _problem((batch, *shape[1:]), generator, empty)
+
+
+def _problem(shape, generator, empty: bool):
+    latent = torch.zeros(shape) if empty else torch.rand(shape, generator=generator) * 1.6 - 0.8
     mask = torch.zeros(1, 1, *shape[-2:])
     mask[..., 4:12, 5:11] = 1
     return torch.randn(shape, generator=generator), latent, mask
+
+
+def nested(parts):
+    import comfy.nested_tensor
+
+    return comfy.nested_tensor.NestedTensor(parts)
+
+
+def packed(latent):
+    """A nested latent as the host's samplers see it, (B, 1, N); others are that already."""
+    import comfy.utils
+
+    return comfy.utils.pack_latents(latent.unbind())[0] if latent.is_nested else latent
+
+
+def known_part(mask, latent) -> torch.Tensor:
+    """Where the noise mask keeps the latent, bool, shaped like the packed latent. What has no mask is repainted."""
+    import comfy.utils
+
+    parts = latent.unbind() if latent.is_nested else [latent]
+    masks = mask.unbind() if mask.is_nested else [mask]
+    masks = [*masks, *(torch.ones_like(part) for part in parts[len(masks):])]
+    known = [comfy.utils.reshape_mask(m, part.shape).expand_as(part) == 0 for m, part in zip(masks, parts)]
+    return packed(nested(known)) if latent.is_nested else known[0]
+
+
+def in_model_units(model, latent) -> torch.Tensor:
+    """The packed latent as the host's samplers see it: it leaves empty ones alone."""
+    latent = packed(latent)
+    return model.model.process_latent_in(latent) if latent.any() else latent
 
 
 def schedule(model, sampler: str, steps: int, scheduler: str = "normal"):
@@ -25,16 +61,20 @@ def schedule(model, sampler: str, steps: int, scheduler: str = "normal"):
 
 def sample(model, family, sampler, sigmas, noise, latent, mask=None, cfg=1.0, seed=3, callback=None,
            conditioning=zoo.conditioning):
-    """The host's custom sampling; returns the result in the model's own units."""
+    """The host's custom sampling; returns the result in the model's own units, packed."""
     import comfy.sample
     import comfy.samplers
 
     positive, negative = conditioning(family), conditioning(family, seed=2)
     with torch.inference_mode():
         out = comfy.sample.sample_custom(
-            model, noise.clone(), cfg, comfy.samplers.sampler_object(sampler), sigmas, positive, negative,
-            latent.clone(), noise_mask=mask, callback=callback, disable_pbar=True, seed=seed)
-        return model.model.process_latent_in(out).clone()
+            model, _copy(noise), cfg, comfy.samplers.sampler_object(sampler), sigmas, positive, negative,
+            _copy(latent), noise_mask=mask, callback=callback, disable_pbar=True, seed=seed)
+        return model.model.process_latent_in(packed(out)).clone()
+
+
+def _copy(latent):
+    return nested([part.clone() for part in latent.unbind()]) if latent.is_nested else latent.clone()
 
 
 @contextmanager

@@ -28,9 +28,7 @@ def build(family, pack, folder):
         comfy.model_management.load_models_gpu([patcher])
     shapes, conditioning = (zoo_more.SHAPES, zoo_more.conditioning) if more else (zoo.SHAPES, zoo.conditioning)
     shape = shapes[family]
-    mask = torch.zeros((1,) + shape[1:])
-    mask[..., 4:12, 5:11] = 1
-    return patcher.model, twins.arguments(patcher.model, shape, conditioning(family), 1, mask=mask)
+    return patcher.model, twins.arguments(patcher.model, shape, conditioning(family), 1, mask=twins.hole(shape))
 
 
 @contextmanager

@@ -5,8 +5,8 @@ import pytest
 import torch
 import twins
 import zoo_more
-from sampling import problem, sample, schedule
-from zoo_more import SINGLE_PRECISION, STEP, WRITES_IN_PLACE
+from sampling import in_model_units, known_part, problem, sample, schedule
+from zoo_more import SINGLE_PRECISION, STARTS_EMPTY, STEP, WRITES_IN_PLACE
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +36,7 @@ def patcher(family, pack):
 
 def arguments(family, model, batch):
     shape = zoo_more.SHAPES[family]
-    mask = torch.zeros((1,) + shape[1:])
-    mask[..., 4:12, 5:11] = 1
-    return twins.arguments(model, shape, zoo_more.conditioning(family), batch, mask=mask)
+    return twins.arguments(model, shape, zoo_more.conditioning(family), batch, mask=twins.hole(shape))
 
 
 def test_gradient(family, patcher, modules):
@@ -61,7 +59,7 @@ def test_gradient(family, patcher, modules):
 
 
 def test_sampling(family, patcher, modules):
-    noise, latent, mask = problem(family, shapes=zoo_more.SHAPES)
+    noise, latent, mask = problem(family, shapes=zoo_more.SHAPES, empty=family in STARTS_EMPTY)
     run = dict(mask=mask, conditioning=zoo_more.conditioning)
     sigmas = schedule(patcher, "euler", 3)
     options, records = repr(patcher.model_options), []
@@ -69,9 +67,7 @@ def test_sampling(family, patcher, modules):
     settings = modules.settings.GuidanceSettings(schedule=modules.settings.GuideSchedule.full())
     guided = modules.guidance.apply_gradpaint(patcher, settings, records.append)
     out = sample(guided, family, "euler", sigmas, noise, latent, **run)
-    known = (mask == 0).expand(mask.shape[:-2] + out.shape[-2:]) if out.ndim == 4 else (mask == 0).unsqueeze(2)
-    known = known.expand_as(out)
-    expected = patcher.model.process_latent_in(latent)
+    known, expected = known_part(mask, latent), in_model_units(patcher, latent)
     assert out.isfinite().all() and (out - expected)[known].abs().max() < 1e-4
     (record,) = records
     assert (record.steps, record.backwards, record.skipped_nudges) == (3, 3, 0)

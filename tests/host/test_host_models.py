@@ -7,10 +7,6 @@ NOT_IN_ZOO = {
     "StableAudio": AUDIO, "StableAudio3": AUDIO, "ACEStep": AUDIO, "ACEStep15": AUDIO,
     "Hunyuan3Dv2": SHAPES, "Hunyuan3Dv2mini": SHAPES, "Hunyuan3Dv2_1": SHAPES, "TripoSplat": SHAPES,
     "RT_DETR_v4": OTHER, "SAM3": OTHER, "SAM31": OTHER, "DepthAnything3": OTHER,
-    # Not built small yet; nothing is known against them.
-    "LTXAV": "video and audio packed in one latent; connectors of 350 million parameters. Its video part is LTXV's",
-    "SeedVR2": "video upscaler whose text embeddings come in pairs from its checkpoint",
-    "HunyuanImage21Refiner": "refiner of a finished picture, whose latent changes shape on its way into the model",
 }
 
 

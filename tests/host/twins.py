@@ -6,15 +6,38 @@ import copy
 import torch
 
 
+def hole(shape):
+    """A mask of a state's shape as the host's sampling has it, 1 = repaint; nested latents packed."""
+    if isinstance(shape[0], tuple):
+        return pack_latents([hole(part) for part in shape])
+    mask = torch.zeros((1,) + shape[1:])
+    mask[..., 4:12, 5:11] = 1
+    return mask
+
+
+def pack_latents(parts):
+    import comfy.utils
+
+    return comfy.utils.pack_latents(parts)[0]
+
+
+def _state(shape, batch: int, generator) -> tuple[torch.Tensor, dict]:
+    """(noise, what the host tells the model about its shape)."""
+    shapes = [(batch, *part[1:]) for part in (shape if isinstance(shape[0], tuple) else [shape])]
+    parts = [torch.randn(part, generator=generator) for part in shapes]
+    return (parts[0], {}) if len(parts) == 1 else (pack_latents(parts), {"latent_shapes": shapes})
+
+
 def arguments(model, shape, conditioning, batch: int = 2, sigma: float = 0.7, mask=None):
     """What the host's sampling passes to apply_model: (x, sigma, keyword arguments), all inference tensors."""
     generator = torch.Generator().manual_seed(1)
     with torch.inference_mode():
-        x = torch.randn((batch,) + tuple(shape[1:]), generator=generator)
+        x, shapes = _state(shape, batch, generator)
         (text, options), = conditioning
-        options = {"width": 128, "height": 128, **options, "denoise_mask": mask}
+        options = {"width": 128, "height": 128, **options, **shapes, "denoise_mask": mask}
         conds = model.extra_conds(cross_attn=text, noise=x, device=torch.device("cpu"), **options)
         conds = {k: c.process_cond(batch_size=batch, area=None).cond for k, c in conds.items()}
+        conds["transformer_options"] = {"cond_or_uncond": [0]}
         return x, torch.full((batch,), sigma), conds
 
 

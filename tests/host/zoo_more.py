@@ -26,7 +26,9 @@ from zoo_variants import VARIANTS
 # Their network accepts no double precision, so the differences are taken in float32, with a longer step.
 SINGLE_PRECISION = {"cosmos", "cosmos_i2v"}
 # They overwrite tensors that their own graph needs, so plain autograd refuses them too.
-WRITES_IN_PLACE = {"ltxv", "pixeldit", "pid"}
+WRITES_IN_PLACE = {"ltxv", "ltxav", "pixeldit", "pid"}
+# The host can't start them from a given latent (see test_latents), only from an empty one.
+STARTS_EMPTY = {"hunyuan_image_refiner"}
 STEP = {"hidream": 1e-4}  # routes tokens to experts: a longer step crosses from one to another
 
 FAMILIES: dict[str, Family] = {
@@ -132,6 +134,12 @@ FAMILIES: dict[str, Family] = {
     "ltxv": Family("LTXV", dict(image_model="ltxv", num_layers=2, attention_head_dim=32, num_attention_heads=2,
                                 cross_attention_dim=64, caption_channels=32), (1, 128, *VIDEO),
                    extra={"attention_mask": ones(1, 7)}),
+    "ltxav": Family("LTXAV", dict(image_model="ltxav", num_layers=2, attention_head_dim=32, num_attention_heads=2,
+                                  cross_attention_dim=64, audio_attention_head_dim=16, audio_num_attention_heads=2,
+                                  audio_cross_attention_dim=32, caption_channels=32, rope_type="split",
+                                  frequencies_precision="float64", connector_attention_head_dim=16,
+                                  connector_num_attention_heads=2, connector_num_layers=1),
+                    ((1, 128, *VIDEO), (1, 8, 5, 16))),
     "mochi": Family("GenmoMochi", dict(image_model="mochi_preview", depth=2, patch_size=2, num_heads=2,
                                        hidden_size_x=48, hidden_size_y=48, mlp_ratio_x=256.0, mlp_ratio_y=128.0,
                                        learn_sigma=False, in_channels=12, qk_norm=True, qkv_bias=False, out_bias=True,

@@ -16,11 +16,15 @@ class Family:
 
     config: str  # class in comfy.supported_models
     settings: Mapping
-    shape: tuple[int, ...]  # of a latent, or of an image for pixel-space models
+    shape: tuple  # of a latent, or of an image for pixel-space models; of a nested latent a tuple of shapes
     text: tuple[int, ...] = TEXT
     pooled: int = 32
     extra: Mapping[str, Callable] = field(default_factory=dict)  # further conditioning: name -> (generator -> value)
     state_dict: Callable = dict  # what the config class looks up to tell variants apart
+
+    @property
+    def batch(self) -> int:
+        return self.shape[0][0] if isinstance(self.shape[0], tuple) else self.shape[0]
 
 
 def unet(**changes) -> dict:

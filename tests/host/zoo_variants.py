@@ -99,6 +99,13 @@ VARIANTS: dict[str, Family] = {
     "wan21_flowrvs": Family("WAN21_FlowRVS", wan(model_type="flow_rvs"), (1, 16, *VIDEO)),
     "cogvideox_i2v": Family("CogVideoX_I2V", _cogvideox(), (1, 16, *VIDEO)),
     "cogvideox_inpaint": Family("CogVideoX_Inpaint", _cogvideox(in_channels=48), (1, 16, *VIDEO)),
+    "seedvr2": Family("SeedVR2", dict(image_model="seedvr2", norm_eps=1e-5, num_layers=2, mlp_type="swiglu",
+                                      vid_dim=64, txt_in_dim=32, heads=2, head_dim=32, mm_layers=1, rope_dim=24,
+                                      vid_out_norm=True), (1, 16, *VIDEO),
+                      extra={"condition": normal(1, 17, *VIDEO)}),
+    "hunyuan_image_refiner": Family("HunyuanImage21Refiner", hunyuan_video(
+        patch_size=[1, 1, 1], vec_in_dim=None, in_channels=128, out_channels=64), (1, 64, 1, *SQUARE),
+        extra={"concat_latent_image": normal(1, 32, 1, *SQUARE)}),
     "pid": Family("PiD", dict(image_model="pid", num_groups=2, hidden_size=64, pixel_hidden_size=8,
                               pixel_attn_hidden_size=64, pixel_num_groups=2, patch_depth=2, pixel_depth=1, patch_size=4,
                               txt_embed_dim=32, lq_hidden_dim=32, lq_num_res_blocks=1), (1, 3, *SQUARE),
