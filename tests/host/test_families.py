@@ -1,4 +1,5 @@
 """Every model family: the bridge's gradient is right, and a GradPaint run does what it must. See `zoo_more`."""
+import dataclasses
 import importlib
 
 import pytest
@@ -40,6 +41,30 @@ def arguments(family, model, batch):
 
 
 def test_gradient(family, patcher, modules):
+    check_gradient(family, patcher, modules)
+
+
+@pytest.mark.parametrize("changes", [{"mm_layers": 2, "mlp_type": "normal"}, {"mm_layers": 1}])
+def test_gradient_of_the_larger_seedvr2(pack, modules, monkeypatch, changes):
+    # The host tells it by its width, and computes its positions and its feed-forward layers otherwise.
+    import comfy.ldm.seedvr.model
+    import comfy.model_management
+
+    smaller = zoo_more.FAMILIES["seedvr2"]
+    settings = {key: value for key, value in smaller.settings.items() if key != "vid_out_norm"} | changes
+    name = "seedvr2_7b"
+    monkeypatch.setattr(comfy.ldm.seedvr.model, "SEEDVR2_7B_VID_DIM", settings["vid_dim"])
+    monkeypatch.setitem(zoo_more.FAMILIES, name, dataclasses.replace(smaller, settings=settings))
+    monkeypatch.setitem(zoo_more.SHAPES, name, smaller.shape)
+    patcher = zoo_more.build(name)
+    assert patcher.model.diffusion_model.blocks[0].version
+    with torch.inference_mode():
+        comfy.model_management.load_models_gpu([patcher])
+    check_gradient(name, patcher, modules)
+
+
+def check_gradient(family, patcher, modules):
+    """Against plain autograd on an ordinary copy, and against finite differences."""
     model, autograd = patcher.model, modules.autograd
     x, sigma, conds = arguments(family, model, batch=1)
     weight = torch.randn(x.shape, generator=torch.Generator().manual_seed(5))

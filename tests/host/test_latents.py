@@ -23,19 +23,22 @@ def guided(tools, model, records=None, **options):
 
 def masks_of(kind, nested_mask):
     """The noise mask that the host's nodes leave: of both parts, or of the video (Set Latent Noise Mask), or of the
-    audio alone, for which Concat AV Latent makes up ones."""
+    audio alone, for which Concat AV Latent makes up ones; or of a first frame (LTXV's image to video)."""
     video, audio = nested_mask.unbind()
-    return {"both": nested_mask, "video": video, "audio": nested([torch.ones(1, 128, 2, 16, 16), audio])}[kind]
+    frame = torch.ones(1, 1, 2, 1, 1)
+    frame[:, :, 0] = 0
+    return {"both": nested_mask, "video": video, "audio": nested([torch.ones(1, 128, 2, 16, 16), audio]),
+            "frame": nested([frame, torch.ones(1, 8, 5, 16)])}[kind]
 
 
-@pytest.mark.parametrize("kind", ["both", "video", "audio"])
+@pytest.mark.parametrize("kind", ["both", "video", "audio", "frame"])
 def test_known_parts_of_video_and_audio_are_kept(tools, ltxav, kind):
     noise, latent, mask = problem("ltxav", shapes=zoo_more.SHAPES)
     mask = masks_of(kind, mask)
     sigmas = schedule(ltxav, "euler", 3)
     video = latent.unbind()[0].numel()
     known, expected = known_part(mask, latent), in_model_units(ltxav, latent)
-    assert bool(known[..., :video].any()) == (kind != "audio") and bool(known[..., video:].any()) == (kind != "video")
+    assert known[..., :video].any() == (kind != "audio") and known[..., video:].any() == (kind in ("both", "audio"))
     plain = sample(ltxav, "ltxav", "euler", sigmas, noise, latent, mask, **RUN)
     out = sample(guided(tools, ltxav, records := []), "ltxav", "euler", sigmas, noise, latent, mask, **RUN)
     assert out.isfinite().all() and (out - expected)[known].abs().max() < 1e-5
@@ -48,6 +51,22 @@ def test_known_parts_of_video_and_audio_are_kept(tools, ltxav, kind):
         unguided = sample(guided(tools, ltxav, alpha=0.0), "ltxav", "euler", sigmas, noise, latent, mask, **RUN)
         assert (out - unguided)[..., part][hole].abs().mean() > 1e-4
     assert (out - plain)[~known].abs().max() > 0
+
+
+@pytest.mark.parametrize("gradient", ["model", "cond", "x0"])
+@pytest.mark.parametrize("family, batch", [("ltxav", 2), ("seedvr2", 1)])
+def test_with_cfg(tools, family, batch, gradient):
+    # SeedVR2 tells positive and negative apart by their place in the batch.
+    model = zoo_more.build(family)
+    noise, latent, mask = problem(family, batch=batch, shapes=zoo_more.SHAPES)
+    sigmas = schedule(model, "euler", 2)
+    out = sample(guided(tools, model, records := [], gradient=gradient), family, "euler", sigmas, noise, latent, mask,
+                 cfg=3.0, **RUN)
+    known = known_part(mask, latent)
+    assert out.isfinite().all() and (out - in_model_units(model, latent))[known].abs().max() < 1e-5
+    (record,) = records
+    assert (record.backwards, record.skipped_nudges) == (0 if gradient == "x0" else 2, 0)
+    assert all(rms.shape == (batch,) and rms.gt(0).all() for rms in record.grad_rms)
 
 
 def test_both_parts_are_told_one_noise_level(tools, ltxav):
