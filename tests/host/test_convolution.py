@@ -11,6 +11,8 @@ LAYERS = [
     (nn.Conv2d(6, 4, 3, stride=2, padding=1), (1, 6, 7, 7)),
     (nn.Conv2d(6, 4, (3, 1), padding=(2, 0), dilation=(2, 1)), (1, 6, 6, 6)),
     (nn.Conv2d(6, 4, 1), (3, 6, 4, 4)),
+    (nn.Conv2d(6, 4, 1, stride=2), (1, 6, 4, 4)),
+    (nn.Conv3d(6, 4, 1), (2, 6, 3, 4, 5)),
     (nn.Conv2d(6, 4, 3, padding=1, groups=2), (2, 6, 5, 5)),
     (nn.Conv2d(6, 4, 3, padding=1), (6, 5, 5)),
     (nn.Conv1d(6, 4, 3, padding=1), (2, 6, 9)),
@@ -23,10 +25,11 @@ def convolution(pack):
     return importlib.import_module(f"{pack.__name__}.nodes.host.convolution")
 
 
-@pytest.mark.parametrize("large", [2**23, 0])
+@pytest.mark.parametrize("large, very_few", [(2**23, 128), (0, 128), (0, 0)])
 @pytest.mark.parametrize("layer, shape", LAYERS)
-def test_input_gradient(convolution, monkeypatch, layer, shape, large):
+def test_input_gradient(convolution, monkeypatch, layer, shape, large, very_few):
     monkeypatch.setattr(convolution, "LARGE_WEIGHT", large)
+    monkeypatch.setattr(convolution, "VERY_FEW", very_few)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0), requires_grad=True)
     out = layer(x)
     grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
