@@ -71,7 +71,8 @@ def test_gradient_equals_finite_differences(family, patcher, autograd):
     if hasattr(twin.diffusion_model, "dtype"):
         twin.diffusion_model.dtype = torch.float64
     with autograd.grad_enabled(), torch.no_grad():
-        h, big = 1e-5, {k: v.double() if v.is_floating_point() else v for k, v in autograd.ordinary(conds).items()}
+        h, big = 1e-5, {k: v.double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v
+                        for k, v in autograd.ordinary(conds).items()}
         up, down = (twin.apply_model(x.double() + s * h * direction, sigma.double(), **big).double() for s in (1, -1))
     numeric = ((up - down) * weight).sum() / (2 * h)
     assert abs((grad * direction).sum() - numeric) / abs(numeric) < 1e-3
