@@ -100,10 +100,12 @@ class Differentiator:
             found = loss_gradient(leaf, x0_hat, y, mask, self.alignment, sigma, self._band(mask))
         return x0_hat.detach(), found
 
+    @contextlib.contextmanager
     def _watch(self):
-        """The run's first evaluation is looked at from inside."""
-        first, self._watched = not self._watched, True
-        return gradient_watch([self.guider.inner_model]) if first else contextlib.nullcontext()
+        """The run's first evaluation that comes to its end is looked at from inside."""
+        with contextlib.nullcontext() if self._watched else gradient_watch([self.guider.inner_model]):
+            yield
+        self._watched = True
 
     def _band(self, mask: Tensor) -> Tensor | None:
         if self.alignment.lambda_al == 0:

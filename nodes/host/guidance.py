@@ -159,12 +159,13 @@ def _differentiated_modules(guider) -> list[torch.nn.Module]:
     """The diffusion model and whatever else takes part in an evaluation (ControlNets, model patches and the like)."""
     patchers = [*guider.loaded_models, *guider.model_patcher.model_patches_models()]
     models = [guider.inner_model, *(getattr(patcher, "model", None) for patcher in patchers)]
+    models += vars(guider).values()  # DualModelGuider has a second one for the negative conditioning
     for cond in (cond for conds in guider.conds.values() for cond in conds):
         control = cond.get("control")
         while control is not None:  # the networks of Control-LoRAs and T2I adapters are on no list of the host's
             models += vars(control).values()
             control = getattr(control, "previous_controlnet", None)
-    return [model for model in models if isinstance(model, torch.nn.Module)]
+    return list({id(model): model for model in models if isinstance(model, torch.nn.Module)}.values())
 
 
 def _report(run: GuidedRun) -> None:

@@ -245,7 +245,11 @@ def is_worth_keeping(layer: nn.Module) -> bool:
 
 def _autocast(device: torch.device) -> Callable:
     """Backward may run in a thread of its own, which knows nothing of the caller's autocast."""
-    if not torch.is_autocast_enabled(device.type):
+    try:
+        enabled = torch.is_autocast_enabled(device.type)
+    except RuntimeError:  # devices that PyTorch knows no autocast for (MPS before 2.5)
+        enabled = False
+    if not enabled:
         return contextlib.nullcontext
     dtype = torch.get_autocast_dtype(device.type)
     return lambda: torch.autocast(device.type, dtype=dtype)
@@ -255,7 +259,8 @@ def _sums(tensor: Tensor) -> Tensor:
     """(sum, sum of magnitudes), enough to notice that something else was computed."""
     with torch.no_grad():
         values = tensor.detach()
-        return torch.stack([values.sum(dtype=torch.float32), torch.linalg.vector_norm(values, 1, dtype=torch.float32)])
+        dtype = torch.promote_types(values.dtype, torch.float32)
+        return torch.stack([values.sum(dtype=dtype), torch.linalg.vector_norm(values, 1, dtype=dtype)])
 
 
 def _never(_):

@@ -42,6 +42,11 @@ class Mlp(torch.nn.Module):
         return x + self.outer(torch.nn.functional.gelu(self.inner(x)))
 
 
+class InDouble(Mlp):
+    def forward(self, x):
+        return x + torch.sin(super().forward(x).double()).float()
+
+
 class WritesItsInput(Mlp):
     def forward(self, x):
         y = super().forward(x * 1.0)
@@ -103,6 +108,7 @@ def expanded(block, x, shared):
 
 KINDS = {
     "plain": (Mlp, plain_call),
+    "double precision": (InDouble, plain_call),
     "input written": (WritesItsInput, lambda block, x, _: block(x * 1.0)),
     "input written, a view": (WritesItsInput, lambda block, x, _: block((x * 1.0)[:, 1:]).repeat(1, 2, 1)[:, :5]),
     "arguments written afterwards": (Mlp, overwrite_afterwards),
