@@ -40,6 +40,7 @@ class _PositiveOnly:
         if chosen is None:
             return out
         alone = [cond if i == chosen else None for i, cond in enumerate(conds)]
+        out = list(out)
         out[chosen] = executor(model, alone, x_in, timestep, model_options)[chosen]
         return out
 

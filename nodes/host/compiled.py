@@ -59,9 +59,9 @@ def _refusal(name: str, kind: str, node: str) -> str:
             f"out of this model's path. {INSTEAD}")
 
 
-def is_compiled(guider) -> bool:
-    """Whether torch.compile has a part in evaluations of the guider's model."""
-    if any(_is_compiled_module(module) for module in guider.inner_model.modules()):
+def is_compiled(guider, models: Iterable[nn.Module]) -> bool:
+    """Whether torch.compile has a part in the guider's evaluations of these models."""
+    if any(_is_compiled_module(module) for model in models for module in model.modules()):
         return True
     wrappers = comfy.patcher_extension.get_all_wrappers(
         comfy.patcher_extension.WrappersMP.APPLY_MODEL, guider.model_options.get("transformer_options", {}))
@@ -143,7 +143,7 @@ class GuidedOnly:
 @contextlib.contextmanager
 def guided_only(guider, modules: list[nn.Module], put_on: Callable, differentiator):
     """put_on() for the time of the block; where torch.compile has a part in it, for guided evaluations only."""
-    if not modules or not is_compiled(guider):
+    if not modules or not is_compiled(guider, modules):
         with put_on():
             yield
         return

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 # ms against 24; 1920 -> 640 at 16x16: 25 against 32; 1280 -> 1280 at 32x32: 217 against 244; below that it is slower).
 LARGE_WEIGHT = 2**23
 FEW_POSITIONS = 1024
-# With very few positions the product is taken the other way round, along the weight's rows (1280 -> 1280 channels at 4x4:
-# 5 ms against 10; 2560 -> 1280: 10 against 20; at 16x16 it is slower).
+# With very few positions the product is taken the other way round, along the weight's rows (1280 -> 1280 channels at
+# 4x4: 5 ms against 10; 2560 -> 1280: 10 against 20; at 16x16 it is slower).
 VERY_FEW = 128
 
 

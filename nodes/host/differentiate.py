@@ -38,7 +38,7 @@ class Differentiator:
         """executor: the host's predict_noise; x: the state, unchanged; sigma: its noise level. One model evaluation,
         made again from the same start where a way round a failure is left; no gradient where memory allows for none."""
         conds = self.guider.conds
-        if self._conds is None:
+        if self._conds is None and self.ladder.takes_gradient:
             self._conds = ordinary(conds)
         self.ladder.choose(part_shapes(conds, x.shape), sum(map(len, conds.values())))
         start = StartOfStep(model_options, x.device, self.ladder.network)

@@ -14,6 +14,7 @@ import comfy.patcher_extension
 import torch
 
 from ...gradpaint.memory_settings import MemorySettings
+from ...gradpaint.schedule import guided_steps
 from ...gradpaint.settings import AlignmentSettings, GuidanceSettings
 from .autograd import differentiable
 from .compiled import check_engine, guided_only
@@ -41,12 +42,17 @@ def apply_gradpaint(model, settings: GuidanceSettings, on_record=None, memory: M
     """
     clone = model.clone()
     wrappers = {SAMPLER_SAMPLE: GradPaintWrapper(settings, on_record, memory), OUTER_SAMPLE: without_graph_replay,
-                PREPARE_SAMPLING: with_room if settings.alpha and settings.gradient != "x0" else None}
+                PREPARE_SAMPLING: with_room if _differentiates(settings) else None}
     for kind, wrapper in wrappers.items():
         clone.remove_wrappers_with_key(kind, KEY)  # applied twice: the later settings hold
         if wrapper is not None:
             clone.add_wrapper_with_key(kind, KEY, wrapper)
     return clone
+
+
+def _differentiates(settings: GuidanceSettings) -> bool:
+    """Whether runs with these settings take gradients through the model."""
+    return settings.alpha > 0 and settings.gradient != "x0" and any(guided_steps(settings.schedule, 1))
 
 
 class GradPaintWrapper:
@@ -68,8 +74,8 @@ class GradPaintWrapper:
         plan = probe_sampler(sampler, guider, sigmas, noise, extra_args.get("seed"))
         ladder = MemoryLadder(self.memory, model, latent_image.device)
         run = GuidedRun(guider, settings, latent_image, denoise_mask, sigmas, plan, callback, ladder)
-        if run.needs_model_gradient:
-            _check_supported(guider)
+        modules = _differentiated_modules(guider) if run.needs_model_gradient else []
+        _check_supported(guider, modules)
         if sampler.max_denoise(guider, sigmas):
             # The host adds the latent to its first noise even at denoise 1; what is under the hole must not leak.
             latent_image = latent_image * (1 - denoise_mask)
@@ -79,7 +85,6 @@ class GradPaintWrapper:
         conds = guider.conds
         guider.conds = with_one_noise_level(conds)
         try:
-            modules = _differentiated_modules(guider) if run.needs_model_gradient else []
             groups = _weight_groups(guider)
             with guided_only(guider, modules, lambda: _prepared(modules, groups, ladder), run.differentiator):
                 samples = executor(guider, sigmas, extra_args, run.callback, noise, latent_image, None, disable_pbar)
@@ -101,11 +106,13 @@ def _check_latent(model, latent_image: torch.Tensor, noise: torch.Tensor) -> Non
                          "picture is made with, and take the noise mask off the latent here")
 
 
-def _check_supported(guider) -> None:
-    if "multigpu_clones" in guider.model_options:
+def _check_supported(guider, modules: list[torch.nn.Module]) -> None:
+    if modules and "multigpu_clones" in guider.model_options:
         raise ValueError("GradPaint can't differentiate through a model split over several GPUs; remove the MultiGPU "
                          "node from this model's path")
-    check_engine(guider.inner_model)
+    for model in modules:
+        if hasattr(model, "diffusion_model"):
+            check_engine(model)
 
 
 @contextlib.contextmanager

@@ -106,7 +106,8 @@ class MemoryLadder:
         """One attempt at a guided step: forward and backward. count: whether what is saved outside of blocks may be
         counted (by hooks, which would be in the way of others)."""
         ledger, meter = Ledger(), device_memory.PeakMeter(self.device)
-        self._free = device_memory.free_memory(self.model, self.device)
+        if self._measure:
+            self._free = device_memory.free_memory(self.model, self.device)
         outside = _Counted(ledger)
         counts = count and (self._measure or self.device.type != "cuda")
         self.checkpoints.after_recompute = meter.sample
