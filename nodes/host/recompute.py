@@ -6,14 +6,13 @@ private copies of what it was called with, from the random state, the weights an
 last tensor that was saved. So nothing depends on the block's arguments or results, tensors that leave a block by
 another way keep their gradient, and later writes to what the block was given or has returned do no harm.
 
-The results of spatial convolutions are kept: next to their inputs they are the cheapest bytes to spare work with (nine
+The results of convolutions are kept: next to their inputs they are the cheapest bytes to spare work with (nine
 times a linear layer's). What backward gets is checked: as many tensors as before, of the same shapes, the last ones
 with the same sums, none overwritten after it was saved (those are copied).
 """
 from __future__ import annotations
 
 import contextlib
-import math
 import weakref
 from collections.abc import Callable
 
@@ -238,9 +237,8 @@ class _Given(torch.autograd.Function):
 
 
 def is_worth_keeping(layer: nn.Module) -> bool:
-    """Whether it is a spatial convolution whose graph saves nothing (see layers.py): its result can stand for it."""
-    kernel = getattr(layer, "kernel_size", 1)  # a Control-LoRA's is a number
-    return "forward" in vars(layer) and (math.prod(kernel) if isinstance(kernel, tuple) else kernel) > 1
+    """Whether it is a convolution whose graph saves nothing (see layers.py): its result can stand for it."""
+    return "forward" in vars(layer) and hasattr(layer, "kernel_size")
 
 
 def _autocast(device: torch.device) -> Callable:
