@@ -7,8 +7,8 @@ last tensor that was saved. So nothing depends on the block's arguments or resul
 another way keep their gradient, and later writes to what the block was given or has returned do no harm.
 
 The results of convolutions are kept: they are the cheapest bytes to spare work with (a 3x3 convolution's spare nine
-times what a linear layer's do). What backward gets is checked: as many tensors as before, of the same shapes, the last ones
-with the same sums, none overwritten after it was saved (those are copied).
+times what a linear layer's do). What backward gets is checked: as many tensors as before, of the same shapes, the last
+ones with the same sums, none overwritten after it was saved (those are copied).
 """
 from __future__ import annotations
 
