@@ -38,10 +38,9 @@ class _Enough(BaseException):
 class _Saved:
     """What autograd holds instead of a tensor."""
 
-    __slots__ = ("call", "held", "__weakref__")
+    __slots__ = ("held", "__weakref__")
 
-    def __init__(self, call: Call):
-        self.call: Call | None = call
+    def __init__(self):
         self.held: Held | None = None
 
 
@@ -97,7 +96,7 @@ class Call:
                 self.sums[index] = _sums(tensor)
 
     def _give_away(self, tensor: Tensor) -> _Saved:
-        saved = _Saved(self)
+        saved = _Saved()
         if tensor.requires_grad and tensor.is_floating_point():  # no weight: those are the same in any case
             # Detached: a tensor's graph holds this call, and a call that fails must not hold the graph.
             self._last = (len(self.saved), tensor.detach(), tensor._version)

@@ -128,19 +128,27 @@ class CopyingHandler:
         return [torch.cat(parts, dim=-1) for parts in zip(*halves)]
 
 
-def test_cond_in_context_windows(tools, models):
-    model = models["sd15"].clone()
-    model.model_options["context_handler"] = CopyingHandler()
+def assert_cond_is_its_twin(tools, model):
+    """One step's gradient "cond" against "model" with the other branches detached; whether each call left a graph."""
     noise, latent, mask = problem("sd15")
     sigmas = schedule(model, "euler", 8)[2:4]
-    run = lambda gradient: sample(gradpaint(tools, model, gradient=gradient), "sd15", "euler", sigmas, noise,  # noqa: E731
-                                  latent, mask, cfg=4.0)
+
+    def run(gradient):
+        sample(gradpaint(tools, model, gradient=gradient), "sd15", "euler", sigmas, noise, latent, mask, cfg=4.0)
+
     with gradients(tools) as ours, model_calls(model) as calls:
         run("cond")
     with gradients(tools) as twin, detached_but([0]):
         run("model")
-    assert [graph for _, graph in calls] == [False, True] * 2  # each window
     assert_parallel(ours[0], twin[0])
+    return [graph for _, graph in calls]
+
+
+def test_cond_in_context_windows(tools, models):
+    model = models["sd15"].clone()
+    model.model_options["context_handler"] = CopyingHandler()
+    graphs = assert_cond_is_its_twin(tools, model)
+    assert graphs == [False, True] * 2  # each window
 
 
 def test_cond_leaves_perturbed_attention_out_and_goes_through_what_is_done_after_cfg(tools, models):
@@ -148,16 +156,8 @@ def test_cond_leaves_perturbed_attention_out_and_goes_through_what_is_done_after
 
     model = PerturbedAttentionGuidance.execute(models["sd15"], 3.0).args[0]
     model.set_model_sampler_post_cfg_function(lambda args: args["denoised"] * args["denoised"].std())
-    noise, latent, mask = problem("sd15")
-    sigmas = schedule(model, "euler", 8)[2:4]
-    run = lambda gradient: sample(gradpaint(tools, model, gradient=gradient), "sd15", "euler", sigmas, noise,  # noqa: E731
-                                  latent, mask, cfg=4.0)
-    with gradients(tools) as ours, model_calls(model) as calls:
-        run("cond")
-    with gradients(tools) as twin, detached_but([0]):
-        run("model")
-    assert [graph for _, graph in calls] == [False, True, False]
-    assert_parallel(ours[0], twin[0])
+    graphs = assert_cond_is_its_twin(tools, model)
+    assert graphs == [False, True, False]
 
 
 def test_cond_at_cfg_1_is_the_exact_gradient(tools, models):
