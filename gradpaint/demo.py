@@ -14,7 +14,8 @@ from .guided_diffusion import load_denoiser
 from .imageio import save_image, save_mask
 from .masks import masks_above
 from .models import bundled_model_path
-from .report import checkerboard, contact_sheet, loss_plot
+from .plots import loss_plot
+from .report import checkerboard, contact_sheet
 from .samplers import inpaint
 from .scenes import HELD_OUT_SEEDS, landscapes
 from .schedule import spaced_sigmas

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import ImageColor
 
-from gradpaint.report import COLOURS, GUIDED, checkerboard, contact_sheet, loss_plot
+from gradpaint.plots import COLOURS, GUIDED, loss_plot
+from gradpaint.report import checkerboard, contact_sheet
 
 
 def flat(value):
