@@ -6,7 +6,7 @@ A denoiser is any callable `denoiser(x, sigma) -> x0_hat` that is differentiable
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Callable
+from typing import Callable, NamedTuple
 
 import torch
 from torch import Tensor
@@ -79,6 +79,41 @@ def initial_state(noise: Tensor, sigma: float, y: Tensor, mask: Tensor, full_noi
     return noise * ((1 + sigma**2) ** 0.5 if full_noise else sigma) + y * (1 - mask)
 
 
+class Start(NamedTuple):
+    """Where every method starts from: y blanked under the hole, mask like y, the noise levels, the first state, the
+    sampler's step and a function that draws the noise of the steps."""
+
+    y: Tensor
+    mask: Tensor
+    levels: list[float]
+    x: Tensor
+    step: Callable[..., Tensor]
+    draw: Callable[[], Tensor]
+
+
+def prepare(y: Tensor, mask: Tensor, sigmas: Tensor, noise: Tensor | None, seed: int, sampler: str,
+            full_noise: bool) -> Start:
+    """Check `inpaint`'s arguments of these names and start from them. ValueError naming the one that is wrong."""
+    check_choice("sampler", sampler, SAMPLERS)
+    check_shapes(y, y, mask)
+    levels = _checked_levels(sigmas)
+    mask = mask.to(y)
+    y = y.where(mask < 1, torch.zeros_like(y))  # nothing from under the hole can leak
+    # As the host does: drawn on the CPU, the steps' noise with the next seed, so as not to repeat the first state's.
+    generator = torch.Generator().manual_seed(seed)
+    first = torch.randn(y.shape, generator=generator).to(y) if noise is None else noise.to(y)
+    generator.manual_seed((seed + 1) % 2**64)
+    if first.shape != y.shape:
+        raise ValueError(f"noise has shape {tuple(first.shape)}, but must have y's shape {tuple(y.shape)}")
+    x = initial_state(first, levels[0], y, mask, full_noise)
+    return Start(y, mask, levels, x, STEPS[sampler], lambda: torch.randn(y.shape, generator=generator).to(y))
+
+
+def finished(x: Tensor, y: Tensor, mask: Tensor, clip: tuple[float, float] | None) -> Tensor:
+    """The result from a run's last state: clipped, the known pixels exactly y's. Grey parts have been mixed already."""
+    return torch.where(mask > 0, x if clip is None else x.clamp(*clip), y)
+
+
 def inpaint(denoiser: Denoiser, y: Tensor, mask: Tensor, *, sigmas: Tensor, noise: Tensor | None = None, seed: int = 0,
             method: str = "gradpaint", sampler: str = "ddim", settings: GuidanceSettings | None = None,
             full_noise: bool = True, clip: tuple[float, float] | None = (-1.0, 1.0), progress: bool = True,
@@ -99,24 +134,11 @@ def inpaint(denoiser: Denoiser, y: Tensor, mask: Tensor, *, sigmas: Tensor, nois
     """
     settings = GuidanceSettings() if settings is None else settings
     check_choice("method", method, METHODS)
-    check_choice("sampler", sampler, SAMPLERS)
-    check_shapes(y, y, mask)
-    levels = _checked_levels(sigmas)
-    mask = mask.to(y)
-    y = y.where(mask < 1, torch.zeros_like(y))  # nothing from under the hole can leak
-    # As the host does: drawn on the CPU, the steps' noise with the next seed, so as not to repeat the first state's.
-    generator = torch.Generator().manual_seed(seed)
-    first = torch.randn(y.shape, generator=generator).to(y) if noise is None else noise.to(y)
-    generator.manual_seed((seed + 1) % 2**64)
-    draw = lambda: torch.randn(y.shape, generator=generator).to(y)  # noqa: E731
-    if first.shape != y.shape:
-        raise ValueError(f"noise has shape {tuple(first.shape)}, but must have y's shape {tuple(y.shape)}")
+    y, mask, levels, x, step_function, draw = prepare(y, mask, sigmas, noise, seed, sampler, full_noise)
 
     steps = len(levels) - 1
     guide = Guide(settings if method == "gradpaint" else None, y, mask, steps)
-    step_function = STEPS[sampler]
     result = InpaintResult(image=y)
-    x = initial_state(first, levels[0], y, mask, full_noise)
     for i in tqdm(range(steps), desc=method, disable=not progress):
         sigma, sigma_next = levels[i], levels[i + 1]
         x0_hat, found = guide.evaluate(denoiser, x, sigma, i)
@@ -137,8 +159,7 @@ def inpaint(denoiser: Denoiser, y: Tensor, mask: Tensor, *, sigmas: Tensor, nois
         if callback is not None:
             callback(record)
     result.backwards, result.skipped_nudges = guide.backwards, guide.skipped_nudges
-    x = x if clip is None else x.clamp(*clip)
-    result.image = torch.where(mask > 0, x, y)  # grey parts have been mixed already
+    result.image = finished(x, y, mask, clip)
     return result
 
 
