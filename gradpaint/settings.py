@@ -12,6 +12,7 @@ NORMALIZATIONS = ("rms", "l2")
 SCHEDULE_MODES = ("fraction", "steps")
 GRADIENTS = ("model", "cond", "x0")
 BETWEEN = ("plain", "keep")
+ALIGNMENT_SPACES = ("auto", "off", "latent", "rgb", "tiny", "vae")
 
 # The paper's own numbers, kept together so that nodes, CLI and docs quote one place.
 PAPER_ALPHA = 0.005
@@ -50,16 +51,22 @@ class AlignmentSettings:
     border_width  how far from the mask's edge, in pixels of the loss's own resolution, the term looks on each side.
     softness      image gradients much smaller than this (in units of the data, range 2) count as flat: eq. 7 divides
                   by sqrt(|g|^2 + softness^2). 0 is the literal equation.
+    space         what the term looks at where the model denoises latents. "off": nothing, as in the paper; "auto": that
+                  too, because no other choice won by measurement (docs/quality.md); "latent": the latent itself; "rgb":
+                  a linear projection of it to colours; "tiny": a tiny decoder's image; "vae": the full decoder's. Models
+                  of pixels always look at those, but for "off", which switches the term off everywhere.
     """
 
     lambda_al: float = DEFAULT_LAMBDA_AL
     border_width: int = 1
     softness: float = DEFAULT_SOFTNESS
+    space: str = "auto"
 
     def __post_init__(self):
         check_number("lambda_al", self.lambda_al, 0.0, 1e4)
         check_number("border_width", self.border_width, 1, 64, integer=True)
         check_number("softness", self.softness, 0.0, 2.0)
+        check_choice("space", self.space, ALIGNMENT_SPACES)
 
     @classmethod
     def paper(cls) -> AlignmentSettings:
