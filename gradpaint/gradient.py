@@ -22,11 +22,13 @@ class LossGradient(NamedTuple):
 
 
 def loss_gradient(x: Tensor, x0_hat: Tensor, y: Tensor, mask: Tensor, alignment: AlignmentSettings,
-                  sigma: float = 1.0, border: Tensor | None = None) -> LossGradient:
+                  sigma: float = 1.0, border: Tensor | None = None, of: str = "total",
+                  retain_graph: bool = False) -> LossGradient:
     """Differentiate eq. 8 on x0_hat(x), per sample, in x.
 
     x: (B, ...) leaf that requires grad; x0_hat: (B, ...), computed from x with its graph; y, mask, border: see
-    `losses.total_loss`; sigma: noise level of x.
+    `losses.total_loss`; sigma: noise level of x. of: which of the terms is differentiated (without its weight), for
+    pictures of the terms; retain_graph: x0_hat's graph will be needed again.
 
     In two stages, because only the direction matters to eq. 9 and half-precision models have little range: the loss is
     differentiated in x0_hat in float32, each sample's result is scaled to RMS 1 / max(sigma, 1) (an eps-predicting
@@ -34,11 +36,12 @@ def loss_gradient(x: Tensor, x0_hat: Tensor, y: Tensor, mask: Tensor, alignment:
     """
     estimate = x0_hat.detach().float().requires_grad_(True)
     terms = _terms(estimate, y, mask, alignment, border)
-    (cotangent,) = torch.autograd.grad(terms.total.sum(), estimate)  # samples are independent of each other
+    (cotangent,) = torch.autograd.grad(getattr(terms, of).sum(), estimate)  # samples are independent of each other
     scale = _rms(cotangent) * max(sigma, 1.0)
     scale = torch.where(scale > 0, scale, 1.0)
     shape = (-1,) + (1,) * (cotangent.ndim - 1)
-    (grad,) = torch.autograd.grad(x0_hat, x, (cotangent / scale.view(shape)).to(x0_hat.dtype))
+    (grad,) = torch.autograd.grad(x0_hat, x, (cotangent / scale.view(shape)).to(x0_hat.dtype),
+                                 retain_graph=retain_graph)
     return LossGradient(LossTerms(*(term.detach() for term in terms)), grad, _rms(grad) * scale)
 
 
