@@ -16,6 +16,7 @@ from .metrics import (
     seam_improvement,
     seam_ratio,
 )
+from .tables import TITLES, markdown, number
 
 
 @dataclass
@@ -95,29 +96,6 @@ def score(runs, images, masks, with_lpips=True):
     return seam_energy(images, masks)
 
 
-TITLES = {
-    "masked_mse": ("masked MSE", 4),  # metric -> heading, digits
-    "masked_psnr": ("masked PSNR (dB)", 2),
-    "lpips": ("LPIPS", 4),
-    "seam_ratio": ("seam (1 is ideal)", 2),
-    "seam_energy": ("seam energy", 2),
-    "abs_log_seam": ("abs log seam", 3),
-}
-
-
-def _number(estimate, metric):
-    digits = TITLES[metric][1]
-    return f"{estimate.value:.{digits}f} +- {estimate.error:.{digits}f}"
-
-
-def _row(cells):
-    return "| " + " | ".join(cells) + " |"
-
-
-def _markdown(header, rows):
-    return "\n".join([_row(header), _row(["---"] * len(header)), *map(_row, rows)])
-
-
 def summary_table(runs, true_energy):
     """Markdown: each method's mean scores with standard errors over images, its cost per image."""
     first = next(iter(runs.values())).scores
@@ -126,11 +104,11 @@ def summary_table(runs, true_energy):
     header = ["method", *titles, "evaluations", "with backward", "CPU s"]
     rows = []
     for method, run in runs.items():
-        scores = [_number(mean_estimate(run.scores[name]), name) for name in names]
-        seam = _number(seam_ratio(run.scores["seam_energy"], true_energy), "seam_ratio")
+        scores = [number(mean_estimate(run.scores[name]), name) for name in names]
+        seam = number(seam_ratio(run.scores["seam_energy"], true_energy), "seam_ratio")
         cost = [f"{run.evaluations:.0f}", f"{run.backwards:.0f}", f"{run.seconds:.2f}"]
         rows.append([method, *scores, seam, *cost])
-    return _markdown(header, rows)
+    return markdown(header, rows)
 
 
 def paired_statistics(runs, true_energy, baseline):
@@ -163,10 +141,10 @@ def paired_table(runs, true_energy, baseline):
     names = list(next(iter(statistics.values())))
     header = [f"minus {baseline}", *(TITLES[name][0] for name in names)]
     rows = [
-        [method, *(f"{_number(row[name], name)} (z {row[name].z:+.1f})" for name in names)]
+        [method, *(f"{number(row[name], name)} (z {row[name].z:+.1f})" for name in names)]
         for method, row in statistics.items()
     ]
-    return _markdown(header, rows)
+    return markdown(header, rows)
 
 
 def compare(methods, images, masks, baseline, seed=0, batch_size=8, with_lpips=True, on_batch=None):

@@ -121,16 +121,19 @@ def paired_difference(a, b):
 
 
 def jackknife(statistic, *arrays):
-    """statistic(*arrays) with its jackknife standard error. arrays: (N,) each, N >= 2; one sample left out a time."""
+    """statistic of the arrays' sums with its jackknife standard error. arrays: (N,) each, N >= 2.
+
+    statistic takes one tensor of sums per array and works elementwise: it is called once for the whole sums, once for
+    all N sums with one sample left out.
+    """
     arrays = [torch.as_tensor(array).double() for array in arrays]
     count = len(arrays[0])
     if count < 2 or any(array.shape != (count,) for array in arrays):
         raise ValueError(f"arrays have shapes {[tuple(array.shape) for array in arrays]}; all must be (N,) with N >= 2")
-    every = torch.arange(count)
-    left_out = torch.tensor([float(statistic(*(array[every != i] for array in arrays))) for i in range(count)])
-    left_out = left_out.double()
+    totals = [array.sum() for array in arrays]
+    left_out = statistic(*(total - array for total, array in zip(totals, arrays)))
     spread = ((left_out - left_out.mean()) ** 2).sum().item() * (count - 1) / count
-    return Estimate(float(statistic(*arrays)), math.sqrt(spread))
+    return Estimate(float(statistic(*totals)), math.sqrt(spread))
 
 
 def pooled_ratio(energy, truth):
@@ -138,15 +141,21 @@ def pooled_ratio(energy, truth):
 
     Pooled, because a border in a flat part of the true image makes that image's own ratio explode.
     """
-    total = float(truth.sum())
+    return float(energy.sum()) / _check_truth(truth)
+
+
+def _check_truth(truth):
+    """Sum of the true images' seam energies; ValueError where they have none."""
+    total = float(torch.as_tensor(truth).sum())
     if total <= 0:
         raise ValueError(f"the true images' seam energies sum to {total}; the ratio is undefined")
-    return float(energy.sum()) / total
+    return total
 
 
 def seam_ratio(energy, truth):
     """`pooled_ratio` of (N,) energies with its jackknife standard error."""
-    return jackknife(pooled_ratio, energy, truth)
+    _check_truth(truth)
+    return jackknife(torch.div, energy, truth)
 
 
 def seam_improvement(energy, other, truth):
@@ -154,8 +163,5 @@ def seam_improvement(energy, other, truth):
 
     The logarithm counts over-smoothing (below 1) like a seam (above 1).
     """
-
-    def difference(a, b, t):
-        return abs(math.log(pooled_ratio(a, t))) - abs(math.log(pooled_ratio(b, t)))
-
-    return jackknife(difference, energy, other, truth)
+    _check_truth(truth)
+    return jackknife(lambda a, b, t: (a / t).log().abs() - (b / t).log().abs(), energy, other, truth)
