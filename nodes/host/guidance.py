@@ -40,13 +40,18 @@ def apply_gradpaint(model, settings: GuidanceSettings, on_record=None, memory: M
     on_record: called with the RunRecord at the end of each run; memory: how guided steps use memory. `model` itself is
     not changed.
     """
+    return with_wrapper(model, GradPaintWrapper(settings, on_record, memory))
+
+
+def with_wrapper(model, wrapper: GradPaintWrapper):
+    """A clone of the host's ModelPatcher `model` whose masked sampling runs are the wrapper's."""
     clone = model.clone()
-    wrappers = {SAMPLER_SAMPLE: GradPaintWrapper(settings, on_record, memory), OUTER_SAMPLE: without_graph_replay,
-                PREPARE_SAMPLING: with_room if _differentiates(settings) else None}
-    for kind, wrapper in wrappers.items():
+    wrappers = {SAMPLER_SAMPLE: wrapper, OUTER_SAMPLE: without_graph_replay,
+                PREPARE_SAMPLING: with_room if _differentiates(wrapper.settings) else None}
+    for kind, function in wrappers.items():
         clone.remove_wrappers_with_key(kind, KEY)  # applied twice: the later settings hold
-        if wrapper is not None:
-            clone.add_wrapper_with_key(kind, KEY, wrapper)
+        if function is not None:
+            clone.add_wrapper_with_key(kind, KEY, function)
     return clone
 
 
@@ -71,9 +76,10 @@ class GradPaintWrapper:
         _check_latent(model, latent_image, noise)
         settings = _for_model(self.settings, model)
         sampler = executor.class_obj
-        plan = probe_sampler(sampler, guider, sigmas, noise, extra_args.get("seed"))
+        plan = self._plan(sampler, guider, sigmas, noise, extra_args.get("seed"))
         ladder = MemoryLadder(self.memory, model, latent_image.device)
-        run = GuidedRun(guider, settings, latent_image, denoise_mask, sigmas, plan, callback, ladder)
+        run = self._new_run(extra_args.get("seed"), guider, settings, latent_image, denoise_mask, sigmas, plan,
+                            callback, ladder)
         modules = _differentiated_modules(guider) if run.needs_model_gradient else []
         _check_supported(guider, modules)
         if sampler.max_denoise(guider, sigmas):
@@ -92,10 +98,20 @@ class GradPaintWrapper:
         finally:
             guider.conds = conds
             wrappers[PREDICT_NOISE] = theirs
+        self._done(run)
+        return samples
+
+    # ---- what other methods do otherwise, see `baselines`
+
+    _plan = staticmethod(probe_sampler)
+
+    def _new_run(self, seed: int | None, *arguments) -> GuidedRun:
+        return GuidedRun(*arguments)
+
+    def _done(self, run: GuidedRun) -> None:
         _report(run)
         if self.on_record is not None:
             self.on_record(run.record)
-        return samples
 
 
 def _check_latent(model, latent_image: torch.Tensor, noise: torch.Tensor) -> None:

@@ -79,9 +79,8 @@ class GuidedRun:
         model_options = {} if model_options is None else model_options
         step = self.counter.step(timestep)
         mask = self.last_mask = self._mask_at(timestep, model_options)
-        if step is not None and self.pending is not None:
-            x += self.pending  # the sampler's own tensor: this is eq. 9's x_next
-            self.pending = None
+        if step is not None:
+            self._enter(x, step, mask)
         self.record.evaluations += 1
         if step is not None and self.guided[step.index]:
             x0_hat, found = self._evaluate(executor, x, timestep, model_options, seed, step, mask)
@@ -91,7 +90,7 @@ class GuidedRun:
             x0_hat = executor(x, timestep, model_options, seed)
         nudge = self._nudge(step)
         x0_hat = x0_hat if self.clip is None else x0_hat.clamp(*self.clip)
-        x0_hat = combine_image(x0_hat, self.y, mask)
+        x0_hat = self._with_known(x0_hat, mask)
         if step is not None:
             self.preview, self._state_ptr = x0_hat, x.data_ptr()
         if self.in_place:
@@ -99,6 +98,16 @@ class GuidedRun:
             return x0_hat
         shift = self._shift(step, nudge)
         return x0_hat if shift is None else x0_hat + shift
+
+    def _enter(self, x: Tensor, step: Step, mask: Tensor) -> None:
+        """A step begins at x, the sampler's own tensor where in_place: change it here."""
+        if self.pending is not None:
+            x += self.pending  # this is eq. 9's x_next
+            self.pending = None
+
+    def _with_known(self, x0_hat: Tensor, mask: Tensor) -> Tensor:
+        """What the sampler gets as x0_hat: eq. 3."""
+        return combine_image(x0_hat, self.y, mask)
 
     def _evaluate(self, executor, x, timestep, model_options, seed, step: Step, mask):
         """x0_hat and the gradient asked for, in one model evaluation; that of "x0" where memory is short."""
@@ -156,10 +165,13 @@ class GuidedRun:
             self.pending = None
         if float(self.sigmas[-1]) == 0:
             samples = samples if self.clip is None else samples.clamp(*self.clip)
-            # Where the mask is grey x0_hat has been mixed with y already: only the fully known part is put back.
-            samples = torch.where(self.last_mask > 0, samples, self.y)
+            samples = self._end_with_known(samples)
         self._close_record()
         return samples
+
+    def _end_with_known(self, samples: Tensor) -> Tensor:
+        # Where the mask is grey x0_hat has been mixed with y already: only the fully known part is put back.
+        return torch.where(self.last_mask > 0, samples, self.y)
 
     def _close_record(self) -> None:
         record = self.record
