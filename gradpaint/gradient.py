@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .losses import LossTerms, total_loss
+from .decoders import View
+from .losses import LossTerms, masked_mse, total_loss
 from .settings import AlignmentSettings
 
 
@@ -23,26 +24,57 @@ class LossGradient(NamedTuple):
 
 def loss_gradient(x: Tensor, x0_hat: Tensor, y: Tensor, mask: Tensor, alignment: AlignmentSettings,
                   sigma: float = 1.0, border: Tensor | None = None, of: str = "total",
-                  retain_graph: bool = False) -> LossGradient:
+                  retain_graph: bool = False, view: View | None = None) -> LossGradient:
     """Differentiate eq. 8 on x0_hat(x), per sample, in x.
 
     x: (B, ...) leaf that requires grad; x0_hat: (B, ...), computed from x with its graph; y, mask, border: see
     `losses.total_loss`; sigma: noise level of x. of: which of the terms is differentiated (without its weight), for
-    pictures of the terms; retain_graph: x0_hat's graph will be needed again.
+    pictures of the terms; retain_graph: x0_hat's graph will be needed again. view: the decoded image that the
+    alignment loss looks at, in place of x0_hat itself.
 
     In two stages, because only the direction matters to eq. 9 and half-precision models have little range: the loss is
     differentiated in x0_hat in float32, each sample's result is scaled to RMS 1 / max(sigma, 1) (an eps-predicting
     model multiplies it by sigma on the way), and that is sent back through the model.
     """
     estimate = x0_hat.detach().float().requires_grad_(True)
-    terms = _terms(estimate, y, mask, alignment, border)
-    (cotangent,) = torch.autograd.grad(getattr(terms, of).sum(), estimate)  # samples are independent of each other
+    terms, cotangent = _cotangent(estimate, y, mask, alignment, border, view, of)
     scale = _rms(cotangent) * max(sigma, 1.0)
     scale = torch.where(scale > 0, scale, 1.0)
     shape = (-1,) + (1,) * (cotangent.ndim - 1)
     (grad,) = torch.autograd.grad(x0_hat, x, (cotangent / scale.view(shape)).to(x0_hat.dtype),
                                  retain_graph=retain_graph)
     return LossGradient(LossTerms(*(term.detach() for term in terms)), grad, _rms(grad) * scale)
+
+
+def _cotangent(estimate: Tensor, y: Tensor, mask: Tensor, alignment: AlignmentSettings, border: Tensor | None,
+               view: View | None, of: str) -> tuple[LossTerms, Tensor]:
+    """The terms of eq. 8, each (B,), and one's gradient in the estimate, a leaf. Samples are independent."""
+    if view is None or alignment.lambda_al == 0:
+        terms = _terms(estimate, y, mask, alignment, border)
+        return terms, torch.autograd.grad(getattr(terms, of).sum(), estimate)[0]
+    mse = masked_mse(estimate, y, mask)
+    (on_latent,) = torch.autograd.grad(mse.sum(), estimate)
+    seen = [_seen_alignment(estimate[i:i + 1].detach(), alignment, view.sample(i)) for i in range(len(estimate))]
+    values, on_image = map(torch.cat, zip(*seen))
+    terms = LossTerms(mse + alignment.lambda_al * values, mse, values)
+    return terms, LossTerms(on_latent + alignment.lambda_al * on_image, on_latent, on_image)._asdict()[of]
+
+
+def _seen_alignment(estimate: Tensor, alignment: AlignmentSettings, view: View) -> tuple[Tensor, Tensor]:
+    """Eq. 6 through the decoder, (1,), and its gradient in the estimate, (1, ...). One sample: decoders are large.
+
+    The gradient in the image, of the order of one over the number of pixels, is scaled on its way through the decoder,
+    which may compute in half precision.
+    """
+    leaf = estimate.requires_grad_(True)
+    image = view.decode(leaf)
+    pixels = image.detach().float().requires_grad_(True)
+    value = view.loss(pixels, alignment)
+    (grad,) = torch.autograd.grad(value.sum(), pixels)
+    peak = grad.abs().amax()
+    peak = torch.where(peak > 0, peak, 1.0)
+    (back,) = torch.autograd.grad(image, leaf, (grad / peak).to(image.dtype))
+    return value.detach(), back.float() * peak
 
 
 def x0_gradient(x0_hat: Tensor, y: Tensor, mask: Tensor, alignment: AlignmentSettings, a: float = 1.0,

@@ -1,7 +1,8 @@
 import torch
 
+from gradpaint.decoders import view
 from gradpaint.gradient import loss_gradient
-from gradpaint.losses import total_loss
+from gradpaint.losses import alignment_loss, masked_mse, total_loss
 from gradpaint.settings import AlignmentSettings
 
 ALIGNMENT = AlignmentSettings(lambda_al=0.7, softness=0.5)
@@ -69,3 +70,56 @@ def test_samples_are_independent():
     one = x[:1].clone().requires_grad_()
     alone = loss_gradient(one, denoise(one), y[:1], mask, ALIGNMENT)
     assert torch.allclose(both.grad[:1], alone.grad) and torch.allclose(both.rms[:1], alone.rms)
+
+
+def decoder(z):
+    """Twice the size, three channels of another meaning; smooth."""
+    weight = torch.randn(3, 3, 3, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64) / 3
+    up = torch.nn.functional.interpolate(torch.tanh(z), scale_factor=2)
+    return torch.nn.functional.conv2d(up, weight.to(z), padding=1)
+
+
+def test_through_a_decoder_the_gradient_is_that_of_the_whole():
+    x, y, mask, denoise = problem()
+    seen = view(decoder, y, mask, border_width=2)
+    alignment = AlignmentSettings(lambda_al=3.0, softness=0.5, border_width=2)
+    leaf = x.clone().requires_grad_()
+    found = loss_gradient(leaf, denoise(leaf), y, mask, alignment, sigma=3.0, view=seen)
+
+    def loss(z):
+        x0_hat = denoise(z)
+        big = mask.repeat_interleave(2, -1).repeat_interleave(2, -2)
+        alone = alignment_loss(decoder(x0_hat), decoder(y), big, border_width=2, softness=0.5)
+        return masked_mse(x0_hat, y, mask) + 3.0 * alone
+
+    whole = x.clone().requires_grad_()
+    value = loss(whole)
+    (expected,) = torch.autograd.grad(value.sum(), whole)
+    assert torch.allclose(found.terms.total.double(), value, rtol=1e-5)
+    assert torch.allclose(found.terms.total, found.terms.mse + 3.0 * found.terms.alignment)
+    assert torch.allclose(found.rms.double(), expected.flatten(1).square().mean(1).sqrt(), rtol=1e-4)
+    cosine = torch.nn.functional.cosine_similarity(found.grad.flatten(1), expected.flatten(1))
+    assert (cosine > 1 - 1e-6).all()
+    # Its share is no rounding error.
+    plain = x.clone().requires_grad_()
+    other = loss_gradient(plain, denoise(plain), y, mask, AlignmentSettings(lambda_al=0.0), sigma=3.0)
+    assert (torch.nn.functional.cosine_similarity(found.grad.flatten(1), other.grad.flatten(1)) < 0.99).all()
+
+
+def test_a_half_precision_decoder_loses_no_small_gradient():
+    # On a large image the loss's gradient in a pixel is below float16's range.
+    generator = torch.Generator().manual_seed(0)
+    y, x = (torch.randn(1, 3, 48, 48, generator=generator) for _ in range(2))
+    mask = torch.zeros(1, 1, 48, 48)
+    mask[..., 16:32, 16:32] = 1
+    alignment = AlignmentSettings(lambda_al=1e-4, softness=2.0)
+
+    def gradient(decode):
+        # Everything is known exactly but for the border: all of the gradient is the decoder's.
+        leaf = torch.where(mask > 0, x, y).requires_grad_()
+        seen = view(decode, y / 1000, mask)
+        return loss_gradient(leaf, leaf * 1.0, leaf.detach(), mask, alignment, view=seen).grad
+
+    full = gradient(lambda z: z / 1000)
+    half = gradient(lambda z: z.half() / 1000)
+    assert full.any() and torch.nn.functional.cosine_similarity(half.flatten(), full.flatten(), dim=0) > 0.99
