@@ -24,7 +24,8 @@ def contact_sheet(rows, column_labels, row_labels=None, cell=192, gap=8):
     pictures = [[_fit(Image.fromarray(to_uint8(image)), cell) for image in row] for row in rows]
     cell = max(picture.width for row in pictures for picture in row)
     font = ImageFont.load_default(15)
-    left = gap + max((math.ceil(font.getlength(label)) + gap for label in row_labels or []), default=0)
+    lines = [line for label in row_labels or [] for line in label.split("\n")]
+    left = gap + max((math.ceil(font.getlength(line)) + gap for line in lines), default=0)
     heights = [max(picture.height for picture in row) for row in pictures]
     top = 24 + gap
     size = left + len(column_labels) * (cell + gap), top + sum(height + gap for height in heights)
