@@ -4,7 +4,7 @@ import argparse
 import time
 from pathlib import Path
 
-from . import __version__
+from . import __version__, cli_evaluate
 from . import cli_arguments as shared
 from .cli_arguments import BAD_INPUT, INTERRUPTED, MASK_KINDS, MASK_OPTIONS, SAMPLERS, complain
 
@@ -20,6 +20,7 @@ def build_parser():
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_inpaint(commands)
+    cli_evaluate.add_arguments(_command(commands, "evaluate", cli_evaluate.evaluate, cli_evaluate.SUMMARY))
     _add_mask(commands)
     return parser
 
