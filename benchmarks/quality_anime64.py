@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from gradpaint.settings import DEFAULT_ALPHA, DEFAULT_LAMBDA_AL, DEFAULT_SOFTNESS  # noqa: E402
+from gradpaint.settings import DEFAULT_LAMBDA_AL, DEFAULT_SOFTNESS, DEFAULT_STRENGTH  # noqa: E402
 
 
 def arguments() -> argparse.Namespace:
@@ -29,7 +29,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of masks and noise")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--alpha", type=float, default=DEFAULT_ALPHA)
+    parser.add_argument("--strength", type=float, default=DEFAULT_STRENGTH)
+    parser.add_argument("--alpha", type=float, help="instead of strength")
     parser.add_argument("--lambda-al", type=float, default=DEFAULT_LAMBDA_AL)
     parser.add_argument("--softness", type=float, default=DEFAULT_SOFTNESS, help="0: eq. 7 to the letter")
     parser.add_argument("--normalization", default="rms", choices=["rms", "l2"])
@@ -65,7 +66,7 @@ def main() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bfloat16):
             return model.denoise(x, sigma).float()
 
-    step = {"alpha": args.alpha, "normalization": args.normalization}
+    step = {"strength": args.strength, "alpha": args.alpha, "normalization": args.normalization}
     defaults = GuidanceSettings(**step, alignment=AlignmentSettings(lambda_al=args.lambda_al, softness=args.softness))
     without = GuidanceSettings(**step, alignment=AlignmentSettings(lambda_al=0.0))
     common = {"sampler": args.sampler, "full_noise": False}

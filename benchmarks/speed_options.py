@@ -86,7 +86,7 @@ def _identity_attention(self, x):
 
 def variants(system: str) -> dict:
     """Name -> GuidanceSettings, None for no guidance at all (eq. 3 alone)."""
-    from gradpaint.settings import DEFAULT_ALPHA, GuidanceSettings, GuideSchedule
+    from gradpaint.settings import GuidanceSettings, GuideSchedule
 
     def settings(every=1, between="plain", **changes):
         return GuidanceSettings(schedule=GuideSchedule(every=every, between=between), **changes)
@@ -96,7 +96,7 @@ def variants(system: str) -> dict:
         return {**shared, "cond, every step": settings(gradient="cond"),
                 "cond, every 2nd, keep": settings(2, "keep", gradient="cond")}
     return {**shared, "model, every 2nd, plain": settings(2), "model, every 2nd, keep": settings(2, "keep"),
-            f"model, every 2nd, plain, alpha {2 * DEFAULT_ALPHA:g}": settings(2, alpha=2 * DEFAULT_ALPHA),
+            "model, every 2nd, plain, strength 2": settings(2, strength=2.0),
             "model, every 3rd, keep": settings(3, "keep"), "model, every 5th, keep": settings(5, "keep")}
 
 
@@ -146,10 +146,10 @@ def step_times(lab: Lab, system: str) -> str:
         """(a guided step, a kept one)"""
         schedule = GuideSchedule(fraction=1.0, every=2, between="keep")
         guide = Guide(GuidanceSettings(gradient=gradient, schedule=schedule), y, mask, 2)
-        return [lambda i=i: (guide.evaluate(lab.systems[system], x, sigma, i), guide.nudge(sigma, i)) for i in (0, 1)]
+        return [lambda i=i: (guide.evaluate(lab.systems[system], x, sigma, i), guide.nudge(sigma, sigma, i)) for i in (0, 1)]
 
     plain = Guide(None, y, mask, 1)
-    kinds = {"plain": lambda: (plain.evaluate(lab.systems[system], x, sigma, 0), plain.nudge(sigma, 0))}
+    kinds = {"plain": lambda: (plain.evaluate(lab.systems[system], x, sigma, 0), plain.nudge(sigma, sigma, 0))}
     for gradient in ("model", "cond", "x0") if system == "two branches" else ("model", "x0"):
         kinds[gradient], keep = steps(gradient)
         kinds.setdefault("kept", keep)

@@ -78,7 +78,10 @@ def mask_options(arguments):
 
 
 def add_guidance(command):
-    command.add_argument("--alpha", type=float, default=settings.DEFAULT_ALPHA, help="step size of the guidance")
+    command.add_argument("--strength", type=float, default=settings.DEFAULT_STRENGTH,
+                         help="how hard guidance pushes, whatever the number of steps; 0: not at all")
+    command.add_argument("--alpha", type=float, default=None,
+                         help="instead of strength: step size of eq. 9, the same at every step")
     command.add_argument("--lambda-al", type=float, default=settings.DEFAULT_LAMBDA_AL,
                          help="weight of the alignment loss")
     command.add_argument("--softness", type=float, default=settings.DEFAULT_SOFTNESS,
@@ -91,6 +94,7 @@ def add_guidance(command):
 
 def guidance_settings(arguments):
     return settings.GuidanceSettings(
+        strength=arguments.strength,
         alpha=arguments.alpha,
         normalization=arguments.normalization,
         alignment=settings.AlignmentSettings(lambda_al=arguments.lambda_al, softness=arguments.softness),

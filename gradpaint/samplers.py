@@ -5,6 +5,7 @@ A denoiser is any callable `denoiser(x, sigma) -> x0_hat` that is differentiable
 """
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Callable, NamedTuple
 
@@ -12,10 +13,13 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from .decoders import View
+from .early_stop import StopReport
 from .guide import Denoiser, Guide
 from .known_region import combine_image, combine_noisy
 from .losses import check_shapes
 from .settings import GuidanceSettings, check_choice
+from .term_maps import TermMaps
 
 METHODS = ("gradpaint", "combine_image", "combine_noisy")
 SAMPLERS = ("ddpm", "ddim")
@@ -37,6 +41,7 @@ class StepRecord:
     grad_rms: Tensor
     x0_hat: Tensor | None = None
     kept: bool = False
+    maps: TermMaps | None = None
 
 
 @dataclass
@@ -44,7 +49,8 @@ class InpaintResult:
     """image (B, C, H, W) with the known pixels exactly y's; one record per step; model evaluations and backward
     passes through the model.
 
-    skipped_nudges counts samples whose gradient was not finite and whose nudge was therefore left out.
+    skipped_nudges counts samples whose gradient was not finite and whose nudge was therefore left out. stop: how
+    guidance ended.
     """
 
     image: Tensor
@@ -52,6 +58,7 @@ class InpaintResult:
     evaluations: int = 0
     backwards: int = 0
     skipped_nudges: int = 0
+    stop: StopReport = field(default_factory=StopReport)
 
 
 def ddim_step(x: Tensor, x0_hat: Tensor, sigma: float, sigma_next: float, noise: Callable[[], Tensor]) -> Tensor:
@@ -117,7 +124,8 @@ def finished(x: Tensor, y: Tensor, mask: Tensor, clip: tuple[float, float] | Non
 def inpaint(denoiser: Denoiser, y: Tensor, mask: Tensor, *, sigmas: Tensor, noise: Tensor | None = None, seed: int = 0,
             method: str = "gradpaint", sampler: str = "ddim", settings: GuidanceSettings | None = None,
             full_noise: bool = True, clip: tuple[float, float] | None = (-1.0, 1.0), progress: bool = True,
-            keep_x0: bool = False, callback: Callable[[StepRecord], None] | None = None) -> InpaintResult:
+            keep_x0: bool = False, callback: Callable[[StepRecord], None] | None = None,
+            view: View | None = None, keep_gradients: bool | Collection[int] = False) -> InpaintResult:
     """Repaint y's hole.
 
     denoiser   (x, sigma) -> x0_hat, x in VE form (B, C, H, W), sigma 0-dim. settings.gradient "cond" needs its
@@ -131,13 +139,18 @@ def inpaint(denoiser: Denoiser, y: Tensor, mask: Tensor, *, sigmas: Tensor, nois
     clip       range that x0_hat is clipped to before the step; None for latent models.
     keep_x0    put each step's x0_hat (before compositing) into the record.
     callback   called with each step's record; may raise to stop the run.
+    view       for models of latents: the decoded image that the alignment loss looks at, see `decoders.view`; without
+               one it looks at the model's own images.
+    keep_gradients  put the gradient maps of each loss term (Fig. 3a) into the record, of every guided step (True) or of
+               those of these steps; one more backward pass each, counted among the result's.
     """
     settings = GuidanceSettings() if settings is None else settings
     check_choice("method", method, METHODS)
     y, mask, levels, x, step_function, draw = prepare(y, mask, sigmas, noise, seed, sampler, full_noise)
 
     steps = len(levels) - 1
-    guide = Guide(settings if method == "gradpaint" else None, y, mask, steps)
+    kept = range(steps) if keep_gradients is True else keep_gradients or ()
+    guide = Guide(settings if method == "gradpaint" else None, y, mask, steps, view, kept)
     result = InpaintResult(image=y)
     for i in tqdm(range(steps), desc=method, disable=not progress):
         sigma, sigma_next = levels[i], levels[i + 1]
@@ -146,11 +159,12 @@ def inpaint(denoiser: Denoiser, y: Tensor, mask: Tensor, *, sigmas: Tensor, nois
         record = StepRecord(i, sigma, guide.guided[i], *(value.cpu() for value in values), kept=guide.kept[i])
         result.evaluations += 1
         record.x0_hat = x0_hat.cpu() if keep_x0 else None
+        record.maps = guide.maps.get(i)
         x0_hat = x0_hat if clip is None else x0_hat.clamp(*clip)
         if method != "combine_noisy":
             x0_hat = combine_image(x0_hat, y, mask)
         x = step_function(x, x0_hat, sigma, sigma_next, draw)
-        nudge = guide.nudge(sigma_next, i)
+        nudge = guide.nudge(sigma, sigma_next, i)
         if nudge is not None:
             x = x + nudge
         if method == "combine_noisy":
@@ -159,6 +173,7 @@ def inpaint(denoiser: Denoiser, y: Tensor, mask: Tensor, *, sigmas: Tensor, nois
         if callback is not None:
             callback(record)
     result.backwards, result.skipped_nudges = guide.backwards, guide.skipped_nudges
+    result.stop = guide.stop_report()
     result.image = finished(x, y, mask, clip)
     return result
 

@@ -1,7 +1,8 @@
 """Settings of the method as frozen dataclasses. Every range is checked when the object is made.
 
 The names are the paper's (Grechka, Couairon, Cord: "Gradient-Guided Inpainting with Diffusion Models"): `alpha` is the
-step size of eq. 9, `lambda_al` the weight of the alignment loss in eq. 8.
+step size of eq. 9, `lambda_al` the weight of the alignment loss in eq. 8. `strength` is ours: it sets alpha for every step
+so that the number of steps and their spacing do not matter (see `gradpaint.step`).
 """
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 
 NORMALIZATIONS = ("rms", "l2")
-SCHEDULE_MODES = ("fraction", "steps")
+SCHEDULE_MODES = ("fraction", "steps", "adaptive")
 GRADIENTS = ("model", "cond", "x0")
 BETWEEN = ("plain", "keep")
 ALIGNMENT_SPACES = ("auto", "off", "latent", "rgb", "tiny", "vae")
@@ -20,10 +21,15 @@ PAPER_LAMBDA_AL = 400.0
 PAPER_GUIDED_STEPS = 45
 PAPER_TOTAL_STEPS = 100
 
-DEFAULT_ALPHA = 0.08
+DEFAULT_STRENGTH = 1.0
 DEFAULT_LAMBDA_AL = 0.1
 DEFAULT_SOFTNESS = 0.5
 DEFAULT_FRACTION = 0.5
+# Of the adaptive early stop; chosen by measurement, benchmarks/results/early_stop.md.
+DEFAULT_MINIMUM = 0.2
+DEFAULT_MAXIMUM = 1.0
+DEFAULT_PATIENCE = 0.1
+DEFAULT_TOLERANCE = 0.05
 
 
 def check_number(name: str, value, low: float, high: float, *, integer: bool = False):
@@ -52,9 +58,9 @@ class AlignmentSettings:
     softness      image gradients much smaller than this (in units of the data, range 2) count as flat: eq. 7 divides
                   by sqrt(|g|^2 + softness^2). 0 is the literal equation.
     space         what the term looks at where the model denoises latents. "off": nothing, as in the paper; "auto": that
-                  too, because no other choice won by measurement (docs/quality.md); "latent": the latent itself; "rgb":
-                  a linear projection of it to colours; "tiny": a tiny decoder's image; "vae": the full decoder's. Models
-                  of pixels always look at those, but for "off", which switches the term off everywhere.
+                  too, because no other choice won when measured; "latent": the latent itself; "rgb": its linear
+                  projection to colours; "tiny": a tiny decoder's image; "vae": the full decoder's. With models of
+                  pixels the term looks at those, but for "off".
     """
 
     lambda_al: float = DEFAULT_LAMBDA_AL
@@ -78,12 +84,18 @@ class AlignmentSettings:
 class GuideSchedule:
     """Which steps of a run are guided (the paper's early stop).
 
-    mode      "fraction": the first `fraction` of the run's steps; "steps": the first `steps` steps.
+    mode      "fraction": the first `fraction` of the run's steps; "steps": the first `steps` steps; "adaptive": until
+              the normalised loss has stopped falling (see `early_stop`).
     fraction  0..1 of the run. GradPaint-Fast is 0.5.
     steps     number of steps from the start that are candidates for guidance.
     every     among those, guide every k-th (1 = each); the first step of the run is always one of them.
     between   what happens at the others of those steps. "plain": nothing; "keep": eq. 9 with the last direction g_hat,
               at the cost of a plain step.
+
+    Of mode "adaptive", all in shares of the run, so that they hold for any number of steps:
+    minimum, maximum  guidance lasts at least and at most this long.
+    patience          it ends when the normalised loss has not fallen for this long,
+    tolerance         a fall by less than this share of the loss not counting as one.
     """
 
     mode: str = "fraction"
@@ -91,6 +103,10 @@ class GuideSchedule:
     steps: int = PAPER_GUIDED_STEPS
     every: int = 1
     between: str = "plain"
+    minimum: float = DEFAULT_MINIMUM
+    maximum: float = DEFAULT_MAXIMUM
+    patience: float = DEFAULT_PATIENCE
+    tolerance: float = DEFAULT_TOLERANCE
 
     def __post_init__(self):
         check_choice("mode", self.mode, SCHEDULE_MODES)
@@ -98,6 +114,12 @@ class GuideSchedule:
         check_number("steps", self.steps, 0, 10_000, integer=True)
         check_number("every", self.every, 1, 1000, integer=True)
         check_choice("between", self.between, BETWEEN)
+        check_number("minimum", self.minimum, 0.0, 1.0)
+        check_number("maximum", self.maximum, 0.0, 1.0)
+        if self.minimum > self.maximum:
+            raise ValueError(f"minimum is {self.minimum!r}, but must be at most maximum, which is {self.maximum!r}")
+        check_number("patience", self.patience, 0.0, 1.0)
+        check_number("tolerance", self.tolerance, 0.0, 0.99)
 
     @classmethod
     def fast(cls) -> GuideSchedule:
@@ -110,6 +132,11 @@ class GuideSchedule:
         return cls(mode="fraction", fraction=1.0)
 
     @classmethod
+    def adaptive(cls) -> GuideSchedule:
+        """Until the normalised loss has stopped falling."""
+        return cls(mode="adaptive")
+
+    @classmethod
     def paper(cls) -> GuideSchedule:
         """The paper's early stop, 45 of 100 steps, as the same share of a run of any length."""
         return cls(mode="fraction", fraction=PAPER_GUIDED_STEPS / PAPER_TOTAL_STEPS)
@@ -119,26 +146,40 @@ class GuideSchedule:
 class GuidanceSettings:
     """All that GradPaint adds to a sampler.
 
-    alpha          step size of eq. 9, in units of the state's standard deviation (see `gradpaint.step`). 0 = no nudge.
+    strength       how hard guidance pushes over the whole run, whatever the number of steps, the scheduler or the kind
+                   of model: 1 is the measured optimum (docs/quality.md), 0 = no nudge. See `step.step_size`.
+    alpha          instead of strength, the paper's step size of eq. 9, the same at every step, in units of the state's
+                   standard deviation. None = by strength.
     normalization  "rms": g_hat has RMS 1 over one sample (default); "l2": the literal eq. 9, L2 norm 1, which at the
-                   paper's alpha is too small to have an effect on pixel-space models.
+                   paper's alpha is too small to have an effect on pixel-space models; it needs an alpha.
     gradient       what the loss is differentiated through. "model": all of it, as in eq. 9. "cond": with
                    classifier-free guidance only the conditional branch, the other one's answer being taken as a
                    constant. "x0": nothing; the known part's error is spread by a fixed filter (`gradient.x0_gradient`),
                    the alignment loss is left out, and no backward pass is made.
     """
 
-    alpha: float = DEFAULT_ALPHA
+    strength: float = DEFAULT_STRENGTH
+    alpha: float | None = None
     normalization: str = "rms"
     alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
     schedule: GuideSchedule = field(default_factory=GuideSchedule)
     gradient: str = "model"
 
     def __post_init__(self):
-        check_number("alpha", self.alpha, 0.0, 1e3)
+        check_number("strength", self.strength, 0.0, 100.0)
+        if self.alpha is not None:
+            check_number("alpha", self.alpha, 0.0, 1e3)
         check_choice("normalization", self.normalization, NORMALIZATIONS)
+        if self.normalization == "l2" and self.alpha is None:
+            raise ValueError("normalization is 'l2', which is eq. 9 to the letter and needs an alpha; strength goes with "
+                             f"'rms'. The paper's alpha is {PAPER_ALPHA:g}")
         check_choice("gradient", self.gradient, GRADIENTS)
         if not isinstance(self.alignment, AlignmentSettings):
             raise ValueError(f"alignment is {self.alignment!r}, but must be an AlignmentSettings")
         if not isinstance(self.schedule, GuideSchedule):
             raise ValueError(f"schedule is {self.schedule!r}, but must be a GuideSchedule")
+
+    @property
+    def active(self) -> bool:
+        """Whether guided steps are nudged at all."""
+        return (self.strength if self.alpha is None else self.alpha) > 0

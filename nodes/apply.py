@@ -28,10 +28,10 @@ class GradPaintApply(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, alpha: float, normalization: str, alignment: AlignmentSettings | None = None,
+    def execute(cls, model, strength: float, normalization: str, alignment: AlignmentSettings | None = None,
                 schedule: GuideSchedule | None = None, memory: MemorySettings | None = None,
-                gradient: str = "model") -> io.NodeOutput:
-        settings = guidance_settings(alpha, normalization, alignment, schedule, gradient)
+                gradient: str = "model", alpha: float = 0.0) -> io.NodeOutput:
+        settings = guidance_settings(strength, normalization, alignment, schedule, gradient, alpha)
         return io.NodeOutput(apply_gradpaint(model, settings, memory=memory))
 
 

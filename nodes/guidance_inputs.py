@@ -17,14 +17,12 @@ _DEFAULT = GuidanceSettings()
 
 
 def guidance_inputs() -> list:
-    """alpha, alignment, schedule, normalization, memory, gradient."""
+    """strength, alignment, schedule, normalization, memory, gradient, alpha."""
     return [
         io.Float.Input(
-            "alpha", default=_DEFAULT.alpha, min=0.0, max=1000.0, step=0.01,
-            tooltip="Step size of the guidance (eq. 9), in units of the noisy image's spread: 0.02 to 0.15 with "
-                    "normalization rms at 20 to 50 steps. It acts at every guided step: with many more steps take "
-                    "less, with fewer more. 0 only keeps the known part in place. The paper writes "
-                    f"{PAPER_ALPHA:g}, which in these units has hardly any effect."),
+            "strength", default=_DEFAULT.strength, min=0.0, max=100.0, step=0.05,
+            tooltip="How hard guidance pushes over the whole run: 1 is the measured optimum, whatever the number of "
+                    "steps, sampler, scheduler or kind of model. 0 only keeps the known part in place."),
         Alignment.Input(
             "alignment", optional=True,
             tooltip="From GradPaint Alignment Loss. Left open: that node's defaults."),
@@ -34,8 +32,8 @@ def guidance_inputs() -> list:
                     "(GradPaint-Fast)."),
         io.Combo.Input(
             "normalization", options=list(NORMALIZATIONS), default=_DEFAULT.normalization, advanced=True,
-            tooltip="rms: each image's gradient is scaled to RMS 1, so alpha means the same at every size. l2: eq. 9 "
-                    "read literally, norm 1 over the whole image, which needs a far larger alpha."),
+            tooltip="rms: each image's gradient is scaled to RMS 1, so a step means the same at every size. l2: eq. 9 "
+                    "read literally, norm 1 over the whole image; it needs an alpha, and a far larger one."),
         # Last and optional: workflows and prompts saved before these inputs were there stay valid.
         Memory.Input(
             "memory", optional=True,
@@ -46,11 +44,17 @@ def guidance_inputs() -> list:
             tooltip="What the loss is differentiated through. model: all of it, as in the paper. cond: at cfg above 1 "
                     "only the positive conditioning, about three quarters of a guided step's time, no worse where "
                     "measured. x0: not the model; costs what KSampler does and gives a third to half of the gain."),
+        io.Float.Input(
+            "alpha", default=0.0, min=0.0, max=1000.0, step=0.005, round=0.0001, optional=True, advanced=True,
+            tooltip="The paper's step size (eq. 9), the same at every guided step, in units of the noisy image's "
+                    "spread; useful: 0.02 to 0.15 at 20 to 50 steps. 0: by strength. The paper writes "
+                    f"{PAPER_ALPHA:g}, which in these units has hardly any effect."),
     ]
 
 
-def guidance_settings(alpha: float, normalization: str, alignment: AlignmentSettings | None,
-                      schedule: GuideSchedule | None, gradient: str) -> GuidanceSettings:
-    """The settings object; sockets left open take the library's defaults."""
-    return GuidanceSettings(alpha=alpha, normalization=normalization, alignment=alignment or _DEFAULT.alignment,
-                            schedule=schedule or _DEFAULT.schedule, gradient=gradient)
+def guidance_settings(strength: float, normalization: str, alignment: AlignmentSettings | None,
+                      schedule: GuideSchedule | None, gradient: str, alpha: float) -> GuidanceSettings:
+    """The settings object; sockets left open take the library's defaults, alpha 0 means by strength."""
+    return GuidanceSettings(strength=strength, alpha=alpha or None, normalization=normalization,
+                            alignment=alignment or _DEFAULT.alignment, schedule=schedule or _DEFAULT.schedule,
+                            gradient=gradient)

@@ -9,6 +9,9 @@ from gradpaint.settings import AlignmentSettings, GuidanceSettings, GuideSchedul
     (lambda: GuidanceSettings(alpha=-0.1), "alpha is -0.1"),
     (lambda: GuidanceSettings(alpha=float("nan")), "alpha is nan"),
     (lambda: GuidanceSettings(alpha="big"), "alpha is 'big'"),
+    (lambda: GuidanceSettings(strength=-1), "strength is -1"),
+    (lambda: GuidanceSettings(strength=None), "strength is None"),
+    (lambda: GuidanceSettings(normalization="l2"), "normalization is 'l2'.*needs an alpha"),
     (lambda: GuidanceSettings(normalization="l1"), "normalization is 'l1'.*rms, l2"),
     (lambda: GuidanceSettings(alignment=3), "alignment is 3"),
     (lambda: GuidanceSettings(schedule=None), "schedule is None"),
@@ -34,6 +37,12 @@ def test_frozen_and_hashable():
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.alpha = 1.0
     assert settings == GuidanceSettings() and hash(settings) == hash(GuidanceSettings())
+
+
+@pytest.mark.parametrize("strength, alpha, active", [(1.0, None, True), (0.0, None, False), (0.0, 0.1, True),
+                                                     (1.0, 0.0, False)])
+def test_active(strength, alpha, active):
+    assert GuidanceSettings(strength=strength, alpha=alpha).active is active
 
 
 def test_paper_presets():

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from gradpaint.step import displacement, normalise, state_scale
+from gradpaint.settings import GuidanceSettings
+from gradpaint.step import RATE, displacement, normalise, state_scale, step_size
 
 
 @pytest.mark.parametrize("parametrisation, sigma, expected", [
@@ -71,3 +72,26 @@ def test_displacement():
 def test_half_precision_keeps_its_dtype():
     moved, finite = displacement(torch.full((1, 3, 8, 8), 6e4, dtype=torch.float16), 0.5, 2.0)
     assert moved.dtype == torch.float16 and finite.all() and torch.allclose(moved, -torch.ones_like(moved))
+
+
+def walk(settings, sigmas, flow=False):
+    levels = [(1 - s, s) if flow else (1.0, s) for s in sigmas]
+    return [step_size(settings, high, low) for high, low in zip(levels, levels[1:])]
+
+
+def test_by_strength_a_run_is_pushed_as_far_however_it_is_cut_into_steps():
+    settings = GuidanceSettings(strength=1.5)
+    few, many = [80.0, 3.0, 0.0], [80.0, 40.0, 9.0, 3.0, 1.0, 0.2, 0.0]
+    whole = 1.5 * RATE * math.atan(80.0)  # the angle of sigma 80 to that of 0
+    assert sum(walk(settings, few)) == pytest.approx(whole) == pytest.approx(sum(walk(settings, many)))
+    assert sum(walk(settings, few)[:1]) == pytest.approx(sum(walk(settings, many)[:3]))  # to sigma 3, both ways
+
+
+def test_a_flow_models_step_is_that_of_the_same_noise_in_ve_form():
+    ve, flow = [math.inf, 4.0, 1.0, 0.25, 0.0], [1.0, 0.8, 0.5, 0.2, 0.0]  # sigma / (1 - sigma)
+    settings = GuidanceSettings()
+    assert walk(settings, flow, flow=True) == pytest.approx(walk(settings, ve))
+
+
+def test_a_given_alpha_is_every_steps():
+    assert walk(GuidanceSettings(strength=3.0, alpha=0.07), [80.0, 3.0, 1.0, 0.0]) == [0.07] * 3

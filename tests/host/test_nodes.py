@@ -67,7 +67,7 @@ def test_defaults_are_the_librarys(pack, pack_nodes):
     assert run(pack_nodes["GradPaintAlignmentLoss"]) == (settings.AlignmentSettings(),)
     assert run(pack_nodes["GradPaintEarlyStop"]) == (settings.GuideSchedule(),)
     inputs = defaults(pack_nodes["GradPaintKSampler"])
-    made = settings.GuidanceSettings(alpha=inputs["alpha"], normalization=inputs["normalization"])
+    made = settings.GuidanceSettings(strength=inputs["strength"], normalization=inputs["normalization"])
     assert made == settings.GuidanceSettings()
 
 
@@ -212,11 +212,11 @@ def test_ksampler_takes_the_latents_mask_and_the_input_precedes_it(pack_nodes, r
     assert torch.equal(by_input, sample(node, **{**common, "latent_image": elsewhere}, mask=mask)["samples"])
 
 
-def test_ksampler_guides_and_alpha_zero_does_not(pack_nodes, request_inputs):
+def test_ksampler_guides_and_strength_zero_does_not(pack_nodes, request_inputs):
     common, mask = request_inputs
     node = pack_nodes["GradPaintKSampler"]
-    guided = sample(node, **common, mask=mask, alpha=0.5)["samples"]
-    plain = sample(node, **common, mask=mask, alpha=0.0)["samples"]
+    guided = sample(node, **common, mask=mask, strength=5.0)["samples"]
+    plain = sample(node, **common, mask=mask, strength=0.0)["samples"]
     assert (guided - plain).abs().max() > 1e-3
 
 
@@ -232,7 +232,7 @@ def test_ksampler_equals_apply_then_the_hosts_ksampler(comfy_host, pack_nodes, r
     common, mask = request_inputs
     (alignment,) = run(pack_nodes["GradPaintAlignmentLoss"], lambda_al=0.5)
     (schedule,) = run(pack_nodes["GradPaintEarlyStop"], mode="full (every step)")
-    settings = dict(alpha=0.2, normalization="rms", alignment=alignment, schedule=schedule)
+    settings = dict(strength=2.0, alpha=0.2, normalization="rms", alignment=alignment, schedule=schedule)
     ours = sample(pack_nodes["GradPaintKSampler"], **common, mask=mask, **settings)["samples"]
     with torch.inference_mode():
         (model,) = run(pack_nodes["GradPaintApply"], model=common["model"], **settings)

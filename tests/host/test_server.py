@@ -58,7 +58,7 @@ def test_quickstart_uses_the_defaults(prompt):
 
     inputs = {node["class_type"]: node["inputs"] for node in prompt.values()}
     assert AlignmentSettings(**inputs["GradPaintAlignmentLoss"]) == AlignmentSettings()
-    assert inputs["GradPaintKSampler"]["alpha"] == GuidanceSettings().alpha
+    assert inputs["GradPaintKSampler"]["strength"] == GuidanceSettings().strength
     assert inputs["GradPaintEarlyStop"]["mode"].startswith("fast") and GuideSchedule() == GuideSchedule.fast()
 
 
@@ -90,7 +90,7 @@ def test_same_seed_through_the_library_gives_the_same_picture(prompt, result, ca
     assert (sampler["sampler_name"], sampler["scheduler"], sampler["cfg"], sampler["denoise"]) == (
         "ddim", "normal", 1.0, 1.0)
     assert inputs["GradPaintEarlyStop"]["mode"].startswith("fast") and inputs["GradPaintEarlyStop"]["every"] == 1
-    settings = GuidanceSettings(alpha=sampler["alpha"], normalization=sampler["normalization"],
+    settings = GuidanceSettings(strength=sampler["strength"], normalization=sampler["normalization"],
                                 alignment=AlignmentSettings(**alignment), schedule=GuideSchedule.fast())
 
     denoiser = load_denoiser(bundled_model_path())
