@@ -9,10 +9,12 @@ def all_nodes() -> list[type]:
         apply,
         demo_scene,
         early_stop,
+        inpaint_method,
         ksampler,
         load_guided_diffusion,
         mask_generator,
         memory,
     )
-    modules = (load_guided_diffusion, mask_generator, alignment_loss, early_stop, memory, ksampler, apply, demo_scene)
+    modules = (load_guided_diffusion, mask_generator, alignment_loss, early_stop, memory, ksampler, apply,
+               inpaint_method, demo_scene)
     return [node for module in modules for node in module.NODES]

@@ -10,9 +10,8 @@ from ..guide import Denoiser
 from ..known_region import combine_image
 from ..samplers import InpaintResult, StepRecord, finished, prepare
 from ..settings import check_number
+from .defaults import DEFAULT_ZETA
 from .known_error import ErrorDescent
-
-DEFAULT_ZETA = 0.5
 
 
 def dps(denoiser: Denoiser, y: Tensor, mask: Tensor, *, sigmas: Tensor, noise: Tensor | None = None, seed: int = 0,

@@ -11,9 +11,8 @@ from ..guide import Denoiser
 from ..known_region import combine_noisy
 from ..samplers import InpaintResult, StepRecord, finished, prepare
 from ..settings import check_number
+from .defaults import DEFAULT_STEP
 from .known_error import ErrorDescent
-
-DEFAULT_STEP = 1.0
 
 
 def mcg(denoiser: Denoiser, y: Tensor, mask: Tensor, *, sigmas: Tensor, noise: Tensor | None = None, seed: int = 0,

@@ -11,9 +11,7 @@ from ..guide import Denoiser
 from ..known_region import combine_noisy
 from ..samplers import InpaintResult, StepRecord, finished, prepare
 from ..settings import check_number
-
-DEFAULT_RESAMPLINGS = 10
-DEFAULT_JUMP_LENGTH = 10
+from .defaults import DEFAULT_JUMP_LENGTH, DEFAULT_RESAMPLINGS
 
 
 def repaint_path(steps: int, resamplings: int = DEFAULT_RESAMPLINGS,

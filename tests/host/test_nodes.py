@@ -12,6 +12,7 @@ NODE_IDS = {
     "GradPaintMemory": "GradPaint Memory",
     "GradPaintKSampler": "GradPaint KSampler",
     "GradPaintApply": "Apply GradPaint",
+    "GradPaintInpaintMethod": "Inpaint Method (baselines)",
     "GradPaintDemoScene": "GradPaint Demo Scene",
 }
 
