@@ -61,6 +61,8 @@ def _add_inpaint(commands):
     shared.add_guidance(command)
     shared.add_model_details(command)
     command.add_argument("--invert-mask", action="store_true", help="repaint the black part instead")
+    command.add_argument("--pictures", type=Path, metavar="FOLDER",
+                         help="also show how the run went: timeline.png, gradients.png, losses.png")
 
 
 def _add_mask(commands):
@@ -119,7 +121,7 @@ def inpaint(arguments):
     try:
         result = inpaint_image(
             denoiser, image, hole, steps=arguments.steps, seed=arguments.seed, method=arguments.method,
-            sampler=arguments.sampler, settings=guidance, device=device,
+            sampler=arguments.sampler, settings=guidance, device=device, **_kept_for_pictures(arguments, guidance),
         )
     except KeyboardInterrupt:
         complain("interrupted; nothing was written")
@@ -128,7 +130,32 @@ def inpaint(arguments):
         complain(f"warning: {result.skipped_nudges} steps had a gradient that was not finite and ran unguided")
     print(f"written to {save_image(result.image, out)} "
           f"({result.evaluations} model evaluations, {result.backwards} of them differentiated)")
+    if guidance.schedule.mode == "adaptive" and arguments.method == "gradpaint":
+        print(result.stop)
+    if arguments.pictures is not None:
+        _write_pictures(arguments.pictures, result, hole)
     return 0
+
+
+def _kept_for_pictures(arguments, guidance):
+    """What the run has to keep for --pictures, as keywords of `inpaint`."""
+    if arguments.pictures is None:
+        return {}
+    from .pictures import spread
+    from .schedule import guided_steps
+
+    shared.check_folder(arguments.pictures, "--pictures")
+    guided = [i for i, on in enumerate(guided_steps(guidance.schedule, arguments.steps)) if on]
+    return {"keep_x0": spread(range(arguments.steps)), "keep_gradients": spread(guided)}
+
+
+def _write_pictures(folder, result, hole):
+    from .pictures import pictures_of
+
+    drawn = pictures_of(result.record, hole, "Losses of the model's estimate, before compositing")
+    for name, picture in drawn.items():
+        picture.save(folder / f"{name}.png")
+    print(f"written to {folder}: {', '.join(f'{name}.png' for name in drawn)}")
 
 
 def mask(arguments):

@@ -88,8 +88,9 @@ def add_guidance(command):
                          help="image gradients below this count as flat in the alignment loss; 0: eq. 7 to the letter")
     command.add_argument("--normalization", choices=settings.NORMALIZATIONS, default="rms",
                          help="of the gradient; l2: eq. 9 to the letter, needs a far larger alpha")
-    command.add_argument("--stop", type=float, default=settings.DEFAULT_FRACTION, metavar="FRACTION",
-                         help="guide this share of the run, from its start")
+    command.add_argument("--stop", type=_stop, default=settings.DEFAULT_FRACTION, metavar="FRACTION",
+                         help="guide this share of the run, from its start; adaptive: until the loss has stopped "
+                              "falling for what the noise level leaves of it")
 
 
 def guidance_settings(arguments):
@@ -98,8 +99,18 @@ def guidance_settings(arguments):
         alpha=arguments.alpha,
         normalization=arguments.normalization,
         alignment=settings.AlignmentSettings(lambda_al=arguments.lambda_al, softness=arguments.softness),
-        schedule=settings.GuideSchedule(mode="fraction", fraction=arguments.stop),
+        schedule=(settings.GuideSchedule.adaptive() if arguments.stop == "adaptive"
+                  else settings.GuideSchedule(mode="fraction", fraction=arguments.stop)),
     )
+
+
+def _stop(text):
+    if text == "adaptive":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a share of the run, 0 to 1, nor adaptive") from None
 
 
 def add_model_details(command):

@@ -24,11 +24,12 @@ def size_warning(height, width, trained):
 
 
 def inpaint_image(denoiser, image, mask, *, steps, seed=0, method="gradpaint", sampler="ddim", settings=None,
-                  device="cpu", progress=True):
+                  device="cpu", progress=True, **keep):
     """Repaint one image of any size with the library's sampler.
 
     image: (1, 3, H, W) in [-1, 1].  mask: (1, 1, H, W), 1 = repaint.  Both are mirrored up to the multiple that the
-    model takes, and the result is cut back.  Returns an `InpaintResult` whose image is (1, 3, H, W) on the CPU.
+    model takes, and the result is cut back, with all that its record keeps.  keep: `samplers.inpaint`'s keep_x0 and
+    keep_gradients.  Returns an `InpaintResult` whose image is (1, 3, H, W) on the CPU.
     """
     from .samplers import inpaint
     from .schedule import spaced_sigmas
@@ -37,7 +38,11 @@ def inpaint_image(denoiser, image, mask, *, steps, seed=0, method="gradpaint", s
     y, hole = (reflect_pad(tensor, denoiser.size_multiple).to(device) for tensor in (image, mask))
     result = inpaint(
         denoiser, y, hole, sigmas=spaced_sigmas(denoiser.sigmas, steps), seed=seed, method=method, sampler=sampler,
-        settings=settings, progress=progress,
+        settings=settings, progress=progress, **keep,
     )
-    result.image = result.image[..., :height, :width].cpu()
+    cut = lambda t: None if t is None else t[..., :height, :width].cpu()  # noqa: E731
+    result.image = cut(result.image)
+    for step in result.record:
+        step.x0_hat = cut(step.x0_hat)
+        step.maps = None if step.maps is None else type(step.maps)(*map(cut, step.maps))
     return result

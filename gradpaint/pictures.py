@@ -17,7 +17,7 @@ from .plots import loss_plot, tradeoff_plot
 from .report import contact_sheet
 from .term_maps import TermMaps
 
-__all__ = ["as_image_batch", "gradient_maps", "loss_curves", "spread", "timeline", "tradeoff_plot"]
+__all__ = ["as_image_batch", "gradient_maps", "loss_curves", "pictures_of", "spread", "timeline", "tradeoff_plot"]
 
 COLUMNS = 8  # steps shown by default
 OUTLINE = (90, 220, 255)
@@ -96,6 +96,24 @@ def loss_curves(mse: Sequence[float], alignment: Sequence[float] = (), total: Se
     curves = {name: [float(value) for value in values] for name, values in named.items() if len(values)}
     names = None if sigmas is None else [f"{sigma:.3g}" for sigma in sigmas]
     return loss_plot(curves, guided, title, "step" if sigmas is None else "sigma", "loss", size, names)
+
+
+def pictures_of(record: Sequence, mask: Tensor, title: str = "") -> dict[str, Image.Image]:
+    """"timeline", "gradients" and "losses" of a run, those for which there is something to show.
+
+    record: an `InpaintResult`'s.  mask: the run's, (B or 1, 1, H, W).
+    """
+    sigmas = {step.step: step.sigma for step in record}
+    estimates = {step.step: step.x0_hat for step in record if step.x0_hat is not None}
+    maps = {step.step: step.maps for step in record if step.maps is not None}
+    mse, alignment, total = ([float(getattr(step, name).mean()) for step in record]
+                             for name in ("mse", "alignment", "total"))
+    if not any(value > 0 for value in alignment):
+        alignment = total = ()
+    drawn = {"timeline": timeline(estimates, sigmas=sigmas)} if estimates else {}
+    if maps:
+        drawn["gradients"] = gradient_maps(maps, mask, sigmas=sigmas)
+    return {**drawn, "losses": loss_curves(mse, alignment, total, guided=[s.guided for s in record], title=title)}
 
 
 def as_image_batch(picture: Image.Image) -> Tensor:

@@ -124,7 +124,7 @@ def finished(x: Tensor, y: Tensor, mask: Tensor, clip: tuple[float, float] | Non
 def inpaint(denoiser: Denoiser, y: Tensor, mask: Tensor, *, sigmas: Tensor, noise: Tensor | None = None, seed: int = 0,
             method: str = "gradpaint", sampler: str = "ddim", settings: GuidanceSettings | None = None,
             full_noise: bool = True, clip: tuple[float, float] | None = (-1.0, 1.0), progress: bool = True,
-            keep_x0: bool = False, callback: Callable[[StepRecord], None] | None = None,
+            keep_x0: bool | Collection[int] = False, callback: Callable[[StepRecord], None] | None = None,
             view: View | None = None, keep_gradients: bool | Collection[int] = False) -> InpaintResult:
     """Repaint y's hole.
 
@@ -137,7 +137,7 @@ def inpaint(denoiser: Denoiser, y: Tensor, mask: Tensor, *, sigmas: Tensor, nois
     seed       of the first noise; the noise that ddpm adds comes from seed + 1.
     method     "gradpaint": eqs. 3, 5-9; "combine_image": eq. 3 alone; "combine_noisy": eq. 4 alone.
     clip       range that x0_hat is clipped to before the step; None for latent models.
-    keep_x0    put each step's x0_hat (before compositing) into the record.
+    keep_x0    put x0_hat (before compositing) of every step (True) or of these into the record.
     callback   called with each step's record; may raise to stop the run.
     view       for models of latents: the decoded image that the alignment loss looks at, see `decoders.view`; without
                one it looks at the model's own images.
@@ -149,7 +149,7 @@ def inpaint(denoiser: Denoiser, y: Tensor, mask: Tensor, *, sigmas: Tensor, nois
     y, mask, levels, x, step_function, draw = prepare(y, mask, sigmas, noise, seed, sampler, full_noise)
 
     steps = len(levels) - 1
-    kept = range(steps) if keep_gradients is True else keep_gradients or ()
+    keep_x0, kept = (range(steps) if keep is True else keep or () for keep in (keep_x0, keep_gradients))
     guide = Guide(settings if method == "gradpaint" else None, y, mask, steps, view, kept)
     result = InpaintResult(image=y)
     for i in tqdm(range(steps), desc=method, disable=not progress):
@@ -158,7 +158,7 @@ def inpaint(denoiser: Denoiser, y: Tensor, mask: Tensor, *, sigmas: Tensor, nois
         values = torch.full((4, len(y)), float("nan")) if found is None else (*found.terms, found.rms)
         record = StepRecord(i, sigma, guide.guided[i], *(value.cpu() for value in values), kept=guide.kept[i])
         result.evaluations += 1
-        record.x0_hat = x0_hat.cpu() if keep_x0 else None
+        record.x0_hat = x0_hat.cpu() if i in keep_x0 else None
         record.maps = guide.maps.get(i)
         x0_hat = x0_hat if clip is None else x0_hat.clamp(*clip)
         if method != "combine_noisy":

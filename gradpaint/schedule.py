@@ -8,7 +8,7 @@ from .settings import GuideSchedule, check_number
 
 
 def guided_steps(schedule: GuideSchedule, total_steps: int) -> list[bool]:
-    """For each of the run's steps whether its gradient is taken.
+    """For each of the run's steps whether its gradient is taken; with "adaptive" whether it may be.
 
     A fraction is rounded to the nearest number of steps, but a fraction above 0 guides at least one.
     """
@@ -23,11 +23,12 @@ def kept_steps(schedule: GuideSchedule, total_steps: int) -> list[bool]:
 
 
 def _candidates(schedule: GuideSchedule, total_steps: int) -> int:
-    """How many steps from the start guidance lasts."""
+    """How many steps from the start guidance lasts, at most."""
     check_number("total_steps", total_steps, 0, 1_000_000, integer=True)
     if schedule.mode == "steps":
         return schedule.steps
-    return max(round(schedule.fraction * total_steps), 1 if schedule.fraction > 0 else 0)
+    share = schedule.maximum if schedule.mode == "adaptive" else schedule.fraction
+    return max(round(share * total_steps), 1 if share > 0 else 0)
 
 
 def spaced_sigmas(table: Tensor, steps: int, denoise: float = 1.0) -> Tensor:
