@@ -35,18 +35,24 @@ class View:
         one = lambda t: t if len(t) == 1 else t[i:i + 1]  # noqa: E731
         return View(self.decode, one(self.y), one(self.mask), one(self.border))
 
+    def with_mask(self, mask: Tensor, border_width: int = 1) -> View:
+        """The same given image with another mask, (B or 1, 1 or C, ..., h, w), at the latent's resolution."""
+        return _with_mask(self.decode, self.y, enlarged_mask(mask, self.y.shape[-2:]), border_width)
+
     def loss(self, image: Tensor, alignment: AlignmentSettings) -> Tensor:
         """Eq. 6 on a decoded x0_hat, (B, 3, ..., H, W) -> (B,)."""
         return alignment_loss(image, self.y, self.mask, softness=alignment.softness, border=self.border)
 
 
-def view(decode: Decoder, y: Tensor, mask: Tensor, border_width: int = 1, fine_mask: Tensor | None = None) -> View:
+def view(decode: Decoder, y: Tensor, mask: Tensor, border_width: int = 1,
+         fine_mask: Tensor | Callable[[torch.Size], Tensor] | None = None) -> View:
     """Decode the given latent, once, and bring the mask to the decoded image's size.
 
     y:          (B, C, ..., h, w). Only the known pixels of decode(y) enter the loss; those next to the hole depend on
                 the latent under it by the decoder's reach, so encode an image there rather than zeros.
     mask:       (B or 1, 1 or C, ..., h, w), 1 = repaint; each cell's weight holds for all of its pixels.
-    fine_mask:  (B or 1, 1, ..., H, W), the mask at the image's resolution, where there is one.
+    fine_mask:  (B or 1, 1, ..., H, W), the mask at the image's resolution, where there is one; or a function that makes
+                it for an image of the given shape.
     Raises ValueError if the decoder's answer or fine_mask does not fit.
     """
     with torch.no_grad():
@@ -54,9 +60,14 @@ def view(decode: Decoder, y: Tensor, mask: Tensor, border_width: int = 1, fine_m
     if image.ndim != y.ndim or image.shape[:2] != (len(y), 3) or image.shape[2:-2] != y.shape[2:-2]:
         raise ValueError(f"the decoder turned a latent of shape {tuple(y.shape)} into {tuple(image.shape)}, but the "
                          "alignment loss needs one RGB image for each: (batch, 3, ..., height, width)")
+    fine_mask = fine_mask(image.shape) if callable(fine_mask) else fine_mask
     at_size = enlarged_mask(mask, image.shape[-2:]) if fine_mask is None else fine_mask.to(image)
-    check_shapes(image, image, at_size)
-    return View(decode, image, at_size, border_band(at_size, border_width))
+    return _with_mask(decode, image, at_size, border_width)
+
+
+def _with_mask(decode: Decoder, image: Tensor, mask: Tensor, border_width: int) -> View:
+    check_shapes(image, image, mask)
+    return View(decode, image, mask, border_band(mask, border_width))
 
 
 def enlarged_mask(mask: Tensor, size: Sequence[int]) -> Tensor:

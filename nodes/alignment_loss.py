@@ -3,7 +3,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..gradpaint.settings import PAPER_LAMBDA_AL, AlignmentSettings
+from ..gradpaint.settings import ALIGNMENT_SPACES, PAPER_LAMBDA_AL, AlignmentSettings
+from .host.decoders import HostAlignment
 from .sockets import CATEGORY, Alignment
 
 _DEFAULT = AlignmentSettings()
@@ -17,8 +18,8 @@ class GradPaintAlignmentLoss(io.ComfyNode):
             display_name="GradPaint Alignment Loss",
             category=CATEGORY,
             description="Settings of the alignment loss (eqs. 6-8): with the known pixels pasted in, edges and colours "
-                        "at the mask's border should run on as the model drew them. For pixel-space models; latent "
-                        "models ignore it, as in the paper.",
+                        "at the mask's border should run on as the model drew them. For models of pixels; with latent "
+                        "models it is off, as in the paper, unless `space` says how to see the latent as an image.",
             search_aliases=["gradpaint lambda_al", "seam loss", "border loss", "inpaint seam"],
             inputs=[
                 io.Float.Input(
@@ -33,13 +34,24 @@ class GradPaintAlignmentLoss(io.ComfyNode):
                     "softness", default=_DEFAULT.softness, min=0.0, max=2.0, step=0.01, advanced=True,
                     tooltip="Image gradients much smaller than this count as flat (the data's range is 2). 0 is the "
                             "paper's eq. 7, where even the faintest gradient counts fully."),
+                # Last and optional: workflows and prompts saved before these inputs were there stay valid.
+                io.Combo.Input(
+                    "space", options=list(ALIGNMENT_SPACES), default=_DEFAULT.space, optional=True,
+                    tooltip="What the loss looks at with latent models. auto: nothing, as in the paper. latent: the "
+                            "latent itself. rgb: its linear projection to colours, next to free. tiny: a tiny "
+                            "decoder (TAESD family) from models/vae_approx. vae: the VAE connected below, slow and "
+                            "large. off: nothing, with models of pixels too. Models of pixels ignore the rest."),
+                io.Vae.Input(
+                    "vae", optional=True, tooltip="For space vae: the model's own VAE."),
             ],
             outputs=[Alignment.Output("alignment", tooltip="For the GradPaint KSampler or Apply GradPaint.")],
         )
 
     @classmethod
-    def execute(cls, lambda_al: float, border_width: int, softness: float) -> io.NodeOutput:
-        return io.NodeOutput(AlignmentSettings(lambda_al=lambda_al, border_width=border_width, softness=softness))
+    def execute(cls, lambda_al: float, border_width: int, softness: float, space: str = _DEFAULT.space,
+                vae=None) -> io.NodeOutput:
+        values = dict(lambda_al=lambda_al, border_width=border_width, softness=softness, space=space)
+        return io.NodeOutput(HostAlignment(**values, vae=vae) if space == "vae" else AlignmentSettings(**values))
 
 
 NODES = [GradPaintAlignmentLoss]

@@ -2,7 +2,7 @@
 
 The autoencoder is a folder with `taef2.py` and its two weight files (see `--taef2`); a latent of a 128 x 128 picture is
 (32, 16, 16). The model sees latents normalised per channel. It predicts v in the unit-variance parametrisation
-(Salimans and Ho, 2022) and is wrapped as a denoiser of VE states, `x = z + sigma * eps`, as the library's samplers want.
+(Salimans and Ho, 2022) and is wrapped as a denoiser of VE states, `x = z + sigma * eps`, for the library's samplers.
 """
 
 from __future__ import annotations

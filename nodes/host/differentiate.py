@@ -2,10 +2,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 
+import comfy.utils
 import torch
 from torch import Tensor
 
+from ...gradpaint.decoders import Decoder, View, view
 from ...gradpaint.gradient import LossGradient, loss_gradient
 from ...gradpaint.losses import border_band
 from ...gradpaint.settings import AlignmentSettings
@@ -18,7 +21,7 @@ from .memory import MemoryLadder
 from .packed import part_shapes
 from .restart import StartOfStep
 
-ADVICE = ("Take the model patches before GradPaint out one by one to find the one in the way, or set alpha to 0 to "
+ADVICE = ("Take the model patches before GradPaint out one by one to find the one in the way, or set strength to 0 to "
           "keep the known region without guidance.")
 
 
@@ -29,14 +32,23 @@ class Differentiator:
         self.guider, self.alignment, self.y, self.ladder = guider, alignment, y, ladder
         self._conds = None
         self._writes_in_place = self._foreign_tensors = False  # what the model turns out to need, see _adapts_to
-        self._border: tuple[Tensor, Tensor] | None = None
+        self._last: tuple[Tensor, Tensor | None, View | None] | None = None  # a mask, its border, its view
+        self.decode: Decoder | None = None  # what the alignment loss sees latents through, see `decoders`
+        self.fine_mask: Tensor | None = None  # the noise mask as the user gave it, of any resolution
         self._watched = False
         self.around = contextlib.nullcontext  # see compiled.guided_only
 
+    @property
+    def without_decoder(self) -> AlignmentSettings:
+        """The alignment loss of a step that takes no gradient: none where it would need a decoder."""
+        return self.alignment if self.decode is None else dataclasses.replace(self.alignment, lambda_al=0.0)
+
     def __call__(self, executor, x: Tensor, timestep: Tensor, model_options: dict, seed, sigma: float,
-                 mask: Tensor) -> tuple[Tensor, LossGradient | None]:
-        """executor: the host's predict_noise; x: the state, unchanged; sigma: its noise level. One model evaluation,
-        made again from the same start where a way round a failure is left; no gradient where memory allows for none."""
+                 mask: Tensor, of: str = "total") -> tuple[Tensor, LossGradient | None]:
+        """executor: the host's predict_noise; x: the state, unchanged; sigma: its noise level; of: see `loss_gradient`.
+
+        One model evaluation, made again from the same start where a way round a failure is left; no gradient where
+        memory allows for none."""
         conds = self.guider.conds
         if self._conds is None and self.ladder.takes_gradient:
             self._conds = ordinary(conds)
@@ -45,7 +57,7 @@ class Differentiator:
         try:
             self.guider.conds = self._conds
             while self.ladder.takes_gradient:
-                found = self._attempt(executor, x, timestep, model_options, seed, sigma, mask)
+                found = self._attempt(executor, x, timestep, model_options, seed, sigma, mask, of)
                 if found is not None:
                     return found
                 start.restore()
@@ -85,7 +97,7 @@ class Differentiator:
             return True
         return False
 
-    def _gradient(self, executor, x, timestep, model_options, seed, sigma: float, mask: Tensor):
+    def _gradient(self, executor, x, timestep, model_options, seed, sigma: float, mask: Tensor, of: str):
         """(x0_hat, LossGradient)."""
         with self.around(), grad_enabled(self._writes_in_place, self._foreign_tensors), differentiable_attention(), \
                 self.ladder.evaluation(count=not self._writes_in_place) as meter:
@@ -97,7 +109,8 @@ class Differentiator:
                                  f"the gradient off. {ADVICE}")
             meter.sample()
             y, mask = ordinary(self.y), ordinary(mask)
-            found = loss_gradient(leaf, x0_hat, y, mask, self.alignment, sigma, self._band(mask))
+            border, seen = self._at(mask, fine="denoise_mask_function" not in model_options)
+            found = loss_gradient(leaf, x0_hat, y, mask, self.alignment, sigma, border, of, view=seen)
         return x0_hat.detach(), found
 
     @contextlib.contextmanager
@@ -107,9 +120,23 @@ class Differentiator:
             yield
         self._watched = True
 
-    def _band(self, mask: Tensor) -> Tensor | None:
+    def _at(self, mask: Tensor, fine: bool) -> tuple[Tensor | None, View | None]:
+        """(border, view) of this mask: both as long as it stays the same. fine: fine_mask is this one, only sharper."""
         if self.alignment.lambda_al == 0:
-            return None
-        if self._border is None or not torch.equal(self._border[0], mask):
-            self._border = (mask, border_band(mask, self.alignment.border_width))
-        return self._border[1]
+            return None, None
+        if self._last is None or not torch.equal(self._last[0], mask):
+            border = None if self.decode else border_band(mask, self.alignment.border_width)
+            self._last = mask, border, self._view(mask, fine) if self.decode else None
+        return self._last[1:]
+
+    def _view(self, mask: Tensor, fine: bool) -> View:
+        """The given image is decoded once, whatever becomes of the mask."""
+        width, before = self.alignment.border_width, None if self._last is None else self._last[2]
+        if before is not None:
+            return before.with_mask(mask, width)
+        fine = fine and self.fine_mask is not None
+        return view(self.decode, ordinary(self.y), mask, width, self._fitted if fine else None)
+
+    def _fitted(self, image: torch.Size) -> Tensor:
+        """The noise mask at the size of a decoded image, as the host fits it to the latent's."""
+        return comfy.utils.reshape_mask(ordinary(self.fine_mask), (image[0], 1, *image[2:]))
