@@ -97,7 +97,7 @@ def _one(arguments, out):
 
     model = _Models(arguments)
     block = _block(
-        arguments, model, out, "Inpainting methods compared", _single(arguments.data, "--data"),
+        arguments, model, out, "evaluation", _single(arguments.data, "--data"),
         _single(arguments.model, "--model"), [parse_method(text) for text in arguments.methods],
         _named(arguments.results, "--results"), steps=arguments.steps or STEPS, seeds=arguments.seeds or [0],
         count=arguments.n, masks=(arguments.mask, shared.mask_options(arguments)), sheets=arguments.sheet,

@@ -79,7 +79,7 @@ class Evaluation:
         self.baseline = self.scoring.baseline or block.labels[0]
         if self.baseline not in block.labels:
             raise ValueError(f"baseline is {self.baseline!r}, but must be one of: {', '.join(block.labels)}")
-        others = {label: chosen_files(folder, self.names, f"the results of {label}")
+        others = {label: chosen_files(folder, self.names, f"the results of {label}", block.cases.size)
                   for label, folder in block.results.items()}
         self.others = [Source(label, {0: files}) for label, files in others.items()]
         check_config(block.folder / "config.json", block.config())

@@ -114,12 +114,20 @@ class Cases:
         return masks_above(MIN_COVERAGE, self.mask_kind, *self.size, 1, first_seed=first, **self.mask_details)
 
 
-def chosen_files(folder, names, what):
-    """name -> path for exactly these names. ValueError that lists those that `what`, a folder, lacks."""
+def chosen_files(folder, names, what, size=None):
+    """name -> path for exactly these names, of (height, width) `size` if given.
+
+    ValueError that lists those that `what`, a folder, lacks, or names the first of another size.
+    """
     files = named_files(folder)
     missing = [name for name in names if name not in files]
     if missing:
         some = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise ValueError(f"{folder}, {what}, lacks {len(missing)} of {len(names)} images: {some}. "
                          "A result has the name of its image, in any picture format")
+    for name in names if size is not None else ():
+        with Image.open(files[name]) as picture:
+            if picture.size != (size[1], size[0]):
+                raise ValueError(f"{files[name]} is {picture.width}x{picture.height} pixels, but the images are "
+                                 f"{size[1]}x{size[0]} (width x height)")
     return {name: files[name] for name in names}

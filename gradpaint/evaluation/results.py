@@ -27,7 +27,8 @@ class MethodScores:
     names     the images that have all their samples.
     values    metric -> (N,), in the order of names: "lpips", "masked_mse", "masked_psnr", "seam_energy",
               "true_seam_energy", "known_error", "diversity_lpips", "diversity_mse", those that there are.
-    costs     "forwards", "backwards", "seconds" -> (batches,); empty for results of others.
+    costs     "forwards", "backwards", "seconds" -> (batches,), each a batch's mean per image; empty for results of
+              others.  batches: (seed, first image) of each.
     features  (N * samples, D), image by image, for FID; or None.
     """
 
@@ -35,6 +36,7 @@ class MethodScores:
     names: list
     values: dict
     costs: dict = field(default_factory=dict)
+    batches: list = field(default_factory=list)
     features: torch.Tensor | None = None
     samples: int = 1
 
@@ -54,17 +56,16 @@ def collect(source, names, scorer, runs=None):
         for metric, key in (("diversity_lpips", wanted["lpips"]), ("diversity_mse", "mse")):
             if all(key in row for row in spread):
                 values[metric] = torch.tensor([row[key] for row in spread], dtype=torch.float64)
-    return MethodScores(source.label, names, values, _costs(source, names, runs), samples=len(source.files))
+    batches = _batches(source, names, runs)
+    costs = {key: torch.tensor([float(row[key]) for row in batches.values()]) for key in
+             ("forwards", "backwards", "seconds")} if batches else {}
+    return MethodScores(source.label, names, values, costs, list(batches), samples=len(source.files))
 
 
-def _costs(source, names, runs):
-    """Per batch, as the images of one batch were timed together."""
+def _batches(source, names, runs):
+    """(seed, first image) -> a record of that batch: its images were run and timed together."""
     rows = [runs.get(source.label, seed, name) for seed in source.files for name in names] if runs is not None else []
-    batches = {(row["seed"], row["batch"]): row for row in rows if row is not None}
-    if not batches:
-        return {}
-    return {key: torch.tensor([float(row[key]) for row in batches.values()]) for key in
-            ("forwards", "backwards", "seconds")}
+    return {(row["seed"], row["batch"]): row for row in rows if row is not None}
 
 
 def estimates(scores, reference=None):
@@ -98,6 +99,10 @@ def differences(scores, base, reference=None):
     for metric in PAIRED:
         if metric in scores.values and metric in base.values:
             found[metric] = paired_difference(scores.values[metric][rows], base.values[metric][other])
+    shared = [batch for batch in scores.batches if batch in base.batches]
+    if len(shared) > 1:
+        mine, theirs = (s.costs["seconds"][[s.batches.index(batch) for batch in shared]] for s in (scores, base))
+        found["seconds"] = paired_difference(mine, theirs)
     energies = scores.values["seam_energy"][rows], base.values["seam_energy"][other]
     truth = scores.values["true_seam_energy"][rows]
     if all(float(part.sum()) > 0 for part in (*energies, truth)):
