@@ -8,8 +8,9 @@ nothing to do with each other, the best estimate has the error
 
 is the normalised loss: about 1 at the start, where nothing can be seen; falling while structure emerges, which is when
 guidance decides what the hole will show; flat, then rising while texture is filled in. A sample is done when n has not
-fallen by `tolerance` for `patience` of the run. What counts is the lowest n so far, so that a single noisy step neither
-stops nor prolongs it; and both are relative, so that the number of steps does not matter.
+fallen by `tolerance` for `patience` of the run, having fallen to half at least: models whose schedule starts at very
+strong noise spend their first steps on a plateau near 1. What counts is the lowest n so far, so that a single noisy
+step neither stops nor prolongs it; and both are relative, so that the number of steps does not matter.
 
 Decisions are tensors on the loss's device. They take effect on a sample's own nudges at once, so that no image depends
 on its neighbours; a batch saves its backward passes when all its samples are done.
@@ -25,6 +26,7 @@ from .losses import weighted_mean
 from .settings import GuideSchedule
 
 FLOOR = 1e-6  # of the variance: a flat known part
+BEGUN = 0.5  # normalised loss: above it a loss that does not fall has not begun to, the noise hides everything
 FEWEST = 2  # steps without a fall, in the shortest runs: one alone may be noise
 
 
@@ -78,7 +80,7 @@ class AdaptiveStop:
         lower = n < self.best * (1 - self.tolerance)
         self.best = torch.where(lower, n, self.best)
         self.best_at = torch.where(lower, i, self.best_at)
-        stale = (i - self.best_at >= self.patience) & (self.done_after == 0)
+        stale = (i - self.best_at >= self.patience) & (self.best < BEGUN) & (self.done_after == 0)
         if i + 1 >= self.earliest:
             self.done_after = torch.where(stale, i + 1, self.done_after)
         self._flags.append((self.done_after > 0).all())

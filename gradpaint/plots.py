@@ -67,9 +67,9 @@ class Axes:
         across, high = self.place(x, y + error)
         low = self.place(x, y - error)[1]
         cap = 5 * SCALE
-        self.draw.line((across, high, across, low), fill=colour, width=SCALE)
+        self.draw.line((across, high, across, low), fill=colour, width=3 * SCALE // 2)
         for end in (high, low):
-            self.draw.line((across - cap, end, across + cap, end), fill=colour, width=SCALE)
+            self.draw.line((across - cap, end, across + cap, end), fill=colour, width=3 * SCALE // 2)
 
     def note(self, x: float, y: float, text: str, colour: str = INK) -> None:
         """Small text just above and to the right of a point."""

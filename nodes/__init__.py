@@ -14,7 +14,8 @@ def all_nodes() -> list[type]:
         load_guided_diffusion,
         mask_generator,
         memory,
+        pictures,
     )
-    modules = (load_guided_diffusion, mask_generator, alignment_loss, early_stop, memory, ksampler, apply,
+    modules = (load_guided_diffusion, mask_generator, alignment_loss, early_stop, memory, ksampler, apply, pictures,
                inpaint_method, demo_scene)
     return [node for module in modules for node in module.NODES]

@@ -14,7 +14,13 @@ _PRESETS = {
     "paper (first 45%)": GuideSchedule.paper(),
     "full (every step)": GuideSchedule.full(),
 }
-MODES = [*_PRESETS, "fraction", "steps"]
+MODES = [*_PRESETS, "fraction", "steps", "adaptive"]
+_ADAPTIVE = (  # name, highest value, tooltip
+    ("minimum", 1.0, "guide at least this share of the run."),
+    ("maximum", 1.0, "guide at most this share of the run."),
+    ("patience", 1.0, "stop when the normalised loss has not fallen for this share of the run (two steps at least)."),
+    ("tolerance", 0.99, "a fall by less than this share of the loss does not count as one."),
+)
 
 
 class GradPaintEarlyStop(io.ComfyNode):
@@ -32,7 +38,8 @@ class GradPaintEarlyStop(io.ComfyNode):
                     "mode", options=MODES, default=MODES[0],
                     tooltip="GradPaint-Fast guides the first 50% of the run, the paper's experiments "
                             f"{PAPER_GUIDED_STEPS} of {PAPER_TOTAL_STEPS} steps. `fraction` and `steps` use the "
-                            "numbers below, the presets do not."),
+                            "numbers below, the presets do not. `adaptive` stops each image when its loss no longer "
+                            "falls faster than the noise; the log says when."),
                 io.Float.Input(
                     "fraction", default=_DEFAULT.fraction, min=0.0, max=1.0, step=0.05,
                     tooltip="In mode `fraction`: the share of the run that is guided, from its start. Paper: 0.45; "
@@ -50,13 +57,21 @@ class GradPaintEarlyStop(io.ComfyNode):
                     tooltip="With `every` above 1, the steps between two guided ones: plain, or nudged in the last "
                             "direction (keep) at the cost of a plain step. Measured on a 64 x 64 model: every 2 with "
                             "keep is as good as every 1; every 3 is worse."),
+                *(io.Float.Input(name, default=getattr(_DEFAULT, name), min=0.0, max=high, step=0.01, optional=True,
+                                 advanced=True, tooltip="In mode `adaptive`: " + text)
+                  for name, high, text in _ADAPTIVE),
             ],
             outputs=[Schedule.Output("schedule", tooltip="For the GradPaint KSampler or Apply GradPaint.")],
         )
 
     @classmethod
-    def execute(cls, mode: str, fraction: float, steps: int, every: int, between: str = "plain") -> io.NodeOutput:
-        base = _PRESETS.get(mode) or GuideSchedule(mode=mode, fraction=fraction, steps=steps)
+    def execute(cls, mode: str, fraction: float, steps: int, every: int, between: str = "plain",
+                minimum: float = _DEFAULT.minimum, maximum: float = _DEFAULT.maximum,
+                patience: float = _DEFAULT.patience, tolerance: float = _DEFAULT.tolerance) -> io.NodeOutput:
+        base = _PRESETS.get(mode)
+        if mode == "adaptive":
+            base = GuideSchedule(mode=mode, minimum=minimum, maximum=maximum, patience=patience, tolerance=tolerance)
+        base = base or GuideSchedule(mode=mode, fraction=fraction, steps=steps)
         return io.NodeOutput(dataclasses.replace(base, every=every, between=between))
 
 

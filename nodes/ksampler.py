@@ -9,8 +9,11 @@ from ..gradpaint.settings import AlignmentSettings, GuideSchedule
 from .guidance_inputs import guidance_inputs, guidance_settings
 from .host.convert import masked_latent
 from .host.guidance import apply_gradpaint
+from .host.record import RunRecord
 from .host.sampling import ksample, sampler_names, scheduler_names
-from .sockets import CATEGORY
+from .sockets import CATEGORY, Record
+
+RECORDS = ("losses", "pictures")
 
 
 class GradPaintKSampler(io.ComfyNode):
@@ -54,21 +57,30 @@ class GradPaintKSampler(io.ComfyNode):
                     "mask", optional=True,
                     tooltip="1 (white) = repaint; grey mixes. Any size. Left open: the latent's own noise mask."),
                 *guidance_inputs(),
+                io.Combo.Input(
+                    "keep_record", options=list(RECORDS), default=RECORDS[0], optional=True, advanced=True,
+                    tooltip="What the record output holds. losses: the numbers, at no cost. pictures: also the image "
+                            "as the model sees it at 8 steps and the gradients of 4 guided steps, each of which then "
+                            "costs a second evaluation; for GradPaint Pictures."),
             ],
             outputs=[io.Latent.Output("latent", display_name="LATENT",
-                                      tooltip="The inpainted latent; outside the mask it is the input's.")],
+                                      tooltip="The inpainted latent; outside the mask it is the input's."),
+                     Record.Output("record", tooltip="What the run did, for GradPaint Pictures; empty without a "
+                                                     "mask.")],
         )
 
     @classmethod
     def execute(cls, model, seed: int, steps: int, cfg: float, sampler_name: str, scheduler: str, positive, negative,
-                latent_image: dict, denoise: float, alpha: float, normalization: str, mask: Tensor | None = None,
+                latent_image: dict, denoise: float, strength: float, normalization: str, mask: Tensor | None = None,
                 alignment: AlignmentSettings | None = None, schedule: GuideSchedule | None = None,
-                memory: MemorySettings | None = None, gradient: str = "model") -> io.NodeOutput:
-        latent = masked_latent(latent_image, mask)
-        settings = guidance_settings(alpha, normalization, alignment, schedule, gradient)
-        guided = apply_gradpaint(model, settings, memory=memory)
-        return io.NodeOutput(ksample(guided, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent,
-                                     denoise))
+                memory: MemorySettings | None = None, gradient: str = "model", alpha: float = 0.0,
+                keep_record: str = RECORDS[0]) -> io.NodeOutput:
+        latent, records = masked_latent(latent_image, mask), []
+        settings = guidance_settings(strength, normalization, alignment, schedule, gradient, alpha)
+        guided = apply_gradpaint(model, settings, memory=memory, mask=latent["noise_mask"],
+                                 on_record=records.append, keep=keep_record == "pictures")
+        latent = ksample(guided, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent, denoise)
+        return io.NodeOutput(latent, records[-1] if records else RunRecord())
 
 
 NODES = [GradPaintKSampler]

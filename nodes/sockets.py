@@ -6,6 +6,9 @@ CATEGORY = "GradPaint"
 # Carries a gradpaint.settings.AlignmentSettings.
 Alignment = io.Custom("GRADPAINT_ALIGNMENT")
 
+# Carries a nodes.host.record.RunRecord.
+Record = io.Custom("GRADPAINT_RECORD")
+
 # Carries a gradpaint.memory_settings.MemorySettings.
 Memory = io.Custom("GRADPAINT_MEMORY")
 

@@ -15,14 +15,16 @@ import torch
 
 from ...gradpaint.memory_settings import MemorySettings
 from ...gradpaint.schedule import guided_steps
-from ...gradpaint.settings import AlignmentSettings, GuidanceSettings
+from ...gradpaint.settings import GuidanceSettings
 from .autograd import differentiable
 from .compiled import check_engine, guided_only
+from .decoders import alignment_on, decoder_for
 from .device_memory import with_room
 from .hooks import WeightGroups
+from .keep import Keeper
 from .memory import MemoryLadder
 from .probe import probe_sampler
-from .run import GuidedRun, is_pixel_space
+from .run import GuidedRun
 
 log = logging.getLogger(__name__)
 
@@ -33,38 +35,46 @@ SAMPLER_SAMPLE = comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE
 PREDICT_NOISE = comfy.patcher_extension.WrappersMP.PREDICT_NOISE
 
 
-def apply_gradpaint(model, settings: GuidanceSettings, on_record=None, memory: MemorySettings | None = None):
+def apply_gradpaint(model, settings: GuidanceSettings, on_record=None, memory: MemorySettings | None = None,
+                    mask: torch.Tensor | None = None, keep: bool = False):
     """A clone of the host's ModelPatcher `model` on which every masked sampling run is a GradPaint run.
 
     The mask is the latent's noise mask, as the host hands it over (1 = repaint). A run without one is a plain run.
-    on_record: called with the RunRecord at the end of each run; memory: how guided steps use memory. `model` itself is
-    not changed.
+    on_record: called with the RunRecord at the end of each run; memory: how guided steps use memory; mask: the same
+    noise mask before the host fits it to the latent's size, for a loss on decoded images; keep: the records hold what
+    pictures of the run need (see `keep`). `model` itself is not changed.
     """
-    return with_wrapper(model, GradPaintWrapper(settings, on_record, memory))
+    return with_wrapper(model, GradPaintWrapper(settings, on_record, memory, mask, keep))
 
 
 def with_wrapper(model, wrapper: GradPaintWrapper):
     """A clone of the host's ModelPatcher `model` whose masked sampling runs are the wrapper's."""
-    clone = model.clone()
+    clone, settings = model.clone(), wrapper.settings
     wrappers = {SAMPLER_SAMPLE: wrapper, OUTER_SAMPLE: without_graph_replay,
-                PREPARE_SAMPLING: with_room if _differentiates(wrapper.settings) else None}
+                PREPARE_SAMPLING: with_room if _differentiates(settings) else None}
     for kind, function in wrappers.items():
         clone.remove_wrappers_with_key(kind, KEY)  # applied twice: the later settings hold
         if function is not None:
             clone.add_wrapper_with_key(kind, KEY, function)
+    clone.remove_additional_models(KEY)
+    decoders = getattr(settings.alignment, "patchers", []) if _differentiates(settings) else []
+    if decoders:
+        clone.set_additional_models(KEY, decoders)  # loaded along with the model, for each run
     return clone
 
 
 def _differentiates(settings: GuidanceSettings) -> bool:
     """Whether runs with these settings take gradients through the model."""
-    return settings.alpha > 0 and settings.gradient != "x0" and any(guided_steps(settings.schedule, 1))
+    return settings.active and settings.gradient != "x0" and any(guided_steps(settings.schedule, 1))
 
 
 class GradPaintWrapper:
     """The `sampler_sample` wrapper. Holds settings only; what belongs to a run lives in its GuidedRun."""
 
-    def __init__(self, settings: GuidanceSettings, on_record=None, memory: MemorySettings | None = None):
+    def __init__(self, settings: GuidanceSettings, on_record=None, memory: MemorySettings | None = None,
+                 mask: torch.Tensor | None = None, keep: bool = False):
         self.settings, self.on_record, self.memory = settings, on_record, memory or MemorySettings()
+        self.mask, self.keep = mask, keep
 
     def __call__(self, executor, guider, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None,
                  disable_pbar=False):
@@ -80,6 +90,10 @@ class GradPaintWrapper:
         ladder = MemoryLadder(self.memory, model, latent_image.device)
         run = self._new_run(extra_args.get("seed"), guider, settings, latent_image, denoise_mask, sigmas, plan,
                             callback, ladder)
+        run.keeper = Keeper(run.guided, guider) if self.keep else None
+        if run.needs_model_gradient:
+            run.differentiator.decode = decoder_for(model, settings.alignment, latent_image)
+            run.differentiator.fine_mask = _fine(self.mask, latent_image)
         modules = _differentiated_modules(guider) if run.needs_model_gradient else []
         _check_supported(guider, modules)
         if sampler.max_denoise(guider, sigmas):
@@ -165,10 +179,13 @@ def with_one_noise_level(conds: dict) -> dict:
 
 
 def _for_model(settings: GuidanceSettings, model) -> GuidanceSettings:
-    if is_pixel_space(model) or settings.alignment.lambda_al == 0:
-        return settings
-    log.info("GradPaint: %s denoises latents; the alignment loss looks at pixels and is off", type(model).__name__)
-    return dataclasses.replace(settings, alignment=AlignmentSettings(lambda_al=0.0))
+    through_model = settings.gradient != "x0"
+    return dataclasses.replace(settings, alignment=alignment_on(model, settings.alignment, through_model))
+
+
+def _fine(mask: torch.Tensor | None, latent: torch.Tensor) -> torch.Tensor | None:
+    """The user's mask if it is one of pictures, on the latent's device."""
+    return None if mask is None or mask.is_nested or mask.ndim > 4 else mask.to(latent.device, torch.float32)
 
 
 def _weight_groups(guider) -> WeightGroups | None:
@@ -195,6 +212,8 @@ def _report(run: GuidedRun) -> None:
     record = run.record
     log.info("GradPaint: %d steps, %d guided, %d model evaluations, %d backward passes", record.steps,
              len(record.guided_sigmas), record.evaluations, record.backwards)
+    if run.stop is not None:
+        log.info("GradPaint: %s", record.stop)
     if record.memory.rungs:
         memory = record.memory
         peak = "" if memory.peak_bytes is None else (f"; at most {memory.peak_bytes / 2**20:.1f} MiB in a guided step "

@@ -2,8 +2,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
+
+from ...gradpaint.early_stop import StopReport
+from ...gradpaint.term_maps import TermMaps
 
 
 @dataclass
@@ -26,7 +30,12 @@ class MemoryRecord:
 
 @dataclass
 class RunRecord:
-    """What a run did, for logs and reports. Loss terms are lists with one (B,) CPU tensor per guided step."""
+    """What a run did, for logs, reports and pictures. Loss terms are lists with one (B,) CPU tensor per guided step.
+
+    stop: how guidance ended. The rest is there only for runs that were told to keep it (see `keep`), by step, on the
+    CPU: x0_hat before compositing (B, C, ..., H, W) in the model's units, maps of the loss terms' gradients, the mask,
+    the host's latent_format; the evaluations and backward passes made for the maps count like all others.
+    """
 
     steps: int = 0
     evaluations: int = 0
@@ -39,3 +48,10 @@ class RunRecord:
     alignment: list[Tensor] = field(default_factory=list)
     grad_rms: list[Tensor] = field(default_factory=list)
     memory: MemoryRecord = field(default_factory=MemoryRecord)
+    stop: StopReport = field(default_factory=StopReport)
+    sigmas: dict[int, float] = field(default_factory=dict)  # of the steps' states
+    guided_steps: list[int] = field(default_factory=list)
+    x0_hat: dict[int, Tensor] = field(default_factory=dict)
+    maps: dict[int, TermMaps] = field(default_factory=dict)
+    mask: Tensor | None = None
+    latent_format: Any = None

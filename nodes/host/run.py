@@ -5,23 +5,27 @@ guider returns (after CFG); the known region is kept by eq. 3 on x0_hat, and eq.
 """
 from __future__ import annotations
 
+import dataclasses
 import logging
 
 import torch
 from torch import Tensor
 
+from ...gradpaint.early_stop import AdaptiveStop, StopReport
 from ...gradpaint.gradient import LossGradient, x0_gradient
 from ...gradpaint.known_region import combine_image
 from ...gradpaint.memory_settings import MemorySettings
 from ...gradpaint.schedule import guided_steps, kept_steps
 from ...gradpaint.settings import GuidanceSettings
-from ...gradpaint.step import displacement
+from ...gradpaint.step import displacement, step_size
 from .branches import through_positive
 from .differentiate import Differentiator
+from .keep import Keeper
 from .memory import MemoryLadder
 from .packed import part_shapes
 from .probe import SamplerPlan, Step
 from .record import RunRecord
+from .restart import StartOfStep
 from .shift import HistoryShift
 from .steps import StateLevels, StepCounter
 
@@ -33,7 +37,8 @@ PIXEL_RANGE = (-1.0, 1.0)
 class GuidedRun:
     """The predict_noise wrapper, the sampler's callback and the last touch of one run. Used once, then dropped.
 
-    Nothing here waits for the device: what the record holds is read at the end.
+    Nothing here waits for the device: what the record holds is read at the end, and the adaptive early stop goes by a
+    decision that is one guided step old where the model is not on the CPU.
     """
 
     def __init__(self, guider, settings: GuidanceSettings, y: Tensor, mask: Tensor, sigmas: Tensor,
@@ -57,15 +62,23 @@ class GuidedRun:
         self.pending: Tensor | None = None  # eq. 9's displacement, waiting for the state it belongs to
         self.preview: Tensor | None = None
         self.last_mask = mask
+        self.stop: AdaptiveStop | None = None
+        if settings.schedule.mode == "adaptive":
+            self.stop = AdaptiveStop(settings.schedule, y, mask, self.counter.total, lag=int(y.device.type != "cpu"))
+        self.keeper: Keeper | None = None
         self._grad: Tensor | None = None  # the last one taken
         self._finite: list[Tensor] = []  # (B,) bool for each nudge
         self._state_ptr: int | None = None
 
-    def _schedule(self) -> None:
+    def _schedule(self, end: int | None = None) -> None:
+        """Which steps are guided; none from step `end` on."""
         total = self.counter.total
-        off = [False] * total if self.settings.alpha == 0 else None
+        off = [False] * total if not self.settings.active else None
         self.guided = off or guided_steps(self.settings.schedule, total)
         self.kept = off or kept_steps(self.settings.schedule, total)
+        if end is not None:
+            self.guided, self.kept = ([on and i < end for i, on in enumerate(steps)]
+                                      for steps in (self.guided, self.kept))
 
     @property
     def needs_model_gradient(self) -> bool:
@@ -81,6 +94,9 @@ class GuidedRun:
         mask = self.last_mask = self._mask_at(timestep, model_options)
         if step is not None:
             self._enter(x, step, mask)
+            self.record.sigmas[step.index] = step.sigma
+            if self.stop is not None and self.guided[step.index] and self.stop.over():
+                self._schedule(step.index)
         self.record.evaluations += 1
         if step is not None and self.guided[step.index]:
             x0_hat, found = self._evaluate(executor, x, timestep, model_options, seed, step, mask)
@@ -88,6 +104,8 @@ class GuidedRun:
             self._note(step, found)
         else:
             x0_hat = executor(x, timestep, model_options, seed)
+        if step is not None and self.keeper is not None:
+            self.keeper.estimate(step.index, x0_hat)
         nudge = self._nudge(step)
         x0_hat = x0_hat if self.clip is None else x0_hat.clamp(*self.clip)
         x0_hat = self._with_known(x0_hat, mask)
@@ -117,12 +135,28 @@ class GuidedRun:
         else:
             if kind == "cond":
                 model_options = through_positive(model_options, self.guider)
-            x0_hat, found = self.differentiator(executor, x, timestep, model_options, seed, step.sigma, mask)
+            call = executor, x, timestep, model_options, seed, step.sigma, mask
+            keep = self.keeper is not None and step.index in self.keeper.map_steps
+            alignment = self._alignment_alone(*call) if keep else None
+            x0_hat, found = self.differentiator(*call)
             self.record.backwards += found is not None
+            if keep and found is not None:
+                self.keeper.gradients(step.index, found, alignment, self.settings.alignment.lambda_al)
         if found is None:
-            found = x0_gradient(x0_hat, self.y, mask, self.settings.alignment, *self.levels[step.sigma],
+            found = x0_gradient(x0_hat, self.y, mask, self.differentiator.without_decoder, *self.levels[step.sigma],
                                 parts=part_shapes(self.guider.conds, x0_hat.shape))
         return x0_hat, found
+
+    def _alignment_alone(self, executor, x: Tensor, timestep: Tensor, model_options: dict, *rest):
+        """That term's gradient, by an evaluation of its own: to keep one's graph for two would take more memory."""
+        if self.settings.alignment.lambda_al == 0:
+            return None
+        start = StartOfStep(model_options, x.device, self.ladder.network)
+        _, found = self.differentiator(executor, x, timestep, model_options, *rest, of="alignment")
+        start.restore()
+        self.record.evaluations += 1
+        self.record.backwards += found is not None
+        return found
 
     def _nudge(self, step: Step | None) -> Tensor | None:
         """Eq. 9's displacement of the state that this step produces, None where there is none."""
@@ -130,17 +164,21 @@ class GuidedRun:
             return None
         if self.kept[step.index]:
             self.record.kept_sigmas.append(step.sigma)
-        nudge, finite = displacement(self._grad, self.settings.alpha, self.levels.scale(step.sigma_next),
+        alpha = step_size(self.settings, self.levels[step.sigma], self.levels[step.sigma_next])
+        nudge, finite = displacement(self._grad, alpha, self.levels.scale(step.sigma_next),
                                      self.settings.normalization)
         self._finite.append(finite)
-        return nudge
+        return nudge if self.stop is None else self.stop.limited(nudge, step.index)
 
     def _note(self, step: Step, found: LossGradient) -> None:
         record = self.record
         record.guided_sigmas.append(step.sigma)
+        record.guided_steps.append(step.index)
         for series, values in zip((record.total, record.mse, record.alignment), found.terms):
             series.append(values)
         record.grad_rms.append(found.rms)
+        if self.stop is not None:
+            self.stop.update(step.index, found.terms.mse, *self.levels[step.sigma])
 
     # ---- around them
 
@@ -178,6 +216,16 @@ class GuidedRun:
         for series in (record.total, record.mse, record.alignment, record.grad_rms):
             series[:] = [values.cpu() for values in series]
         record.skipped_nudges = sum(int((~finite).sum()) for finite in self._finite)
+        record.stop = self._stop_report()
+        if self.keeper is not None:
+            self.keeper.close(record, self.last_mask)
+
+    def _stop_report(self) -> StopReport:
+        self._schedule()  # as planned
+        if self.stop is None or not any(self.guided):
+            return StopReport(max((i + 1 for i, on in enumerate(self.guided) if on), default=0))
+        report = self.stop.report(self.guided, len(self.record.guided_steps))
+        return report if self.settings.gradient != "x0" else dataclasses.replace(report, saved=0)
 
     def _shift(self, step: Step | None, nudge: Tensor | None) -> Tensor | None:
         """What to add to x0_hat where the state itself can't be moved."""

@@ -12,6 +12,7 @@ NODE_IDS = {
     "GradPaintMemory": "GradPaint Memory",
     "GradPaintKSampler": "GradPaint KSampler",
     "GradPaintApply": "Apply GradPaint",
+    "GradPaintPictures": "GradPaint Pictures",
     "GradPaintInpaintMethod": "Inpaint Method (baselines)",
     "GradPaintDemoScene": "GradPaint Demo Scene",
 }
@@ -89,12 +90,23 @@ def test_early_stop_keeps_the_direction_between(pack, pack_nodes):
     assert pack.gradpaint.schedule.kept_steps(schedule, 4) == [False, True, False, True]
 
 
-@pytest.mark.parametrize("node_id, name", [("GradPaintKSampler", "gradient"), ("GradPaintApply", "gradient"),
-                                           ("GradPaintEarlyStop", "between")])
-def test_newer_inputs_come_last_and_may_be_missing(pack_nodes, node_id, name):
+@pytest.mark.parametrize("node_id, newer", [
+    ("GradPaintKSampler", ["memory", "gradient", "alpha", "keep_record"]),
+    ("GradPaintApply", ["memory", "gradient", "alpha"]),
+    ("GradPaintEarlyStop", ["between", "minimum", "maximum", "patience", "tolerance"]),
+])
+def test_newer_inputs_come_last_and_may_be_missing(pack_nodes, node_id, newer):
     """Saved workflows list a node's values by position, and prompts of older versions lack the newer ones."""
     info = pack_nodes[node_id].GET_NODE_INFO_V1()["input"]
-    assert list(info["optional"])[-1] == name and name not in info["required"]
+    assert list(info["optional"])[-len(newer):] == newer and not set(newer) & set(info["required"])
+
+
+def test_early_stop_adaptive_takes_its_inputs(pack, pack_nodes):
+    node, schedule = pack_nodes["GradPaintEarlyStop"], pack.gradpaint.settings.GuideSchedule
+    assert run(node, mode="adaptive", fraction=0.1, steps=1) == (schedule.adaptive(),)
+    given = {"minimum": 0.3, "maximum": 0.8, "patience": 0.2, "tolerance": 0.1}
+    assert run(node, mode="adaptive", every=2, **given) == (schedule(mode="adaptive", every=2, **given),)
+    assert run(node, **given) == (schedule(),)
 
 
 def test_settings_out_of_range_name_input_and_value(pack_nodes):
@@ -185,8 +197,7 @@ def request_inputs(pack, tiny_model):
 
 def sample(node, **inputs):
     with torch.inference_mode():  # as the host runs a prompt
-        (latent,) = run(node, **inputs)
-    return latent
+        return run(node, **inputs)[0]
 
 
 def test_ksampler_keeps_the_known_part_and_the_other_keys(pack_nodes, request_inputs):
@@ -310,7 +321,7 @@ def test_memory_reaches_the_run(pack, pack_nodes, caplog, tmp_path):
     for given in ({}, {"memory": memory}):
         with caplog.at_level(logging.INFO), torch.inference_mode():
             caplog.clear()
-            (out,) = run(pack_nodes["GradPaintKSampler"], model=model, steps=2, cfg=1.0, positive=positive,
+            out, _ = run(pack_nodes["GradPaintKSampler"], model=model, steps=2, cfg=1.0, positive=positive,
                          negative=negative, latent_image=latent, **given)
         pictures.append(out["samples"].clone())
         assert ("all blocks recomputed" in caplog.text) == bool(given)

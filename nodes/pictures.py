@@ -1,0 +1,49 @@
+"""GradPaint Pictures: what a run did, as in the paper's Figs. 2 and 3a."""
+from __future__ import annotations
+
+from comfy_api.latest import io
+from PIL import Image
+
+from ..gradpaint.pictures import as_image_batch
+from .host.show import gradients_of, losses_of, timeline_of
+from .sockets import CATEGORY, Record
+
+
+class GradPaintPictures(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="GradPaintPictures",
+            display_name="GradPaint Pictures",
+            category=CATEGORY,
+            description="Shows how a GradPaint KSampler run went: the image as the model saw it from step to step, "
+                        "where each loss term pulled, and the losses.",
+            search_aliases=["x0_hat timeline", "gradient map", "loss curve", "gradpaint debug", "inpaint debug"],
+            inputs=[
+                Record.Input("record", tooltip="From the GradPaint KSampler. Set its keep_record to pictures for the "
+                                               "timeline and the gradients; the losses are always there."),
+                io.Vae.Input(
+                    "vae", optional=True,
+                    tooltip="The model's VAE, to show latents in full. Left open: ComfyUI's quick preview colours, at "
+                            "the latent's size. Models of pixels need none."),
+                io.Int.Input(
+                    "size", default=192, min=32, max=1024, optional=True,
+                    tooltip="Longest side of each small picture, in pixels; small ones are enlarged by a whole "
+                            "factor."),
+            ],
+            outputs=[
+                io.Image.Output("timeline", tooltip="x0_hat, the model's estimate of the image before the known part "
+                                                    "is put in, at up to 8 steps; one row per image of the batch."),
+                io.Image.Output("gradients", tooltip="How strongly each loss term pulls at each place, at up to 4 "
+                                                     "guided steps, with the hole's outline."),
+                io.Image.Output("losses", tooltip="The losses over the run, means over the batch, logarithmic."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, record, vae=None, size: int = 192) -> io.NodeOutput:
+        pictures = timeline_of(record, vae, size), gradients_of(record, size), losses_of(record)
+        return io.NodeOutput(*(as_image_batch(p) if isinstance(p, Image.Image) else p for p in pictures))
+
+
+NODES = [GradPaintPictures]
