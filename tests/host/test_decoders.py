@@ -212,6 +212,17 @@ def test_a_vae_in_half_precision(decoders, tools, approx):
     assert torch.nn.functional.cosine_similarity(half.flatten(), full.flatten(), dim=0) > 0.9
 
 
+def test_one_frame_of_a_model_with_a_time_axis(decoders, tools):
+    import comfy.latent_formats
+
+    vae, shape = tiny_vae(), (2, 4, 1, 8, 8)
+    model = type("Model", (), {"latent_format": comfy.latent_formats.SD15()})
+    for space, side in (("rgb", 8), ("vae", 64)):
+        decode = decoders.decoder_for(model, alignment_for(tools, decoders, space, vae), torch.zeros(shape))
+        with torch.inference_mode():
+            assert decode(torch.zeros(shape)).shape == (2, 3, 1, side, side)
+
+
 def test_the_caller_s_vae_and_model_stay_as_they_were(decoders, tools, approx):
     model, vae = zoo.sd15(), tiny_vae()
     weights = {name: weight.clone() for name, weight in vae.first_stage_model.state_dict().items()}
