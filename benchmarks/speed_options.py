@@ -146,7 +146,8 @@ def step_times(lab: Lab, system: str) -> str:
         """(a guided step, a kept one)"""
         schedule = GuideSchedule(fraction=1.0, every=2, between="keep")
         guide = Guide(GuidanceSettings(gradient=gradient, schedule=schedule), y, mask, 2)
-        return [lambda i=i: (guide.evaluate(lab.systems[system], x, sigma, i), guide.nudge(sigma, sigma, i)) for i in (0, 1)]
+        system_ = lab.systems[system]
+        return [lambda i=i: (guide.evaluate(system_, x, sigma, i), guide.nudge(sigma, sigma, i)) for i in (0, 1)]
 
     plain = Guide(None, y, mask, 1)
     kinds = {"plain": lambda: (plain.evaluate(lab.systems[system], x, sigma, 0), plain.nudge(sigma, sigma, 0))}

@@ -13,8 +13,8 @@ Normalisation is per sample: images of one batch never influence each other.
 
 A fixed alpha acts at every guided step, so twice the steps push twice as far. `strength` sets alpha by how much of the way
 from noise to image a step goes instead. In the angle theta = atan(b / a), which runs from pi/2 (noise) to 0 (image) for
-every model, alpha = strength * RATE * (theta - theta_next): the sum over a run is that of the angles, however many steps,
-and however spaced, it has.
+every model, alpha = strength * RATE * (theta - theta_next), up to a limit that matters to runs of very few steps: the
+sum over a run is that of the angles, however many steps, and however spaced, it has.
 """
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ from .settings import NORMALIZATIONS, GuidanceSettings, check_choice
 
 PARAMETRISATIONS = ("unit", "ve", "flow")
 
-RATE = 1.6  # alpha per radian at strength 1: 0.08 at 30 steps of equal angle; chosen by measurement, docs/quality.md
+# Chosen by measurement, docs/quality.md.
+RATE = 1.6  # alpha per radian at strength 1: 0.08 at 30 steps of equal angle
+MOST = 0.16  # largest alpha at strength 1: in runs of fewer than 15 steps a step that far already overshoots
 
 
 def state_scale(sigma: Tensor | float, parametrisation: str = "ve") -> Tensor:
@@ -61,7 +63,8 @@ def step_size(settings: GuidanceSettings, level: tuple[float, float], level_next
     """alpha of the step from one noise level to the next; each is (a, b) of a state `a*x0 + b*eps`."""
     if settings.alpha is not None:
         return settings.alpha
-    return settings.strength * RATE * (math.atan2(level[1], level[0]) - math.atan2(level_next[1], level_next[0]))
+    way = math.atan2(level[1], level[0]) - math.atan2(level_next[1], level_next[0])
+    return settings.strength * min(RATE * way, MOST)
 
 
 def displacement(grad: Tensor, alpha: float, scale: float, normalization: str = "rms") -> tuple[Tensor, Tensor]:

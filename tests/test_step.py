@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gradpaint.settings import GuidanceSettings
-from gradpaint.step import RATE, displacement, normalise, state_scale, step_size
+from gradpaint.step import MOST, RATE, displacement, normalise, state_scale, step_size
 
 
 @pytest.mark.parametrize("parametrisation, sigma, expected", [
@@ -81,14 +81,20 @@ def walk(settings, sigmas, flow=False):
 
 def test_by_strength_a_run_is_pushed_as_far_however_it_is_cut_into_steps():
     settings = GuidanceSettings(strength=1.5)
-    few, many = [80.0, 3.0, 0.0], [80.0, 40.0, 9.0, 3.0, 1.0, 0.2, 0.0]
-    whole = 1.5 * RATE * math.atan(80.0)  # the angle of sigma 80 to that of 0
+    few = [math.tan(i / 20 * math.pi / 2) for i in range(19, -1, -1)]
+    many = sorted({*few, *(s * (1 + i / 7) for s in few for i in range(7) if s * (1 + i / 7) < few[0])}, reverse=True)
+    whole = 1.5 * RATE * 19 / 20 * math.pi / 2  # the angle of the first sigma to that of 0
+    assert len(many) > 100
     assert sum(walk(settings, few)) == pytest.approx(whole) == pytest.approx(sum(walk(settings, many)))
-    assert sum(walk(settings, few)[:1]) == pytest.approx(sum(walk(settings, many)[:3]))  # to sigma 3, both ways
+
+
+def test_in_runs_of_few_steps_no_step_goes_too_far():
+    assert walk(GuidanceSettings(strength=0.5), [80.0, 1.0, 0.0]) == [0.5 * MOST] * 2
 
 
 def test_a_flow_models_step_is_that_of_the_same_noise_in_ve_form():
-    ve, flow = [math.inf, 4.0, 1.0, 0.25, 0.0], [1.0, 0.8, 0.5, 0.2, 0.0]  # sigma / (1 - sigma)
+    flow = [1.0, 0.96, 0.9, 0.85, 0.8, 0.76]
+    ve = [math.inf, *(sigma / (1 - sigma) for sigma in flow[1:])]
     settings = GuidanceSettings()
     assert walk(settings, flow, flow=True) == pytest.approx(walk(settings, ve))
 
