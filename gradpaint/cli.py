@@ -4,11 +4,18 @@ import argparse
 import time
 from pathlib import Path
 
-from . import __version__, cli_evaluate
+from . import __version__, cli_evaluate, methods
 from . import cli_arguments as shared
 from .cli_arguments import BAD_INPUT, INTERRUPTED, MASK_KINDS, MASK_OPTIONS, SAMPLERS, complain
 
-METHODS = ("gradpaint", "combine_image", "combine_noisy")
+# latent_copy needs the codec of a latent model, which the command has none of.
+METHODS = tuple(name for name in methods.METHODS if name != "latent_copy")
+METHOD_OPTIONS = {  # option of a method -> type, help
+    "resamplings": (int, "repaint: how often each stretch of the run is made (paper: 10)"),
+    "jump_length": (int, "repaint: steps in a stretch (paper: 10, of 250)"),
+    "step": (float, "mcg: length of its gradient step (paper: 1, with 1000 steps)"),
+    "zeta": (float, "dps: length of its gradient step (paper: 0.5, with 1000 steps)"),
+}
 __all__ = ["METHODS", "SAMPLERS", "MASK_KINDS", "MASK_OPTIONS", "build_parser", "main"]
 
 
@@ -56,7 +63,10 @@ def _add_inpaint(commands):
     command.add_argument("mask", type=Path, metavar="MASK", help="same size; white is repainted, black is kept")
     command.add_argument("--model", type=Path, help="guided-diffusion checkpoint (without it: the bundled 64x64 model)")
     command.add_argument("--out", type=Path, help="PNG to write (without it: IMAGE's name with _gradpaint, here)")
-    command.add_argument("--method", choices=METHODS, default="gradpaint", help="combine_image is GradPaint unguided")
+    command.add_argument("--method", choices=METHODS, default="gradpaint", metavar="METHOD",
+                         help="; ".join(f"{name}: {methods.METHODS[name].summary}" for name in METHODS))
+    for name, (kind, text) in METHOD_OPTIONS.items():
+        command.add_argument(f"--{name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS, help=text)
     _add_run_arguments(command, steps=50, sampler="ddpm")
     shared.add_guidance(command)
     shared.add_model_details(command)
@@ -111,6 +121,8 @@ def inpaint(arguments):
     shared.check_folder(out.parent, "--out")
     if out.is_dir():
         raise ValueError(f"--out {out} is a folder; name a PNG file")
+    options = {name: getattr(arguments, name) for name in METHOD_OPTIONS if hasattr(arguments, name)}
+    _check_method(arguments, options)
     image = load_image(arguments.image)
     hole = load_mask(arguments.mask, size=image.shape[2:], invert=arguments.invert_mask)
     device = shared.device(arguments.device)
@@ -121,7 +133,8 @@ def inpaint(arguments):
     try:
         result = inpaint_image(
             denoiser, image, hole, steps=arguments.steps, seed=arguments.seed, method=arguments.method,
-            sampler=arguments.sampler, settings=guidance, device=device, **_kept_for_pictures(arguments, guidance),
+            sampler=arguments.sampler, settings=guidance, device=device, **options,
+            **_kept_for_pictures(arguments, guidance),
         )
     except KeyboardInterrupt:
         complain("interrupted; nothing was written")
@@ -135,6 +148,17 @@ def inpaint(arguments):
     if arguments.pictures is not None:
         _write_pictures(arguments.pictures, result, hole)
     return 0
+
+
+def _check_method(arguments, options):
+    """Before anything is computed: do the options given belong to the method?"""
+    method = methods.get_method(arguments.method)
+    for name in options:
+        if name not in method.options:
+            raise ValueError(f"--{name.replace('_', '-')} is no option of --method {method.name}")
+    if arguments.pictures is not None and "keep_x0" not in method.extras:
+        able = ", ".join(name for name in METHODS if "keep_x0" in methods.METHODS[name].extras)
+        raise ValueError(f"--pictures can't show --method {method.name}; it can show {able}")
 
 
 def _kept_for_pictures(arguments, guidance):

@@ -24,21 +24,21 @@ def size_warning(height, width, trained):
 
 
 def inpaint_image(denoiser, image, mask, *, steps, seed=0, method="gradpaint", sampler="ddim", settings=None,
-                  device="cpu", progress=True, **keep):
+                  device="cpu", progress=True, **options):
     """Repaint one image of any size with the library's sampler.
 
     image: (1, 3, H, W) in [-1, 1].  mask: (1, 1, H, W), 1 = repaint.  Both are mirrored up to the multiple that the
-    model takes, and the result is cut back, with all that its record keeps.  keep: `samplers.inpaint`'s keep_x0 and
-    keep_gradients.  Returns an `InpaintResult` whose image is (1, 3, H, W) on the CPU.
+    model takes, and the result is cut back, with all that its record keeps.  method, options: see `gradpaint.methods`.
+    Returns an `InpaintResult` whose image is (1, 3, H, W) on the CPU.
     """
-    from .samplers import inpaint
+    from .methods import get_method
     from .schedule import spaced_sigmas
 
     height, width = image.shape[2:]
     y, hole = (reflect_pad(tensor, denoiser.size_multiple).to(device) for tensor in (image, mask))
-    result = inpaint(
-        denoiser, y, hole, sigmas=spaced_sigmas(denoiser.sigmas, steps), seed=seed, method=method, sampler=sampler,
-        settings=settings, progress=progress, **keep,
+    result = get_method(method).run(
+        denoiser, y, hole, sigmas=spaced_sigmas(denoiser.sigmas, steps), seed=seed, sampler=sampler, settings=settings,
+        progress=progress, image=y, **options,
     )
     cut = lambda t: None if t is None else t[..., :height, :width].cpu()  # noqa: E731
     result.image = cut(result.image)

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Method:
     """name: the key in METHODS; title: for tables; summary: a line for help texts; oracle: no method that one could
-    use, but a bound to compare with; options: what `run` takes beside the arguments that all methods share.
+    use, but a bound to compare with; options: numbers that `run` takes beside the arguments that all methods share;
+    extras: what else it takes, see `samplers.inpaint`.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Method:
     oracle: bool
     options: tuple[str, ...]
     function: Callable[..., InpaintResult]
+    extras: tuple[str, ...] = ()
 
     def run(self, denoiser, y, mask, *, sigmas, noise=None, seed=0, sampler="ddpm", settings=None, full_noise=True,
             clip=(-1.0, 1.0), progress=False, callback=None, image=None, codec=None, **options) -> InpaintResult:
@@ -31,11 +33,11 @@ class Method:
         settings  GradPaint's, None for the defaults; the other methods have no use for them.
         image     (B, C, H, W), the true images; only oracles look at them.
         codec     (encode, decode) of a latent model, for latent_copy.
-        options   see `options`; ValueError for any other.
+        options   see `options` and `extras`; ValueError for any other.
         """
-        unknown = sorted(set(options) - set(self.options))
+        unknown = sorted(set(options) - {*self.options, *self.extras})
         if unknown:
-            allowed = ", ".join(self.options) or "none"
+            allowed = ", ".join((*self.options, *self.extras)) or "none"
             raise ValueError(f"{unknown[0]} is no option of {self.name}; its options: {allowed}")
         return self.function(denoiser, y, mask, sigmas=sigmas, noise=noise, seed=seed, sampler=sampler,
                              settings=settings, full_noise=full_noise, clip=clip, progress=progress, callback=callback,
@@ -49,8 +51,9 @@ def get_method(name: str) -> Method:
     return METHODS[name]
 
 
-def _sampled(method: str, schedule: GuideSchedule | None = None):
-    """`samplers.inpaint`; schedule replaces that of the settings."""
+def _sampled(name: str, title: str, summary: str, method: str = "gradpaint",
+             schedule: GuideSchedule | None = None) -> Method:
+    """A method of `samplers.inpaint`; schedule replaces that of the settings."""
     def run(denoiser, y, mask, *, settings, image, codec, **arguments):
         from .samplers import inpaint
 
@@ -58,7 +61,8 @@ def _sampled(method: str, schedule: GuideSchedule | None = None):
         if schedule is not None:
             settings = dataclasses.replace(settings, schedule=schedule)
         return inpaint(denoiser, y, mask, method=method, settings=settings, **arguments)
-    return run
+
+    return Method(name, title, summary, False, (), run, ("keep_x0", "keep_gradients", "view"))
 
 
 def _repaint(denoiser, y, mask, *, settings, image, codec, **arguments):
@@ -98,20 +102,16 @@ def _greyfill(denoiser, y, mask, **unused):
 
 
 _ALL = (
-    Method("combine_image", "Combine-image", "known pixels pasted into x0_hat at each step (eq. 3)", False,
-           ("keep_x0",), _sampled("combine_image")),
-    Method("combine_noisy", "Combine-noisy", "known pixels, noised, pasted into the state (eq. 4)", False,
-           ("keep_x0",), _sampled("combine_noisy")),
+    _sampled("combine_image", "Combine-image", "known pixels pasted into x0_hat at each step (eq. 3)", "combine_image"),
+    _sampled("combine_noisy", "Combine-noisy", "known pixels, noised, pasted into the state (eq. 4)", "combine_noisy"),
     Method("repaint", "RePaint", "eq. 4, and each stretch of the run repeated from noise put back", False,
            ("resamplings", "jump_length"), _repaint),
     Method("mcg", "MCG", "eq. 4, and a gradient step on the known part's error at each step", False, ("step",), _mcg),
     Method("dps", "DPS", "a gradient step on the known part's error at each step", False, ("zeta",), _dps),
-    Method("gradpaint", "GradPaint", "eqs. 3 and 5-9 with the given settings", False, ("keep_x0",),
-           _sampled("gradpaint")),
-    Method("gradpaint_fast", "GradPaint-Fast", "GradPaint guided in the first half of the run", False, ("keep_x0",),
-           _sampled("gradpaint", GuideSchedule.fast())),
-    Method("gradpaint_full", "GradPaint-Full", "GradPaint guided at every step", False, ("keep_x0",),
-           _sampled("gradpaint", GuideSchedule.full())),
+    _sampled("gradpaint", "GradPaint", "eqs. 3 and 5-9 with the given settings"),
+    _sampled("gradpaint_fast", "GradPaint-Fast", "GradPaint guided in the first half of the run",
+             schedule=GuideSchedule.fast()),
+    _sampled("gradpaint_full", "GradPaint-Full", "GradPaint guided at every step", schedule=GuideSchedule.full()),
     Method("copy", "COPY", "oracle: the true image", True, (), _copy),
     Method("latent_copy", "latent COPY", "oracle: the true image through a latent model's codec", True, (),
            _latent_copy),
