@@ -11,10 +11,10 @@ so that one `alpha` means the same in every parametrisation:
 
 Normalisation is per sample: images of one batch never influence each other.
 
-A fixed alpha acts at every guided step, so twice the steps push twice as far. `strength` sets alpha by how much of the way
-from noise to image a step goes instead. In the angle theta = atan(b / a), which runs from pi/2 (noise) to 0 (image) for
-every model, alpha = strength * RATE * (theta - theta_next), up to a limit that matters to runs of very few steps: the
-sum over a run is that of the angles, however many steps, and however spaced, it has.
+A fixed alpha acts at every guided step, so twice the steps push twice as far. `strength` sets alpha by how much of the
+way from noise to image a step goes instead. In the angle theta = atan(b / a), which runs from pi/2 (noise) to 0 (image)
+for every model, alpha = strength * RATE * (theta - theta_next), up to a limit that matters to runs of very few steps:
+the sum over a run is that of the angles, however many steps, and however spaced, it has.
 """
 from __future__ import annotations
 
