@@ -85,7 +85,8 @@ class Evaluation:
         check_config(block.folder / "config.json", block.config())
         self.folder = RunFolder(block.folder)
         self.no_lpips = lpips_problem(self.scoring.net, block.cases.size)
-        self.scorer = Scorer(block.folder, None if self.no_lpips is not None else self.scoring.net)
+        net = None if self.no_lpips is not None else self.scoring.net
+        self.scorer = Scorer(block.folder, net, block.setup.device)
         self.methods, self.table, self._written = [], None, 0.0
 
     def missing(self):

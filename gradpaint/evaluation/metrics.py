@@ -3,6 +3,7 @@
 Images are (B, C, H, W) in [-1, 1]; masks are (B or 1, 1, H, W) with 1 in the hole, 0 where the image is known.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -74,19 +75,27 @@ def lpips(a, b, net="squeeze"):
     Values outside [-1, 1] are clipped. Raises ImportError without the packages, RuntimeError without the weights.
     """
     _check(a, b, a[:1, :1])
+    network = _lpips_network(net, a.device)
+    with torch.no_grad():
+        values = network(a.float().clamp(-1, 1), b.float().clamp(-1, 1))
+    network.reset()
+    return values.reshape(len(a)).to(a.dtype)
+
+
+@functools.lru_cache(maxsize=2)
+def _lpips_network(net, device):
+    """Loaded once; a failure is not remembered."""
     try:
-        from torchmetrics.functional.image import learned_perceptual_image_patch_similarity as distance
+        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
     except ImportError as error:
         message = f"LPIPS needs torchmetrics and torchvision: pip install 'gradpaint[lpips]' ({error})"
         raise ImportError(message) from error
     try:
-        with torch.no_grad():
-            values = distance(a.float().clamp(-1, 1), b.float().clamp(-1, 1), net_type=net, reduction="none")
+        return LearnedPerceptualImagePatchSimilarity(net_type=net, reduction="none").to(device)
     except (OSError, ModuleNotFoundError) as error:
         raise RuntimeError(
             f"LPIPS could not load the {net} network: {error}. Its weights belong in TORCH_HOME/hub/checkpoints"
         ) from error
-    return values.reshape(len(a)).to(a.dtype)
 
 
 @dataclass(frozen=True)

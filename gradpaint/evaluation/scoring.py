@@ -42,12 +42,12 @@ class Scorer:
     """Scores pictures against their originals, each once.
 
     folder        has inputs/ and masks/ (see `runner`), and gets scores.jsonl and diversity.jsonl.
-    net           LPIPS network, or None for no LPIPS.
+    net           LPIPS network, or None for no LPIPS.  device: where it runs.
     """
 
-    def __init__(self, folder, net="squeeze"):
+    def __init__(self, folder, net="squeeze", device="cpu"):
         folder = Path(folder)
-        self.inputs, self.masks, self.net = folder / "inputs", folder / "masks", net
+        self.inputs, self.masks, self.net, self.device = folder / "inputs", folder / "masks", net, device
         self.records = Records(folder / "scores.jsonl", ("method", "seed", "name"))
         self.diversity = Records(folder / "diversity.jsonl", ("method", "name"))
 
@@ -81,7 +81,7 @@ class Scorer:
             "known_error": known_error(result, image, mask).item(),
         }
         if self.net is not None:
-            row[f"lpips_{self.net}"] = lpips(result, image, net=self.net).item()
+            row[f"lpips_{self.net}"] = lpips(result.to(self.device), image.to(self.device), net=self.net).item()
         return row
 
     def score_diversity(self, source, names):
@@ -97,7 +97,7 @@ class Scorer:
             row = {"method": source.label, "name": name, "stamp": stamp,
                    "mse": pairwise_mse(samples, self.case(name)[1])}
             if self.net is not None:
-                row[f"lpips_{self.net}"] = pairwise_lpips(samples, self.net)
+                row[f"lpips_{self.net}"] = pairwise_lpips(samples.to(self.device), self.net)
             self.diversity.add(row)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gradpaint.evaluation import metrics
 from gradpaint.evaluation.metrics import (
     Estimate,
     jackknife,
@@ -183,7 +184,8 @@ def test_seam_improvement_counts_smoothing_like_a_seam():
 
 
 def test_lpips_message_without_its_packages(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchmetrics.functional.image", None)
+    metrics._lpips_network.cache_clear()
+    monkeypatch.setitem(sys.modules, "torchmetrics.image.lpip", None)
     with pytest.raises(ImportError, match=r"pip install 'gradpaint\[lpips\]'"):
         lpips(torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 64))
 
