@@ -90,7 +90,7 @@ def test_an_interruption_between_two_pictures_of_a_batch(make_block, denoiser, t
 
 
 def test_images_methods_and_seeds_may_be_added(make_block, denoiser):
-    finished(make_block(count=4), denoiser)
+    finished(make_block(count=3), denoiser)  # the last batch of two has one image
     before = pictures(make_block().folder)
     more = make_block(("combine_image", "gradpaint", "combine_noisy"), seeds=(0, 1), count=5)
     finished(more, denoiser)
@@ -130,6 +130,7 @@ def test_methods_see_one_noise_and_no_hole(make_block, denoiser, monkeypatch):
                                 for part in zip(*seen["combine_image"]))
     assert torch.equal(y, block.cases.images(block.cases.names) * (mask == 0)) and torch.equal(y, image * (mask == 0))
     assert len({float(n.sum()) for n in noise}) == 5
+    assert len({call[3] for call in seen["gradpaint"]}) == 3  # each batch has its own noise in the steps too
     assert noise.std().item() == pytest.approx(1, abs=0.05)
 
 
