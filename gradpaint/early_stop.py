@@ -98,6 +98,6 @@ class AdaptiveStop:
         """planned: which steps the schedule would have guided; done: how many were. Waits for the last decision."""
         samples = self.done_after.tolist()
         last = max((i + 1 for i, guided in enumerate(planned) if guided), default=0)
-        if not samples or 0 in samples:
+        if not samples or 0 in samples or max(samples) >= last:
             return StopReport(last, "schedule", 0, [count or last for count in samples])
         return StopReport(max(samples), "loss", sum(planned) - done, samples)

@@ -134,6 +134,12 @@ def test_flat_known_part_and_none_at_all():
         assert stop.over() and stop.best.isfinite().all()
 
 
+def test_a_decision_at_the_last_planned_step_stops_nothing(known):
+    stop = stopper(known)
+    assert feed(stop, [[0.3] * 3] * 2) == 3
+    assert (stop.report([True] * 3 + [False] * 5, 3).reason, stop.report([True] * 4, 3).reason) == ("schedule", "loss")
+
+
 # ---- in a run
 
 

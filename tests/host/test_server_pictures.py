@@ -1,0 +1,46 @@
+"""GradPaint Pictures and the adaptive early stop through the real server."""
+from __future__ import annotations
+
+import copy
+
+import pytest
+from workflow_api import node_of
+
+pytestmark = pytest.mark.slow
+OUTPUTS = ("timeline", "gradients", "losses")
+
+
+def with_pictures(prompt: dict, keep_record: str, shown: tuple[str, ...]) -> dict:
+    """The quickstart's GradPaint branch, its record shown. Inputs newer than the workflow are left out."""
+    prompt = copy.deepcopy(prompt)
+    sampler, stop = node_of(prompt, "GradPaintKSampler"), node_of(prompt, "GradPaintEarlyStop")
+    prompt[sampler]["inputs"].update(steps=10, keep_record=keep_record)
+    prompt[stop]["inputs"].update(mode="adaptive", tolerance=0.3, patience=0.0)
+    prompt["pictures"] = {"class_type": "GradPaintPictures", "inputs": {"record": [sampler, 1]}}
+    todo = [f"show {name}" for name in shown]
+    for name, key in zip(shown, list(todo)):
+        prompt[key] = {"class_type": "PreviewImage", "inputs": {"images": ["pictures", OUTPUTS.index(name)]}}
+    keep = {}
+    while todo:
+        key = todo.pop()
+        keep[key] = prompt[key]
+        todo += [value[0] for value in prompt[key]["inputs"].values() if isinstance(value, list)]
+    return keep
+
+
+def test_pictures_are_shown(server, prompt):
+    history = server.run(with_pictures(prompt, "pictures", OUTPUTS))
+    assert history["status"]["status_str"] == "success", history["status"]
+    shapes = {key: server.picture(output["images"][0]).shape for key, output in history["outputs"].items()}
+    assert shapes["show losses"] == (520, 900, 3)
+    assert shapes["show timeline"] == (32 + 192 + 8, 8 + 8 * 200, 3)
+    assert shapes["show gradients"][0] == 32 + 2 * 200
+    assert "GradPaint: guidance stopped after step" in server.log()
+
+
+def test_losses_need_nothing_more_and_what_was_not_kept_is_said(server, prompt):
+    losses = server.run(with_pictures(prompt, "losses", ("losses",)))
+    assert losses["status"]["status_str"] == "success", losses["status"]
+    both = server.run(with_pictures(prompt, "losses", OUTPUTS))
+    assert both["status"]["status_str"] == "error"
+    assert "set keep_record of the GradPaint KSampler to pictures" in str(both["status"]["messages"])
