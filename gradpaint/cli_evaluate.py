@@ -1,6 +1,8 @@
 """`gradpaint evaluate`: methods over a folder of images, scored in one table; the paper's tables with --paper."""
 
 import hashlib
+import shlex
+import sys
 from pathlib import Path
 
 from . import cli_arguments as shared
@@ -72,6 +74,7 @@ def evaluate(arguments):
         raise ValueError(f"--seeds names {repeated.pop()} twice")
     if arguments.fid:
         arguments.network = _feature_network(arguments)
+    arguments.command_line = shlex.join(["gradpaint", *sys.argv[1:]])
     out = arguments.out or Path(f"gradpaint_{arguments.paper or 'evaluation'}")
     shared.check_folder(out, "--out")
     try:
@@ -127,7 +130,8 @@ def _paper(arguments, out):
         raise ValueError("--model without --data; with --paper a model goes with a data set, both NAME=PATH")
     numbers = paper.read_numbers(arguments.paper_numbers) if arguments.paper_numbers else {}
     codec = _codec(arguments)
-    plan = PaperRun(layout, out, data, numbers, codec, _named(arguments.results, "--results"))
+    plan = PaperRun(layout, out, data, numbers, codec, _named(arguments.results, "--results"),
+                    arguments.command_line)
     steps = arguments.steps or (PAPER_STEPS if data else STAND_IN_STEPS)
     loaded, planned = _Models(arguments), []
     for dataset, mask, folder, title in plan.blocks():
@@ -185,7 +189,7 @@ def _block(arguments, models, folder, title, data, model, specs, results, *, ste
         "masks": str(arguments.masks.resolve()) if arguments.masks else None, "label": arguments.label,
         "codec": arguments.codec,
     }
-    return Block(title, folder, cases, specs, seeds, setup, scoring, identity, results)
+    return Block(title, folder, cases, specs, seeds, setup, scoring, identity, results, arguments.command_line)
 
 
 def _codec(arguments):

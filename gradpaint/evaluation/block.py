@@ -1,6 +1,7 @@
 """One evaluation: one set of images with one kind of mask, all methods and seeds, in a folder of its own."""
 from __future__ import annotations
 
+import platform
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -41,8 +42,13 @@ class Scoring:
 
 @dataclass
 class Block:
-    """title and folder; cases; specs (MethodSpec), seeds; results: label -> folder of another method's pictures;
-    identity: JSON values that tell data and model from others (see `config`)."""
+    """One folder's work.
+
+    specs     `MethodSpec` of the methods to run with every one of the seeds.
+    identity  JSON values that tell these data and this model from others, see `config`.
+    results   label -> folder of another method's finished pictures.
+    command   that makes all this, for the text.
+    """
 
     title: str
     folder: Path
@@ -53,6 +59,7 @@ class Block:
     scoring: Scoring
     identity: dict
     results: dict = field(default_factory=dict)
+    command: str = ""
 
     def config(self):
         """What must stay the same for results to be comparable. Methods, seeds and images may be added."""
@@ -192,12 +199,22 @@ class Evaluation:
                          "few images, so compare equal numbers only.")
         clock = "processor time" if torch.device(self.block.setup.device).type == "cpu" else "wall-clock time"
         notes.append(f"s: {clock} per image in batches of up to {self.block.setup.batch}.")
+        for spec in self.block.specs:
+            skipped = self._skipped(spec)
+            if skipped:
+                notes.append(f"{spec.label}: {skipped} gradients were not finite and were left out.")
         for scores in self.methods:
             worst = float(scores.values["known_error"].max())
             if worst > KNOWN_TOLERANCE:
                 notes.append(f"{scores.label}: known pixels differ by up to {worst * 127.5:.0f} of 255; "
                              "scored as it is.")
-        return notes
+        notes.append(f"gradpaint {__version__}, torch {torch.__version__}, {platform.machine()}, "
+                     f"{self.block.setup.device}, {torch.get_num_threads()} CPU thread(s).")
+        return notes + ([f"Command: `{self.block.command}`"] if self.block.command else [])
+
+    def _skipped(self, spec):
+        rows = [row for row in self.folder.records.rows.values() if row["method"] == spec.label]
+        return sum({(row["seed"], row["batch"]): row["skipped_nudges"] for row in rows}.values())
 
 
 def _of_one_size(images):

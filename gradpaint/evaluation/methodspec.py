@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from dataclasses import dataclass, field
 
@@ -25,6 +26,11 @@ class MethodSpec:
     steps: int | None = None
     guidance: dict = field(default_factory=dict)
     options: dict = field(default_factory=dict)
+
+    @property
+    def recipe(self) -> str:
+        """All but the label, as text: results of one label are taken up again only if they were made like this."""
+        return json.dumps([self.name, self.steps, self.guidance, self.options], sort_keys=True)
 
     @property
     def slug(self) -> str:

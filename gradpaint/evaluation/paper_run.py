@@ -21,10 +21,13 @@ class PaperRun:
     folder     a subfolder per data set and mask, the page, the template of the paper's numbers, for Fig. 9 the plots.
     datasets   names that the user has; empty: the stand-in.
     numbers    the paper's, see `paper.read_numbers`.
+    results    label -> folder with a subfolder of another method's pictures per block.
+    command    that makes all this, for the page.
     """
 
-    def __init__(self, layout, folder, datasets, numbers, codec=None, results=None):
+    def __init__(self, layout, folder, datasets, numbers, codec=None, results=None, command=""):
         self.layout, self.folder, self.numbers, self.codec = layout, Path(folder), numbers, codec
+        self.command = command
         self.datasets, self.results, self.found = list(datasets), dict(results or {}), {}
         unknown = [name for name in self.datasets if name not in layout.datasets]
         if unknown:
@@ -65,6 +68,8 @@ class PaperRun:
         text = paper.page(layout, self.found, self.numbers, self.datasets)
         if self.layout.name == "fig9":
             text += "".join(f"\n![{path.stem}]({path.name})\n" for path in self.plots())
+        if self.command:
+            text += f"\nCommand: `{self.command}`\n"
         return write_text(self.folder / f"{self.layout.name}.md", text)
 
     def plots(self):

@@ -54,7 +54,8 @@ class RunFolder:
         return self.folder / "masks" / f"{name}.png"
 
     def done(self, spec: MethodSpec, seed: int, name: str) -> bool:
-        return self.records.get(spec.label, seed, name) is not None and self.path(spec, seed, name).is_file()
+        row = self.records.get(spec.label, seed, name)
+        return row is not None and row["recipe"] == spec.recipe and self.path(spec, seed, name).is_file()
 
     def missing(self, specs, seeds, names) -> int:
         """Number of results still to be made."""
@@ -111,7 +112,7 @@ def _run_batch(folder, group, missing, images, masks, spec, seed, denoiser, setu
         image = result.image[index]
         replace_file(folder.path(spec, seed, name), lambda path, image=image: save_image(image, path))
         folder.records.add({
-            "method": spec.label, "seed": seed, "name": name, "batch": group[0],
+            "method": spec.label, "seed": seed, "name": name, "recipe": spec.recipe, "batch": group[0],
             "forwards": result.evaluations - result.backwards, "backwards": result.backwards,
             "seconds": seconds / len(group), "skipped_nudges": result.skipped_nudges,
         })

@@ -1,12 +1,14 @@
 """Running, interrupting, going on, scoring: one block of an evaluation."""
 
 import csv
+import dataclasses
 import math
 
 import pytest
 import torch
 
 from gradpaint.evaluation.block import Evaluation
+from gradpaint.evaluation.methodspec import parse_method
 from gradpaint.evaluation.results import collect
 from gradpaint.imageio import load_image, save_image
 
@@ -105,6 +107,26 @@ def test_another_configuration_is_refused(make_block, denoiser):
     finished(make_block(("copy",), count=2), denoiser)
     with pytest.raises(ValueError, match="steps was 3 and is now 4"):
         Evaluation(make_block(("copy",), count=2, steps=4))
+
+
+def test_a_label_that_is_made_otherwise_now_is_made_again(make_block, denoiser):
+    block = make_block(("combine_image",), count=2)
+    finished(block, denoiser)
+    before = pictures(block.folder)
+    block.specs = [dataclasses.replace(parse_method("combine_image:steps=2"), label="combine_image")]
+    finished(block, denoiser)
+    after = pictures(block.folder)
+    assert set(after) == set(before) and all(after[name] != before[name] for name in before)
+
+
+def test_gradients_left_out_are_told(make_block, denoiser):
+    class Steep(type(denoiser)):
+        def __call__(self, x, sigma):
+            return super().__call__(x, sigma) + (x - x.detach()).abs().sqrt()  # finite, with an infinite slope
+
+    assert "not finite" not in finished(make_block(("gradpaint",), count=2), denoiser).text()
+    text = finished(make_block(("gradpaint",), count=4), Steep()).text()
+    assert "gradpaint: 4 gradients were not finite and were left out" in text
 
 
 def test_methods_see_one_noise_and_no_hole(make_block, denoiser, monkeypatch):
