@@ -121,11 +121,13 @@ class Evaluation:
             with bar:
                 run(self.folder, self.block.cases, self.block.specs, self.block.seeds, denoiser, self.block.setup,
                     on_result=lambda spec: bar.update(), on_batch=self._scored)
+            for source in self.sources():
+                self.scorer.score_diversity(source, self.names)
         except KeyboardInterrupt:
+            for source in self.sources():
+                self.scorer.score(source, self.folder.started(self.names))
             self.write(complete=False)
             raise
-        for source in self.sources():
-            self.scorer.score_diversity(source, self.names)
         self.write(complete=True)
 
     def _scored(self, names):

@@ -57,6 +57,10 @@ class RunFolder:
         row = self.records.get(spec.label, seed, name)
         return row is not None and row["recipe"] == spec.recipe and self.path(spec, seed, name).is_file()
 
+    def started(self, names):
+        """Those of `names` whose input and mask are on disk."""
+        return [name for name in names if self.input_path(name).is_file() and self.mask_path(name).is_file()]
+
     def missing(self, specs, seeds, names) -> int:
         """Number of results still to be made."""
         return sum(not self.done(spec, seed, name) for spec in specs for seed in seeds for name in names)
@@ -99,7 +103,8 @@ def _write_inputs(folder, names, images, masks):
 
 
 def _write_inputs_if_missing(folder, cases, names):
-    names = [n for n in names if not (folder.input_path(n).is_file() and folder.mask_path(n).is_file())]
+    started = folder.started(names)
+    names = [name for name in names if name not in started]
     if names:
         _write_inputs(folder, names, cases.images(names), cases.masks(names))
 

@@ -56,6 +56,7 @@ def test_an_interrupted_run_goes_on_to_the_same_pictures(make_block, denoiser, t
         evaluation.run(denoiser, progress=False)
     before = pictures(block.folder)
     assert len(before) < 20 and evaluation.missing() == 20 - len(before)
+    assert len(evaluation.scorer.records.rows) == len(before)  # all that is done is in the tables
     assert "are still missing" in (block.folder / "results.md").read_text()
     second = type(denoiser)()
     evaluation = finished(block, second)
