@@ -35,7 +35,7 @@ def norm_displacement(found: LossGradient, mask: Tensor, step: float, scale: flo
     g_hat, finite = normalise(found.grad)  # RMS 1
     mse = found.terms.mse.float()
     weight = (1 - mask).expand_as(found.grad).float().flatten(1).sum(1)
-    slope = found.rms * torch.where(mse > 0, weight / torch.where(mse > 0, mse, 1.0), 0.0).sqrt() / 2
+    slope = found.rms * (weight / torch.where(mse > 0, mse, 1.0)).sqrt() / 2  # rms is 0 where the MSE is
     finite = finite & slope.isfinite()
     length = torch.where(finite, -step * scale_next * scale * slope, 0.0).view((-1,) + (1,) * (g_hat.ndim - 1))
     return (length * g_hat).to(found.grad.dtype), (weight * mse).sqrt(), finite

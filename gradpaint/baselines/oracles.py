@@ -52,6 +52,5 @@ def _check(y: Tensor, mask: Tensor, image: Tensor | None) -> None:
 
 def _result(inside: Tensor, y: Tensor, mask: Tensor) -> InpaintResult:
     mask = mask.to(y)
-    y = y.where(mask < 1, torch.zeros_like(y))
     mixed = mask * inside + (1 - mask) * y
     return InpaintResult(image=finished(mixed.where(mask < 1, inside), y, mask, None))
