@@ -26,9 +26,9 @@ DEFAULT_LAMBDA_AL = 0.1
 DEFAULT_SOFTNESS = 0.5
 DEFAULT_FRACTION = 0.5
 # Of the adaptive early stop; chosen by measurement, benchmarks/results/early_stop.md.
-DEFAULT_MINIMUM = 0.2
+DEFAULT_MINIMUM = 0.3
 DEFAULT_MAXIMUM = 1.0
-DEFAULT_PATIENCE = 0.1
+DEFAULT_PATIENCE = 0.15
 DEFAULT_TOLERANCE = 0.05
 
 
