@@ -110,6 +110,22 @@ def test_errors(command, tmp_path):
     assert "is not MODULE:CALLABLE" in fails(command, "--fid", "--fid-features", "network")
 
 
+def test_networks_of_the_users_own(command, tmp_path, monkeypatch):
+    (tmp_path / "mine_for_fid.py").write_text(
+        "def features(images):\n    return images.mean(dim=(2, 3))\n\n\n"
+        "def codec():\n    return (lambda x: x / 2), (lambda z: z * 2)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = ["--n", 4, "--methods", "latent_copy", "greyfill", "--out", "r", "--codec", "mine_for_fid:codec", "--fid",
+                 "--fid-features", "mine_for_fid:features"]
+    code, out, _ = command(*arguments)
+    row = next(line for line in out.splitlines() if line.startswith("| latent_copy | 4 |"))
+    assert code == 0 and "| FID |" in out and row.split("|")[3].strip().startswith("0.00 +- ")
+    reference = folder_of_pictures(tmp_path / "reference", 3)
+    code, other, _ = command(*arguments, "--fid-reference", reference)
+    assert code == 0 and f"FID against {reference}" in other
+    assert not next(line for line in other.splitlines() if line.startswith("| latent_copy | 4 |")).startswith(row[:30])
+
+
 def test_fid_without_its_package(command, monkeypatch):
     import sys
 
