@@ -115,8 +115,8 @@ def test_networks_of_the_users_own(command, tmp_path, monkeypatch):
         "def features(images):\n    return images.mean(dim=(2, 3))\n\n\n"
         "def codec():\n    return (lambda x: x / 2), (lambda z: z * 2)\n")
     monkeypatch.syspath_prepend(tmp_path)
-    arguments = ["--n", 4, "--methods", "latent_copy", "greyfill", "--out", "r", "--codec", "mine_for_fid:codec", "--fid",
-                 "--fid-features", "mine_for_fid:features"]
+    arguments = ["--n", 4, "--methods", "latent_copy", "greyfill", "--out", "r", "--codec", "mine_for_fid:codec",
+                 "--fid", "--fid-features", "mine_for_fid:features"]
     code, out, _ = command(*arguments)
     row = next(line for line in out.splitlines() if line.startswith("| latent_copy | 4 |"))
     assert code == 0 and "| FID |" in out and row.split("|")[3].strip().startswith("0.00 +- ")
