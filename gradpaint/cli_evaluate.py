@@ -118,8 +118,9 @@ def _paper(arguments, out):
     from .evaluation.block import Evaluation
     from .evaluation.paper_run import PAPER_STEPS, STAND_IN_STEPS, PaperRun
 
-    if arguments.mask != "thick" or shared.mask_options(arguments) or arguments.methods != list(DEFAULT_METHODS):
-        raise ValueError("--mask, its options and --methods are given by --paper's table; leave them out")
+    given = arguments.mask != "thick" or arguments.masks or shared.mask_options(arguments)
+    if given or arguments.methods != list(DEFAULT_METHODS):
+        raise ValueError("--mask, its options, --masks and --methods are given by --paper's table; leave them out")
     layout = paper.LAYOUTS[arguments.paper]
     data = _named(arguments.data or [], "--data")
     models = _named(arguments.model or [], "--model") if data else {}
