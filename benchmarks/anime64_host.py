@@ -30,7 +30,7 @@ def load_model(assets: Path, bfloat16: bool = True):
     model = comfy.model_base.BaseModel(Config({"disable_unet_model_creation": True}), comfy.model_base.ModelType.EPS)
     model.diffusion_model = anime64.load(operations=comfy.ops.disable_weight_init)
     if bfloat16:
-        model.diffusion_model.__class__ = in_bfloat16(anime64.Anime64)
+        quick_on_cpu(model.diffusion_model)
     model.model_sampling.set_sigmas(anime64.sigmas()[:TOP].float())
     cpu = torch.device("cpu")
     return comfy.model_patcher.ModelPatcher(model, cpu, cpu)
@@ -45,8 +45,13 @@ def _module(assets: Path):
     return anime64
 
 
-def in_bfloat16(network: type) -> type:
-    """The same class with its forward pass under autocast and its answer in float32."""
+def quick_on_cpu(network: torch.nn.Module) -> None:
+    """From now on its forward pass runs under autocast with channels last, and its answer is in float32."""
+    network.__class__ = _in_bfloat16(type(network))
+    network.to(memory_format=torch.channels_last)
+
+
+def _in_bfloat16(network: type) -> type:
     class InBfloat16(network):
         def forward(self, *args, **kwargs) -> Tensor:
             with torch.autocast("cpu", torch.bfloat16):
