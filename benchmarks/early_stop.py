@@ -1,0 +1,148 @@
+"""Does the adaptive early stop save backward passes without a loss? Fixed shares against it, paired, on real models.
+
+    python benchmarks/early_stop.py --system demo --n 32 --steps 30 --out benchmarks/results/early_stop.md
+
+demo: the bundled model on scenes that it was not trained on. anime64: the pretrained model of this project's internal
+measurement set (--assets). Networks in bfloat16 autocast, one CPU thread. Each row is appended to --out as it is done.
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+
+from gradpaint.evaluation.compare import MethodRun, score  # noqa: E402
+from gradpaint.evaluation.metrics import mean_estimate, paired_difference, seam_improvement, seam_ratio  # noqa: E402
+from gradpaint.imageio import load_image  # noqa: E402
+from gradpaint.masks import masks_above  # noqa: E402
+from gradpaint.samplers import inpaint  # noqa: E402
+from gradpaint.schedule import spaced_sigmas  # noqa: E402
+from gradpaint.settings import GuidanceSettings, GuideSchedule  # noqa: E402
+
+SEED = 5
+HEADER = ("| guided | share of the steps, per image | masked MSE | seam | LPIPS | minus {0}: masked MSE | LPIPS | "
+          "abs log seam |\n|---|---|---|---|---|---|---|---|")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--system", choices=["demo", "anime64"], default="demo")
+    parser.add_argument("--assets", type=Path, default=ROOT.parent / "shared")
+    parser.add_argument("--n", type=int, default=32)
+    parser.add_argument("--first", type=int, default=0, help="first image")
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--sampler", default="ddpm")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--fixed", type=float, nargs="*", default=[0.0, 0.5, 1.0], help="shares of the run")
+    parser.add_argument("--adaptive", nargs="*", default=["default"], metavar="PATIENCE:TOLERANCE:MINIMUM",
+                        help="or default")
+    parser.add_argument("--against", default="0.5", help="row that the others are compared with")
+    parser.add_argument("--out", type=Path)
+    return parser.parse_args()
+
+
+def system(args):
+    """(denoiser, table of sigmas, images, options of `inpaint`)"""
+    if args.system == "demo":
+        from gradpaint.guided_diffusion import load_denoiser
+        from gradpaint.models import bundled_model_path
+        from gradpaint.scenes import HELD_OUT_SEEDS, landscapes
+
+        model = load_denoiser(bundled_model_path())
+        images = landscapes([HELD_OUT_SEEDS[500 + args.first + i] for i in range(args.n)], model.image_size)
+        return _in_bfloat16(model), model.sigmas, images, {}
+    sys.path.insert(0, str(args.assets / "anime64"))
+    import anime64
+
+    files = sorted((args.assets / "anime64" / "dev").glob("*.png"))[args.first:args.first + args.n]
+    model = anime64.load()
+    # sigma_max 13.7: above it an eps model's error is multiplied beyond use (see the model's README).
+    return (_in_bfloat16(model.denoise), anime64.sigmas()[:286], torch.cat([load_image(file) for file in files]),
+            {"full_noise": False})
+
+
+def _in_bfloat16(denoiser):
+    def denoise(x, sigma):
+        with torch.autocast("cpu", torch.bfloat16):
+            return denoiser(x, sigma).float()
+
+    return denoise
+
+
+def schedules(args) -> dict[str, GuideSchedule]:
+    found = {f"{share:g}": GuideSchedule(fraction=share) for share in args.fixed}
+    for text in args.adaptive:
+        if text == "default":
+            found["adaptive"] = GuideSchedule.adaptive()
+            continue
+        patience, tolerance, minimum = map(float, text.split(":"))
+        found[f"adaptive {text}"] = GuideSchedule(mode="adaptive", patience=patience, tolerance=tolerance,
+                                                  minimum=minimum)
+    return found
+
+
+def run(args, schedule: GuideSchedule, denoiser, sigmas, images, masks, options) -> tuple[MethodRun, list[int]]:
+    """All images with this schedule, and after how many steps each image's guidance ended."""
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(SEED))
+    parts, ends, backwards, started = [], [], 0, time.process_time()
+    for start in range(0, len(images), args.batch):
+        part = slice(start, start + args.batch)
+        y = images[part] * (1 - masks[part])
+        result = inpaint(denoiser, y, masks[part], sigmas=sigmas, noise=noise[part], seed=SEED + start,
+                         sampler=args.sampler, settings=GuidanceSettings(schedule=schedule), progress=False, **options)
+        parts.append(result.image)
+        backwards += result.backwards * len(y)
+        ends += result.stop.samples or [result.stop.step] * len(y)
+    count = len(images)
+    seconds = (time.process_time() - started) / count
+    return MethodRun(torch.cat(parts), args.steps, backwards / count, seconds), ends
+
+
+def row(args, name: str, this: MethodRun, ends: list[int], base: MethodRun | None, truth) -> str:
+    share = torch.tensor(ends, dtype=torch.float64) / args.steps
+    cells = [name, f"{share.mean():.2f} ({share.min():.2f} to {share.max():.2f})",
+             f"{mean_estimate(this.scores['masked_mse']).value:.4f}",
+             f"{seam_ratio(this.scores['seam_energy'], truth).value:.2f}",
+             f"{mean_estimate(this.scores['lpips']).value:.4f}"]
+    if base is None:
+        return "| " + " | ".join([*cells, "", "", ""]) + " |"
+    differences = [paired_difference(this.scores[metric], base.scores[metric]) for metric in ("masked_mse", "lpips")]
+    differences.append(seam_improvement(this.scores["seam_energy"], base.scores["seam_energy"], truth))
+    return "| " + " | ".join([*cells, *(f"{d.value:+.4f} +- {d.error:.4f}" for d in differences)]) + " |"
+
+
+def main() -> None:
+    args = arguments()
+    os.environ.setdefault("TORCH_HOME", str((args.assets / "torch_home").resolve()))
+    torch.set_num_threads(1)
+    denoiser, table, images, options = system(args)
+    masks = masks_above(0.1, "thick", 64, 64, args.n, first_seed=1000 + args.first)
+    sigmas = spaced_sigmas(table, args.steps)
+
+    def write(text: str) -> None:
+        print(text, flush=True)
+        if args.out is not None:
+            with args.out.open("a") as file:
+                file.write(text + "\n")
+
+    write(f"\n{args.system}, {args.n} images from number {args.first} on, thick masks, {args.steps} {args.sampler} "
+          "steps\n\n" + HEADER.format(args.against))
+    runs: dict[str, MethodRun] = {}
+    todo = schedules(args)
+    for name in sorted(todo, key=lambda name: name != args.against):  # the row to compare with comes first
+        runs[name], ends = run(args, todo[name], denoiser, sigmas, images, masks, options)
+        truth = score({name: runs[name]}, images, masks)
+        base = None if name == args.against else runs.get(args.against)
+        write(row(args, name, runs[name], ends, base, truth))
+    write(f"\nCommand: `python {' '.join([Path(sys.argv[0]).as_posix(), *sys.argv[1:]])}`")
+
+
+if __name__ == "__main__":
+    main()
