@@ -17,7 +17,8 @@ class MethodSpec:
     label     its name in tables, files and records.
     name      in METHODS.
     steps     instead of the run's, or None.
-    guidance  GuidanceSettings fields, those of alignment and schedule included, to replace; "stop" is the fraction.
+    guidance  GuidanceSettings fields, those of alignment and schedule included, to replace; "stop" is the fraction or
+              "adaptive".
     options   of the method itself.
     """
 
@@ -42,7 +43,8 @@ class MethodSpec:
         parts = {"alignment": {}, "schedule": {}, "": {}}
         for name, value in self.guidance.items():
             if name == "stop":
-                parts["schedule"] |= {"mode": "fraction", "fraction": value}
+                adaptive = value == "adaptive"
+                parts["schedule"] |= {"mode": "adaptive"} if adaptive else {"mode": "fraction", "fraction": value}
             else:
                 parts[_home(name)][name] = value
         return dataclasses.replace(

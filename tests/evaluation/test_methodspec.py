@@ -23,6 +23,12 @@ def test_options_of_the_method_and_of_the_guidance():
     assert parse_method("gradpaint:every=2").settings(GuidanceSettings()).schedule.every == 2
 
 
+def test_adaptive_stop_by_either_name():
+    for text in ("gradpaint:stop=adaptive,patience=0.2", "gradpaint:mode=adaptive,patience=0.2"):
+        schedule = parse_method(text).settings(GuidanceSettings()).schedule
+        assert (schedule.mode, schedule.patience) == ("adaptive", 0.2)
+
+
 def test_labels_make_distinct_file_names():
     slugs = {parse_method(text).slug for text in ("gradpaint", "gradpaint:stop=0.5", "gradpaint:stop=0.25")}
     assert len(slugs) == 3 and all(":" not in slug and "=" not in slug and "," not in slug for slug in slugs)
