@@ -55,7 +55,7 @@ class RunFolder:
 
     def done(self, spec: MethodSpec, seed: int, name: str) -> bool:
         row = self.records.get(spec.label, seed, name)
-        return row is not None and row["recipe"] == spec.recipe and self.path(spec, seed, name).is_file()
+        return row is not None and row.get("recipe") == spec.recipe and self.path(spec, seed, name).is_file()
 
     def started(self, names):
         """Those of `names` whose input and mask are on disk."""

@@ -35,6 +35,8 @@ def test_what_is_known_of_the_paper():
     assert (spec.steps, spec.options["resamplings"]) == (250, 10)
     assert [dict(mask.options)["coverage"] for mask in paper.LAYOUTS["table8"].masks] == [0.1, 0.25, 0.5, 0.75]
     assert paper.LAYOUTS["table8"].seeds > 1
+    titles = {row.title: parse_method(row.stand_in) for row in paper.LAYOUTS["table1"].rows if row.stand_in}
+    assert titles["GradPaint"].recipe != titles["GradPaint-Fast"].recipe
     shares = [parse_method(row.stand_in).guidance["stop"] for row in paper.LAYOUTS["fig9"].rows]
     assert tuple(shares) == paper.SHARES
 
