@@ -181,7 +181,7 @@ def page(layout, found, numbers, given):
         lines += ["**Stand-in**: the paper's rows on the bundled 64x64 model and its held-out scenes. These numbers "
                   "are not comparable with the paper's.", ""]
     if GRADPAINT in layout.rows:
-        lines += ["GradPaint is guided at every step, GradPaint-Fast (this project's default) in the first half.", ""]
+        lines += ["GradPaint is guided at every step, GradPaint-Fast in the first half of the run.", ""]
     for mask in layout.masks:
         lines += [f"## {mask.title} masks", "", _mask_table(layout, mask, runs, found, numbers), ""]
     if any((layout.name, d, m.slug, r.title, x) not in numbers for d in layout.datasets for m in layout.masks
