@@ -119,7 +119,7 @@ def test_states_of_a_known_image_have_their_noise_level(pack, methods, models, f
     noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(1))
     mask = torch.zeros(1, 1, 32, 32)
     mask[..., :16] = 1
-    model, seen = models[family].clone(), []
+    model, seen, real = models[family].clone(), [], []
     truth = in_model_units(model, latent)
 
     def answer(args):
@@ -128,11 +128,12 @@ def test_states_of_a_known_image_have_their_noise_level(pack, methods, models, f
 
     model.set_model_sampler_post_cfg_function(answer)
     sigmas = schedule(model, "euler", 8)
-    sample(patched(methods, model, "repaint"), family, "euler", sigmas, noise, latent, mask)
-    seen = seen[-(8 + 2 * 4):]  # before: the dry run's
+    guided = methods.apply_method(model, "repaint", resamplings=3, jump_length=2)
+    sample(guided, family, "euler", sigmas, noise, latent, mask, callback=lambda *step: real.append(len(seen)))
+    seen = [seen[i - 1] for i in real]  # without the dry runs'
     scaling = model.model.model_sampling.noise_scaling
     levels = [level for level, _ in seen]
-    assert sorted(set(levels), reverse=True) == pytest.approx(sigmas[:-1].tolist()) and len(levels) == 16
+    assert sorted(set(levels), reverse=True) == pytest.approx(sigmas[:-1].tolist()) and len(levels) == 8 + 2 * 6
     for level, x in seen[1:]:
         at = torch.tensor([level])
         b = float(scaling(at, torch.ones(1), torch.zeros(1)))
@@ -140,6 +141,17 @@ def test_states_of_a_known_image_have_their_noise_level(pack, methods, models, f
         if level < max(levels):  # the first level's hole was not made from the image
             assert eps[..., :16].std().item() == pytest.approx(1, abs=0.08), level
         assert eps[..., 16:].std().item() == pytest.approx(1, abs=0.06), level
+
+
+def test_every_stretch_has_noise_of_its_own(pack, methods, models, monkeypatch):
+    wrapper = importlib.import_module(f"{pack.__name__}.nodes.host.repaint")._StretchWrapper
+    call, seeds = wrapper.__call__, []
+    monkeypatch.setattr(wrapper, "__call__", lambda self, executor, guider, sigmas, arguments, *rest: seeds.append(
+        arguments["seed"]) or call(self, executor, guider, sigmas, arguments, *rest))
+    noise, latent, mask = problem("sd15")
+    sigmas = schedule(models["sd15"], "euler_ancestral", 8)
+    sample(patched(methods, models["sd15"], "repaint"), "sd15", "euler_ancestral", sigmas, noise, latent, mask, seed=11)
+    assert seeds[0] == 11 and len(set(seeds)) == len(seeds) == 3
 
 
 def test_repaint_can_be_cancelled(methods, models):
