@@ -16,7 +16,8 @@ from gradpaint import cli, inpaint_file
 from gradpaint.guided_diffusion import UNet, UNetConfig
 from gradpaint.imageio import load_image, save_image, save_mask
 from gradpaint.masks import MASK_KINDS, make_mask, mask_options
-from gradpaint.samplers import METHODS, SAMPLERS
+from gradpaint.methods import METHODS
+from gradpaint.samplers import SAMPLERS
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +58,7 @@ def fails(capsys, *arguments):
 
 def test_choices_agree_with_the_library():
     """The parser repeats them, because importing torch for --help takes seconds."""
-    assert set(cli.METHODS) == set(METHODS) and set(cli.SAMPLERS) == set(SAMPLERS)
+    assert set(cli.METHODS) == set(METHODS) - {"latent_copy"} and set(cli.SAMPLERS) == set(SAMPLERS)
     assert cli.MASK_KINDS == MASK_KINDS
     assert set(cli.MASK_OPTIONS) == {name for kind in MASK_KINDS for name in mask_options(kind)}
 
@@ -103,17 +104,42 @@ def test_wrong_usage_exits_with_2(capsys, arguments):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["gradpaint", "combine_image", "mcg"])
 def test_inpaint_keeps_known_pixels_at_any_size(capsys, case, tiny_model, sampler, method):
     arguments = ["--model", tiny_model, "--steps", 4, "--method", method, "--sampler", sampler, "--out", "out/r.png"]
     code, text, _ = run(capsys, "inpaint", "photo.jpg.png", "mask.png", *arguments)
     assert code == 0 and "out/r.png" in text.replace("\\", "/")
-    differentiated = 2 if method == "gradpaint" else 0
+    differentiated = {"gradpaint": 2, "combine_image": 0, "mcg": 4}[method]
     assert f"4 model evaluations, {differentiated} of them differentiated" in text
     before, after = load_image("photo.jpg.png"), load_image("out/r.png")
     hole = make_mask("box", 13, 19).bool().expand_as(before)
     assert torch.equal(before[~hole], after[~hole])
     assert (before[hole] != after[hole]).float().mean() > 0.9
+
+
+def test_inpaint_takes_every_method_and_its_options(capsys, case, tiny_model):
+    fixed = ["inpaint", "photo.jpg.png", "mask.png", "--model", tiny_model, "--steps", 3, "--out", "r.png"]
+    costs = {"repaint --resamplings 3 --jump-length 1": "7 model evaluations, 0",
+             "dps --zeta 0": "3 model evaluations, 3", "mcg --step 2": "3 model evaluations, 3", "combine_noisy": "3 model evaluations, 0",
+             "gradpaint_fast": "3 model evaluations, 2", "gradpaint_full": "3 model evaluations, 3",
+             "copy": "0 model evaluations, 0", "greyfill": "0 model evaluations, 0"}
+    assert {text.split()[0] for text in costs} == set(cli.METHODS) - {"gradpaint", "combine_image"}
+    for method, cost in costs.items():
+        code, text, _ = run(capsys, *fixed, "--method", *method.split())
+        assert code == 0 and f"{cost} of them differentiated" in text, method
+    assert torch.equal(load_image("r.png")[make_mask("box", 13, 19).bool().expand(1, 3, 13, 19)].unique().diff(),
+                       torch.tensor([]))  # the last one: grey
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--method", "mcg", "--zeta", 1], "--zeta is no option of --method mcg"),
+    (["--step", 4], "--step is no option of --method gradpaint"),
+    (["--method", "repaint", "--resamplings", 0], "resamplings is 0"),
+    (["--method", "dps", "--pictures", "p"], "--pictures can't show --method dps"),
+])
+def test_inpaint_names_options_of_other_methods(capsys, case, tiny_model, arguments, message):
+    code, _, text = run(capsys, "inpaint", "photo.jpg.png", "mask.png", "--model", tiny_model, *arguments)
+    assert code == 2 and message in text
 
 
 def test_inpaint_default_name_seed_and_invert(capsys, case, tiny_model):
