@@ -120,7 +120,8 @@ def test_inpaint_keeps_known_pixels_at_any_size(capsys, case, tiny_model, sample
 def test_inpaint_takes_every_method_and_its_options(capsys, case, tiny_model):
     fixed = ["inpaint", "photo.jpg.png", "mask.png", "--model", tiny_model, "--steps", 3, "--out", "r.png"]
     costs = {"repaint --resamplings 3 --jump-length 1": "7 model evaluations, 0",
-             "dps --zeta 0": "3 model evaluations, 3", "mcg --step 2": "3 model evaluations, 3", "combine_noisy": "3 model evaluations, 0",
+             "dps --zeta 0": "3 model evaluations, 3", "mcg --step 2": "3 model evaluations, 3",
+             "combine_noisy": "3 model evaluations, 0",
              "gradpaint_fast": "3 model evaluations, 2", "gradpaint_full": "3 model evaluations, 3",
              "copy": "0 model evaluations, 0", "greyfill": "0 model evaluations, 0"}
     assert {text.split()[0] for text in costs} == set(cli.METHODS) - {"gradpaint", "combine_image"}
