@@ -233,7 +233,7 @@ def test_a_patch_that_cuts_the_gradient_off_is_named(tools, models):
     sigmas = schedule(models["sd15"], "euler", 2)
     detached = models["sd15"].clone()
     detached.set_model_sampler_post_cfg_function(lambda args: args["denoised"].detach())
-    with pytest.raises(ValueError, match="GradPaint can't differentiate.*cuts the gradient off.*alpha to 0"):
+    with pytest.raises(ValueError, match="GradPaint can't differentiate.*cuts the gradient off.*strength to 0"):
         sample(gradpaint(tools, detached), "sd15", "euler", sigmas, noise, latent, mask)
     assert not any("forward" in vars(m) for m in models["sd15"].model.modules())
 
