@@ -1,8 +1,8 @@
 """Settings of the method as frozen dataclasses. Every range is checked when the object is made.
 
 The names are the paper's (Grechka, Couairon, Cord: "Gradient-Guided Inpainting with Diffusion Models"): `alpha` is the
-step size of eq. 9, `lambda_al` the weight of the alignment loss in eq. 8. `strength` is ours: it sets alpha for every step
-so that the number of steps and their spacing do not matter (see `gradpaint.step`).
+step size of eq. 9, `lambda_al` the weight of the alignment loss in eq. 8. `strength` is ours: it sets alpha for every
+step so that the number of steps and their spacing do not matter (see `gradpaint.step`).
 """
 from __future__ import annotations
 
@@ -171,8 +171,8 @@ class GuidanceSettings:
             check_number("alpha", self.alpha, 0.0, 1e3)
         check_choice("normalization", self.normalization, NORMALIZATIONS)
         if self.normalization == "l2" and self.alpha is None:
-            raise ValueError("normalization is 'l2', which is eq. 9 to the letter and needs an alpha; strength goes with "
-                             f"'rms'. The paper's alpha is {PAPER_ALPHA:g}")
+            raise ValueError("normalization is 'l2', which is eq. 9 to the letter and needs an alpha; strength goes "
+                             f"with 'rms'. The paper's alpha is {PAPER_ALPHA:g}")
         check_choice("gradient", self.gradient, GRADIENTS)
         if not isinstance(self.alignment, AlignmentSettings):
             raise ValueError(f"alignment is {self.alignment!r}, but must be an AlignmentSettings")
