@@ -40,7 +40,9 @@ SPLITS = {"tune": (1000, 7), "test": (2000, 11)}  # first seed of the masks, see
 class Variant:
     """Defaults: the method as it is.
 
-    fraction, every, keep   which steps are guided; the others of them move by `keep` times the last direction.
+    start, fraction   shares of the run between which steps are guided.
+    every, keep       of those only each every-th; the others move by `keep` times the last direction.
+    dense             share of the run before which every one of them is guided all the same.
     momentum, renormalise   direction = momentum * last direction + (1 - momentum) * g_hat, then RMS 1 again or not.
     gain       step size times (1 + gain * cosine of this and the last g_hat), step after step, within 0.1 and 4.
     noisy_in   the model is given the known part at the state's noise level (eq. 4).
@@ -51,13 +53,17 @@ class Variant:
     fade       step size times (1 - share of guidance done) ** fade.
     clip       g_hat is limited to this quantile of its absolute values.
     blur       g_hat is blurred by a Gaussian of so many pixels.
+    rule       alpha "even"; or, as large on average in the first half of a run of equal angles, in proportion to the
+               "angle" (theta - theta_next, see gradpaint.step) or the "signal" (cos theta_next - cos theta).
     sphere     the nudge keeps the distance between state and x0_hat.
     posterior  not eq. 9, but x0_hat moved by posterior * (1 + sigma^2) * J^T (y - x0_hat) (Pi-GDM).
     """
 
     alpha: float = 0.08
+    start: float = 0.0
     fraction: float = 0.5
     every: int = 1
+    dense: float = 0.0
     keep: float = 0.0
     momentum: float = 0.0
     renormalise: bool = False
@@ -70,6 +76,7 @@ class Variant:
     fade: float = 0.0
     clip: float = 1.0
     blur: float = 0.0
+    rule: str = "even"
     sphere: bool = False
     posterior: float = 0.0
     lambda_al: float = 0.1
@@ -103,8 +110,31 @@ VARIANTS = {
     "every 2nd, kept between, to 75%": Variant(every=2, keep=1.0, fraction=0.75),
     "every 2nd, kept between, to 100%": Variant(every=2, keep=1.0, fraction=1.0),
     "every 2nd, kept between, to 100%, alpha 0.05": Variant(every=2, keep=1.0, fraction=1.0, alpha=0.05),
+    "by angle": Variant(rule="angle"),
+    "by angle, to 75%": Variant(rule="angle", fraction=0.75),
+    "by angle, to 100%": Variant(rule="angle", fraction=1.0),
+    "by signal": Variant(rule="signal"),
+    "by signal, to 75%": Variant(rule="signal", fraction=0.75),
+    "by signal, to 100%": Variant(rule="signal", fraction=1.0),
+    "by signal, to 25%, every 2nd to 75%": Variant(rule="signal", dense=0.25, fraction=0.75, every=2),
+    "from 10% to 60%": Variant(start=0.1, fraction=0.6),
+    "from 20% to 70%": Variant(start=0.2, fraction=0.7),
+    "from 30% to 80%": Variant(start=0.3, fraction=0.8),
+    "to 25%, every 2nd to 75%": Variant(dense=0.25, fraction=0.75, every=2),
+    "to 40%": Variant(fraction=0.4),
+    "to 75% (1.5 times the gradients)": Variant(fraction=0.75),
     "to 100% (twice the gradients)": Variant(fraction=1.0),
 }
+
+
+def share(rule: str, sigma: float, sigma_next: float) -> float:
+    """Step size of one step over that of the average one of the first half of 30 steps of equal angle."""
+    high, low = math.atan(sigma), math.atan(sigma_next)
+    if rule == "angle":
+        return (high - low) / (math.pi / 2 / STEPS)
+    if rule == "signal":
+        return (math.cos(low) - math.cos(high)) / (math.cos(math.pi / 4) / (STEPS / 2))
+    return 1.0
 
 
 class Run:
@@ -116,7 +146,9 @@ class Run:
         self.band = border_band(mask, self.alignment.border_width)
         self.first = torch.Generator().manual_seed(seed)
         self.later = torch.Generator().manual_seed(seed + 1)
-        self.count = round(variant.fraction * (len(levels) - 1)) if variant.alpha > 0 else 0
+        steps = len(levels) - 1
+        self.begin, self.count = round(variant.start * steps), round(variant.fraction * steps) * (variant.alpha > 0)
+        self.dense = round(variant.dense * steps)
         self.direction = self.g_hat = self.error = self.posterior = None
         self.gain = torch.ones(len(y), 1, 1, 1)
         self.evaluations = self.backwards = 0
@@ -145,7 +177,7 @@ class Run:
 
     def evaluate(self, x: Tensor, sigma: float, i: int) -> Tensor:
         self.evaluations += 1
-        if i >= self.count or i % self.v.every:
+        if not self.guided(i):
             with torch.no_grad():
                 return self.denoiser(x, torch.tensor(sigma))
         self.backwards += 1
@@ -157,6 +189,9 @@ class Run:
         error = weighted_mean((x0_hat - self.y) ** 2, 1 - self.mask).sqrt().view(-1, 1, 1, 1)
         self.error = (error / (self.error[1] if self.error else error), self.error[1] if self.error else error)
         return x0_hat
+
+    def guided(self, i: int) -> bool:
+        return self.begin <= i < self.count and (i < self.dense or i % self.v.every == 0)
 
     def gradient(self, leaf: Tensor, x0_hat: Tensor, sigma: float) -> Tensor:
         if self.v.posterior:
@@ -198,11 +233,11 @@ class Run:
             self.direction = self.used = g_hat
 
     def nudged(self, new: Tensor, x0_hat: Tensor, sigma: float, sigma_next: float, i: int) -> Tensor:
-        v, own = self.v, i % self.v.every == 0
-        if i >= self.count or not (own or v.keep):
+        v, own = self.v, self.guided(i)
+        if not self.begin <= i < self.count or not (own or v.keep):
             return new
         scale = (1 + sigma_next**2) ** 0.5
-        alpha = v.alpha * (1 - i / self.count) ** v.fade * (1.0 if own else v.keep)
+        alpha = v.alpha * (1 - i / self.count) ** v.fade * (1.0 if own else v.keep) * share(v.rule, sigma, sigma_next)
         nudge = -alpha * scale * self.used * self.gain * self.error[0].clamp(max=1) ** v.by_loss
         if v.posterior:
             nudge = -v.posterior * (1 + sigma**2) * (1 - sigma_next / sigma) * self.posterior
@@ -237,6 +272,8 @@ class Lab:
         self.levels = spaced_sigmas(table, STEPS).double().tolist()
         first, self.seed = SPLITS[args.split]
         self.masks = masks_above(0.1, "thick", 64, 64, len(self.images), first_seed=first)
+
+        getattr(network, "__self__", network).to(memory_format=torch.channels_last)
 
         def denoiser(x, sigma):
             with torch.autocast("cpu", torch.bfloat16):
