@@ -54,7 +54,8 @@ class Variant:
     clip       g_hat is limited to this quantile of its absolute values.
     blur       g_hat is blurred by a Gaussian of so many pixels.
     rule       alpha "even"; or, as large on average in the first half of a run of equal angles, in proportion to the
-               "angle" (theta - theta_next, see gradpaint.step) or the "signal" (cos theta_next - cos theta).
+               "angle" (theta - theta_next, see gradpaint.step) or the "signal" (cos theta_next - cos theta); "fading":
+               as the angle, times tan theta_next where that is below 1.
     sphere     the nudge keeps the distance between state and x0_hat.
     posterior  not eq. 9, but x0_hat moved by posterior * (1 + sigma^2) * J^T (y - x0_hat) (Pi-GDM).
     """
@@ -117,6 +118,11 @@ VARIANTS = {
     "by signal, to 75%": Variant(rule="signal", fraction=0.75),
     "by signal, to 100%": Variant(rule="signal", fraction=1.0),
     "by signal, to 25%, every 2nd to 75%": Variant(rule="signal", dense=0.25, fraction=0.75, every=2),
+    "fading": Variant(rule="fading"),
+    "fading, to 75%": Variant(rule="fading", fraction=0.75),
+    "fading, to 100%": Variant(rule="fading", fraction=1.0),
+    "fading, to 25%, every 2nd to 75%": Variant(rule="fading", dense=0.25, fraction=0.75, every=2),
+    "fading, from 10% to 60%": Variant(rule="fading", start=0.1, fraction=0.6),
     "from 10% to 60%": Variant(start=0.1, fraction=0.6),
     "from 20% to 70%": Variant(start=0.2, fraction=0.7),
     "from 30% to 80%": Variant(start=0.3, fraction=0.8),
@@ -134,6 +140,8 @@ def share(rule: str, sigma: float, sigma_next: float) -> float:
         return (high - low) / (math.pi / 2 / STEPS)
     if rule == "signal":
         return (math.cos(low) - math.cos(high)) / (math.cos(math.pi / 4) / (STEPS / 2))
+    if rule == "fading":
+        return share("angle", sigma, sigma_next) * min(1.0, sigma_next)
     return 1.0
 
 

@@ -14,7 +14,9 @@ Normalisation is per sample: images of one batch never influence each other.
 A fixed alpha acts at every guided step, so twice the steps push twice as far. `strength` sets alpha by how much of the
 way from noise to image a step goes instead. In the angle theta = atan(b / a), which runs from pi/2 (noise) to 0 (image)
 for every model, alpha = strength * RATE * (theta - theta_next), up to a limit that matters to runs of very few steps:
-the sum over a run is that of the angles, however many steps, and however spaced, it has.
+the sum over a run is that of the angles, however many steps, and however spaced, it has. Once there is less noise than
+image (theta_next < pi/4) it shrinks with what noise is left, tan(theta_next), because what the last steps push into the
+image no later step makes natural again: guided to its end, a run would end in visible seams.
 """
 from __future__ import annotations
 
@@ -63,8 +65,10 @@ def step_size(settings: GuidanceSettings, level: tuple[float, float], level_next
     """alpha of the step from one noise level to the next; each is (a, b) of a state `a*x0 + b*eps`."""
     if settings.alpha is not None:
         return settings.alpha
-    way = math.atan2(level[1], level[0]) - math.atan2(level_next[1], level_next[0])
-    return settings.strength * min(RATE * way, MOST)
+    a_next, b_next = level_next
+    way = math.atan2(level[1], level[0]) - math.atan2(b_next, a_next)
+    left = 1.0 if b_next >= a_next else b_next / a_next
+    return settings.strength * min(RATE * way, MOST) * left
 
 
 def displacement(grad: Tensor, alpha: float, scale: float, normalization: str = "rms") -> tuple[Tensor, Tensor]:

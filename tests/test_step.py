@@ -81,19 +81,25 @@ def walk(settings, sigmas, flow=False):
 
 def test_by_strength_a_run_is_pushed_as_far_however_it_is_cut_into_steps():
     settings = GuidanceSettings(strength=1.5)
-    few = [math.tan(i / 20 * math.pi / 2) for i in range(19, -1, -1)]
+    few = [math.tan(math.radians(angle)) for angle in range(85, 40, -5)]  # to 45 degrees, sigma 1
     many = sorted({*few, *(s * (1 + i / 7) for s in few for i in range(7) if s * (1 + i / 7) < few[0])}, reverse=True)
-    whole = 1.5 * RATE * 19 / 20 * math.pi / 2  # the angle of the first sigma to that of 0
-    assert len(many) > 100
+    whole = 1.5 * RATE * math.radians(40)
+    assert len(many) > 30
     assert sum(walk(settings, few)) == pytest.approx(whole) == pytest.approx(sum(walk(settings, many)))
 
 
+def test_late_steps_are_pushed_by_what_noise_is_left():
+    first, last, end = walk(GuidanceSettings(), [1.1, 1.0, 0.01, 0.0])
+    assert first == pytest.approx(RATE * (math.atan(1.1) - math.pi / 4))
+    assert last == pytest.approx(MOST * 0.01) and end == 0  # the last step's state is the image
+
+
 def test_in_runs_of_few_steps_no_step_goes_too_far():
-    assert walk(GuidanceSettings(strength=0.5), [80.0, 1.0, 0.0]) == [0.5 * MOST] * 2
+    assert walk(GuidanceSettings(strength=0.5), [80.0, 2.0, 1.0]) == pytest.approx([0.5 * MOST] * 2)
 
 
 def test_a_flow_models_step_is_that_of_the_same_noise_in_ve_form():
-    flow = [1.0, 0.96, 0.9, 0.85, 0.8, 0.76]
+    flow = [1.0, 0.96, 0.9, 0.85, 0.5, 0.4, 0.36, 0.1]
     ve = [math.inf, *(sigma / (1 - sigma) for sigma in flow[1:])]
     settings = GuidanceSettings()
     assert walk(settings, flow, flow=True) == pytest.approx(walk(settings, ve))
