@@ -122,6 +122,8 @@ VARIANTS = {
     "fading, to 75%": Variant(rule="fading", fraction=0.75),
     "fading, to 100%": Variant(rule="fading", fraction=1.0),
     "fading, to 25%, every 2nd to 75%": Variant(rule="fading", dense=0.25, fraction=0.75, every=2),
+    "fading, to 45%": Variant(rule="fading", fraction=13 / 30),
+    "fading, to 20%, every 2nd to 67%": Variant(rule="fading", dense=0.2, fraction=20 / 30, every=2),
     "fading, from 10% to 60%": Variant(rule="fading", start=0.1, fraction=0.6),
     "from 10% to 60%": Variant(start=0.1, fraction=0.6),
     "from 20% to 70%": Variant(start=0.2, fraction=0.7),

@@ -10,8 +10,9 @@ from .sockets import CATEGORY, Schedule
 
 _DEFAULT = GuideSchedule()
 _PRESETS = {
-    "fast (first 50%)": GuideSchedule.fast(),
     "paper (first 45%)": GuideSchedule.paper(),
+    "fast (first 50%)": GuideSchedule.fast(),
+    "thorough (first 75%)": GuideSchedule.thorough(),
     "full (every step)": GuideSchedule.full(),
 }
 MODES = [*_PRESETS, "fraction", "steps", "adaptive"]
@@ -36,8 +37,8 @@ class GradPaintEarlyStop(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "mode", options=MODES, default=MODES[0],
-                    tooltip="GradPaint-Fast guides the first 50% of the run, the paper's experiments "
-                            f"{PAPER_GUIDED_STEPS} of {PAPER_TOTAL_STEPS} steps. `fraction` and `steps` use the "
+                    tooltip=f"The paper's experiments guide {PAPER_GUIDED_STEPS} of {PAPER_TOTAL_STEPS} steps, GradPaint-Fast "
+                            "the first 50% of the run; thorough gives better images for more time. `fraction` and `steps` use the "
                             "numbers below, the presets do not. `adaptive` stops each image when its loss no longer "
                             "falls faster than the noise; the log says when."),
                 io.Float.Input(

@@ -28,8 +28,8 @@ def guidance_inputs() -> list:
             tooltip="From GradPaint Alignment Loss. Left open: that node's defaults."),
         Schedule.Input(
             "schedule", optional=True,
-            tooltip="From GradPaint Early-Stop Scheduler. Left open: the first 50% of the steps are guided "
-                    "(GradPaint-Fast)."),
+            tooltip="From GradPaint Early-Stop Scheduler. Left open: the first 45% of the steps are guided, as "
+                    "in the paper."),
         io.Combo.Input(
             "normalization", options=list(NORMALIZATIONS), default=_DEFAULT.normalization, advanced=True,
             tooltip="rms: each image's gradient is scaled to RMS 1, so a step means the same at every size. l2: eq. 9 "

@@ -8,6 +8,9 @@ from gradpaint.settings import GuideSchedule
 @pytest.mark.parametrize("schedule, total, expected", [
     (GuideSchedule.fast(), 30, range(15)),
     (GuideSchedule.paper(), 100, range(45)),
+    (GuideSchedule(), 30, range(13)),
+    (GuideSchedule.thorough(), 30, range(22)),
+    (GuideSchedule(fraction=0.29), 100, range(29)),
     (GuideSchedule.full(), 7, range(7)),
     (GuideSchedule(fraction=0.0), 7, ()),
     (GuideSchedule(fraction=0.01), 7, (0,)),

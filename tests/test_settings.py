@@ -48,5 +48,5 @@ def test_active(strength, alpha, active):
 def test_paper_presets():
     assert AlignmentSettings.paper().lambda_al == 400
     assert GuideSchedule.paper().fraction == pytest.approx(0.45)
-    assert GuideSchedule.fast().fraction == 0.5
+    assert GuideSchedule() == GuideSchedule.paper() and GuideSchedule.fast().fraction == 0.5
     assert GuideSchedule.full().fraction == 1.0

@@ -74,6 +74,7 @@ def test_defaults_are_the_librarys(pack, pack_nodes):
 
 
 @pytest.mark.parametrize("mode, guided", [("fast (first 50%)", 10), ("paper (first 45%)", 9), ("full (every step)", 20),
+                                          ("thorough (first 75%)", 15),
                                           ("fraction", 5), ("steps", 3)])
 def test_early_stop_modes(pack, pack_nodes, mode, guided):
     (schedule,) = run(pack_nodes["GradPaintEarlyStop"], mode=mode, fraction=0.25, steps=3)

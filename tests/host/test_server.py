@@ -60,7 +60,7 @@ def test_quickstart_uses_the_defaults(prompt):
     inputs = {node["class_type"]: node["inputs"] for node in prompt.values()}
     assert AlignmentSettings(**inputs["GradPaintAlignmentLoss"]) == AlignmentSettings()
     assert inputs["GradPaintKSampler"]["strength"] == GuidanceSettings().strength
-    assert inputs["GradPaintEarlyStop"]["mode"].startswith("fast") and GuideSchedule() == GuideSchedule.fast()
+    assert inputs["GradPaintEarlyStop"]["mode"].startswith("paper") and GuideSchedule() == GuideSchedule.paper()
 
 
 def test_quickstart_pictures(prompt, result):
@@ -90,9 +90,9 @@ def test_same_seed_through_the_library_gives_the_same_picture(prompt, result, ca
     alignment = inputs["GradPaintAlignmentLoss"]
     assert (sampler["sampler_name"], sampler["scheduler"], sampler["cfg"], sampler["denoise"]) == (
         "ddim", "normal", 1.0, 1.0)
-    assert inputs["GradPaintEarlyStop"]["mode"].startswith("fast") and inputs["GradPaintEarlyStop"]["every"] == 1
+    assert inputs["GradPaintEarlyStop"]["mode"].startswith("paper") and inputs["GradPaintEarlyStop"]["every"] == 1
     settings = GuidanceSettings(strength=sampler["strength"], normalization=sampler["normalization"],
-                                alignment=AlignmentSettings(**alignment), schedule=GuideSchedule.fast())
+                                alignment=AlignmentSettings(**alignment), schedule=GuideSchedule())
 
     denoiser = load_denoiser(bundled_model_path())
     y = landscapes([HELD_OUT_SEEDS[scene["seed"]]], scene["size"])
