@@ -34,7 +34,7 @@ from gradpaint.masks import make_masks, masks_above  # noqa: E402
 from gradpaint.samplers import inpaint  # noqa: E402
 from gradpaint.scenes import HELD_OUT_SEEDS, TRAIN_SEEDS, landscapes  # noqa: E402
 from gradpaint.schedule import spaced_sigmas  # noqa: E402
-from gradpaint.settings import AlignmentSettings, GuidanceSettings  # noqa: E402
+from gradpaint.settings import AlignmentSettings, GuidanceSettings, GuideSchedule  # noqa: E402
 
 FIRST_SCENE = 40_000  # within HELD_OUT_SEEDS
 MIN_COVERAGE = 0.1
@@ -58,7 +58,8 @@ def arguments() -> argparse.Namespace:
 
 
 def alignment(lambda_al: float, softness: float = 0.5, border: int = 1) -> GuidanceSettings:
-    return GuidanceSettings(alignment=AlignmentSettings(lambda_al=lambda_al, softness=softness, border_width=border))
+    return GuidanceSettings(alignment=AlignmentSettings(lambda_al=lambda_al, softness=softness, border_width=border),
+                            schedule=GuideSchedule(fraction=0.5))
 
 
 def filled(images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -88,7 +89,7 @@ class LatentProblem:
         self.cells = F.max_pool2d(self.masks, latent_space.RATIO)
         self.sigmas = spaced_sigmas(self.denoiser.sigmas, args.steps)
         self.noise = torch.randn(self.y.shape, generator=torch.Generator().manual_seed(0))
-        self.decoders = {"rgb": self._host_rgb(), "fitted": self._fitted_rgb(), "tiny": self._tiny}
+        self.decoders = {"rgb": self._host_rgb(), "fitted": self._fitted_rgb(), "tiny": self._tiny, "cells": self._tiny}
 
     def _host_rgb(self) -> LinearRGB:
         """ComfyUI's projection for FLUX.2 latents, here before it packs 2 x 2 cells into channels."""
@@ -112,7 +113,7 @@ class LatentProblem:
         border = self.args.border
         names = {BASE: (alignment(0.0), None)}
         for space, values in (("latent", (0.1, 1.0)), ("rgb", (0.1, 1.0, 10.0)), ("fitted", (1.0,)),
-                              ("tiny", (0.1, 1.0, 10.0))):
+                              ("tiny", (0.1, 1.0, 10.0)), ("cells", (1.0,))):
             for value in values:
                 names[f"{space} {value:g}"] = (alignment(value, border=border), None if space == "latent" else space)
         return names
@@ -156,7 +157,9 @@ class LatentProblem:
                 f"held-out scenes, 128 x 128, thick masks (mean coverage {self.masks.mean():.2f}), {args.steps} ddpm "
                 f"steps, first half guided, softness 0.5, border_width {args.border}. The number is lambda_al. rgb: "
                 "ComfyUI's projection for FLUX.2; fitted: by least squares on training scenes; tiny: the tiny decoder "
-                "in bfloat16, which is here also the decoder that results are shown with, so the best case for it.")
+                "in bfloat16, which is here also the decoder that results are shown with, so the best case for it; "
+                "cells: the same with the latent's mask, enlarged, in place of the mask in pixels, so that known pixels "
+                "in repainted cells play no part.")
 
 
 class PixelProblem:

@@ -58,8 +58,9 @@ class AlignmentSettings:
     softness      image gradients much smaller than this (in units of the data, range 2) count as flat: eq. 7 divides
                   by sqrt(|g|^2 + softness^2). 0 is the literal equation.
     space         what the term looks at where the model denoises latents. "off": nothing, as in the paper; "auto": that
-                  too, because no other choice won when measured; "latent": the latent itself; "rgb": its linear
-                  projection to colours; "tiny": a tiny decoder's image; "vae": the full decoder's. With models of
+                  too, so that a result does not depend on which decoders are installed; "latent": the latent itself;
+                  "rgb": its linear projection to colours; "tiny": a tiny decoder's image, the only one that gained
+                  where measured (benchmarks/results/alignment_latent.md); "vae": the full decoder's. With models of
                   pixels the term looks at those, but for "off".
     """
 
