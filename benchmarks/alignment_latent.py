@@ -158,8 +158,8 @@ class LatentProblem:
                 f"steps, first half guided, softness 0.5, border_width {args.border}. The number is lambda_al. rgb: "
                 "ComfyUI's projection for FLUX.2; fitted: by least squares on training scenes; tiny: the tiny decoder "
                 "in bfloat16, which is here also the decoder that results are shown with, so the best case for it; "
-                "cells: the same with the latent's mask, enlarged, in place of the mask in pixels, so that known pixels "
-                "in repainted cells play no part.")
+                "cells: the same with the latent's mask, enlarged, in place of the mask in pixels, so that known "
+                "pixels in repainted cells play no part.")
 
 
 class PixelProblem:
