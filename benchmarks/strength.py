@@ -33,7 +33,7 @@ SEED = 11
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--assets", type=Path, default=bench_host.ROOT.parent / "shared")
-    parser.add_argument("--n", type=int, default=16, help="images of anime64 (twice as many scenes of demo)")
+    parser.add_argument("--n", type=int, default=16, help="images (of demo128 half as many)")
     parser.add_argument("--first", type=int, default=0, help="first image")
     parser.add_argument("--strengths", type=float, nargs="+", default=list(STRENGTHS))
     parser.add_argument("--only", default="", help="cases whose system begins with this")
@@ -52,7 +52,7 @@ class Study:
 
     def system(self, name: str) -> systems.System:
         if name not in self._built:
-            share = 1 if name.startswith("anime64") else 0.5 if name == "demo128" else 2
+            share = 0.5 if name == "demo128" else 1
             self._built = {name: systems.build(name, self.pack, self.args.assets, round(share * self.args.n),
                                                self.args.first)}
         return self._built[name]
@@ -115,8 +115,8 @@ def main() -> None:
     listed = " / ".join(f"{strength:g}" for strength in args.strengths)
     header = ["system", "sampler", "steps", "LPIPS, strength 1", *others, f"masked MSE at {listed}",
               f"seam at {listed}"]
-    title = (f"GradPaint by strength, default settings otherwise; {args.n} images of anime64, {2 * args.n} scenes of "
-             f"demo, {args.n // 2} of demo128; thick masks; paired differences +- standard error over images.")
+    title = (f"GradPaint by strength, default settings otherwise; {args.n} images, of demo128 {args.n // 2}; thick "
+             f"masks; paired differences +- standard error over images.")
     bench_host.save("\n\n".join([title, bench_host.table(header, rows), bench_host.footer("cpu")]), args.out)
 
 
