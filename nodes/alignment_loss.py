@@ -40,8 +40,8 @@ class GradPaintAlignmentLoss(io.ComfyNode):
                     tooltip="What the loss looks at with latent models. auto: nothing, as in the paper. tiny: the "
                             "image of a tiny decoder (TAESD family) from models/vae_approx, which gained where "
                             "measured. latent, rgb: the latent itself or its projection to colours, next to free, "
-                            "no gain measured. vae: the VAE connected below, slow and large. off: nothing, with models of "
-                            "pixels too. Models of pixels ignore the rest."),
+                            "no gain measured. vae: the VAE connected below, slow and large. off: nothing, with models "
+                            "of pixels too. Models of pixels ignore the rest."),
                 io.Vae.Input(
                     "vae", optional=True, tooltip="For space vae: the model's own VAE."),
             ],
