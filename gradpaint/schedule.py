@@ -12,7 +12,7 @@ from .settings import GuideSchedule, check_number
 def guided_steps(schedule: GuideSchedule, total_steps: int) -> list[bool]:
     """For each of the run's steps whether its gradient is taken; with "adaptive" whether it may be.
 
-    A fraction is never exceeded, but for one above 0 that guides at least one step.
+    A fraction is rounded to the nearest number of steps, halves down; one above 0 guides at least one step.
     """
     count = _candidates(schedule, total_steps)
     return [i < count and i % schedule.every == 0 for i in range(total_steps)]
@@ -30,7 +30,7 @@ def _candidates(schedule: GuideSchedule, total_steps: int) -> int:
     if schedule.mode == "steps":
         return schedule.steps
     share = schedule.maximum if schedule.mode == "adaptive" else schedule.fraction
-    return max(math.floor(share * total_steps + 1e-9), 1 if share > 0 else 0)
+    return max(math.ceil(share * total_steps - 0.5 - 1e-9), 1 if share > 0 else 0)
 
 
 def spaced_sigmas(table: Tensor, steps: int, denoise: float = 1.0) -> Tensor:

@@ -87,7 +87,7 @@ class GuideSchedule:
 
     mode      "fraction": the first `fraction` of the run's steps; "steps": the first `steps` steps; "adaptive": until
               the normalised loss has stopped falling (see `early_stop`).
-    fraction  0..1 of the run, at most. The paper stops at 0.45 (default), GradPaint-Fast at 0.5.
+    fraction  0..1 of the run. The paper stops at 0.45 (default), GradPaint-Fast at 0.5.
     steps     number of steps from the start that are candidates for guidance.
     every     among those, guide every k-th (1 = each); the first step of the run is always one of them.
     between   what happens at the others of those steps. "plain": nothing; "keep": eq. 9 with the last direction g_hat,

@@ -9,6 +9,7 @@ from gradpaint.settings import GuideSchedule
     (GuideSchedule.fast(), 30, range(15)),
     (GuideSchedule.paper(), 100, range(45)),
     (GuideSchedule(), 30, range(13)),
+    (GuideSchedule(), 4, range(2)),
     (GuideSchedule.thorough(), 30, range(22)),
     (GuideSchedule(fraction=0.29), 100, range(29)),
     (GuideSchedule.full(), 7, range(7)),
