@@ -68,7 +68,7 @@ def step_size(settings: GuidanceSettings, level: tuple[float, float], level_next
     a_next, b_next = level_next
     way = math.atan2(level[1], level[0]) - math.atan2(b_next, a_next)
     left = 1.0 if b_next >= a_next else b_next / a_next
-    return settings.strength * min(RATE * way, MOST) * left
+    return settings.strength * min(RATE * max(way, 0.0), MOST) * left  # a step back towards noise: no push
 
 
 def displacement(grad: Tensor, alpha: float, scale: float, normalization: str = "rms") -> tuple[Tensor, Tensor]:

@@ -107,3 +107,7 @@ def test_a_flow_models_step_is_that_of_the_same_noise_in_ve_form():
 
 def test_a_given_alpha_is_every_steps():
     assert walk(GuidanceSettings(strength=3.0, alpha=0.07), [80.0, 3.0, 1.0, 0.0]) == [0.07] * 3
+
+
+def test_a_step_back_towards_noise_is_not_pushed_the_wrong_way():
+    assert walk(GuidanceSettings(), [3.0, 1.0, 2.0, 0.0])[1] == 0
