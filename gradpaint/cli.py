@@ -169,7 +169,8 @@ def _kept_for_pictures(arguments, guidance):
     from .schedule import guided_steps
 
     shared.check_folder(arguments.pictures, "--pictures")
-    guided = [i for i, on in enumerate(guided_steps(guidance.schedule, arguments.steps)) if on]
+    schedule = methods.get_method(arguments.method).schedule or guidance.schedule
+    guided = [i for i, on in enumerate(guided_steps(schedule, arguments.steps)) if on]
     return {"keep_x0": spread(range(arguments.steps)), "keep_gradients": spread(guided)}
 
 

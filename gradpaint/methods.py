@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Method:
     """name: the key in METHODS; title: for tables; summary: a line for help texts; oracle: no method that one could
     use, but a bound to compare with; options: numbers that `run` takes beside the arguments that all methods share;
-    extras: what else it takes, see `samplers.inpaint`.
+    extras: what else it takes, see `samplers.inpaint`; schedule: its own, in place of that of the settings.
     """
 
     name: str
@@ -25,6 +25,7 @@ class Method:
     options: tuple[str, ...]
     function: Callable[..., InpaintResult]
     extras: tuple[str, ...] = ()
+    schedule: GuideSchedule | None = None
 
     def run(self, denoiser, y, mask, *, sigmas, noise=None, seed=0, sampler="ddpm", settings=None, full_noise=True,
             clip=(-1.0, 1.0), progress=False, callback=None, image=None, codec=None, **options) -> InpaintResult:
@@ -62,7 +63,7 @@ def _sampled(name: str, title: str, summary: str, method: str = "gradpaint",
             settings = dataclasses.replace(settings, schedule=schedule)
         return inpaint(denoiser, y, mask, method=method, settings=settings, **arguments)
 
-    return Method(name, title, summary, False, (), run, ("keep_x0", "keep_gradients", "view"))
+    return Method(name, title, summary, False, (), run, ("keep_x0", "keep_gradients", "view"), schedule)
 
 
 def _repaint(denoiser, y, mask, *, settings, image, codec, **arguments):

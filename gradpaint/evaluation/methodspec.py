@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from ..methods import get_method
 from ..settings import AlignmentSettings, GuidanceSettings, GuideSchedule
 
+PARTS = ("", "alignment", "schedule")  # of the guidance settings; "": themselves
+
 
 @dataclass(frozen=True)
 class MethodSpec:
@@ -40,13 +42,15 @@ class MethodSpec:
 
     def settings(self, base: GuidanceSettings) -> GuidanceSettings:
         """`base` with this method's own guidance."""
-        parts = {"alignment": {}, "schedule": {}, "": {}}
+        parts = {part: {} for part in PARTS}
         for name, value in self.guidance.items():
             if name == "stop":
                 adaptive = value == "adaptive"
                 parts["schedule"] |= {"mode": "adaptive"} if adaptive else {"mode": "fraction", "fraction": value}
             else:
                 parts[_home(name)][name] = value
+        if "strength" in parts[""] and "alpha" not in parts[""]:
+            parts[""]["alpha"] = None  # else the base's would go before it
         return dataclasses.replace(
             base, **parts[""],
             alignment=dataclasses.replace(base.alignment, **parts["alignment"]),
@@ -96,11 +100,14 @@ def parse_method(text: str) -> MethodSpec:
                 raise ValueError(f"method {text!r}: steps is {value!r}; it must be a whole number above 0")
         elif key in method.options:
             options[key] = _value(value)
-        elif name.startswith("gradpaint") and _home(key) is not None:
+        elif name.startswith("gradpaint") and _home(key) in (("", "alignment") if method.schedule else PARTS):
             guidance[key] = _value(value)
         else:
-            allowed = ["steps", *(option for option in method.options if option != "keep_x0")]
-            allowed += ["stop, alpha, lambda_al and the other guidance settings"] if "gradpaint" in name else []
+            allowed = ["steps", *method.options]
+            if method.schedule is not None:
+                allowed.append("strength, alpha, lambda_al and the other guidance settings but those of the schedule")
+            elif name == "gradpaint":
+                allowed.append("stop, strength, alpha, lambda_al and the other guidance settings")
             raise ValueError(f"method {text!r}: {key!r} is no option of {name}; it takes {', '.join(allowed)}")
     spec = MethodSpec(text, name, steps, guidance, options)
     spec.settings(GuidanceSettings())  # values out of range are found here

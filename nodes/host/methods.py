@@ -8,13 +8,12 @@ import dataclasses
 
 from ...gradpaint.baselines.defaults import DEFAULT_JUMP_LENGTH, DEFAULT_RESAMPLINGS, DEFAULT_STEP, DEFAULT_ZETA
 from ...gradpaint.methods import METHODS
-from ...gradpaint.settings import GuidanceSettings, GuideSchedule, check_choice, check_number
+from ...gradpaint.settings import GuidanceSettings, check_choice, check_number
 from .baselines import UNGUIDED, DescentWrapper, ManifoldWrapper, NoisyWrapper
 from .guidance import GradPaintWrapper, with_wrapper
 from .repaint import RepaintWrapper
 
 NAMES = tuple(name for name, method in METHODS.items() if not method.oracle)
-SCHEDULES = {"gradpaint_fast": GuideSchedule.fast(), "gradpaint_full": GuideSchedule.full()}
 
 
 def apply_method(model, method: str, *, resamplings: int = DEFAULT_RESAMPLINGS,
@@ -29,7 +28,7 @@ def apply_method(model, method: str, *, resamplings: int = DEFAULT_RESAMPLINGS,
     check_number("step", step, 0.0, 1e3)
     check_number("zeta", zeta, 0.0, 1e3)
     settings = GuidanceSettings() if settings is None else settings
-    settings = dataclasses.replace(settings, schedule=SCHEDULES.get(method, settings.schedule))
+    settings = dataclasses.replace(settings, schedule=METHODS[method].schedule or settings.schedule)
     common = {"on_record": on_record, "memory": memory}
     wrappers = {
         "combine_image": lambda: GradPaintWrapper(UNGUIDED, **common),

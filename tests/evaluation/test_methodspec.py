@@ -23,6 +23,12 @@ def test_options_of_the_method_and_of_the_guidance():
     assert parse_method("gradpaint:every=2").settings(GuidanceSettings()).schedule.every == 2
 
 
+def test_a_methods_own_strength_goes_before_the_runs_alpha():
+    settings = parse_method("gradpaint:strength=2").settings(GuidanceSettings(alpha=0.05))
+    assert (settings.strength, settings.alpha) == (2, None)
+    assert parse_method("gradpaint:alpha=0.1").settings(GuidanceSettings(strength=3.0)).alpha == 0.1
+
+
 def test_adaptive_stop_by_either_name():
     for text in ("gradpaint:stop=adaptive,patience=0.2", "gradpaint:mode=adaptive,patience=0.2"):
         schedule = parse_method(text).settings(GuidanceSettings()).schedule
@@ -42,6 +48,7 @@ def test_labels_make_distinct_file_names():
     ("repaint:steps=none", "steps is 'none'"),
     ("gradpaint:stop=2", "fraction is 2"),
     ("gradpaint:speed=2", "'speed' is no option of gradpaint"),
+    ("gradpaint_full:stop=0.5", "'stop' is no option of gradpaint_full; .* but those of the schedule"),
 ])
 def test_errors(text, message):
     with pytest.raises(ValueError, match=message):
