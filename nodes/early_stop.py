@@ -37,10 +37,10 @@ class GradPaintEarlyStop(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "mode", options=MODES, default=MODES[0],
-                    tooltip=f"The paper's experiments guide {PAPER_GUIDED_STEPS} of {PAPER_TOTAL_STEPS} steps, GradPaint-Fast "
-                            "the first 50% of the run; thorough gives better images for more time. `fraction` and `steps` use the "
-                            "numbers below, the presets do not. `adaptive` stops each image when its loss no longer "
-                            "falls faster than the noise; the log says when."),
+                    tooltip=f"The paper's experiments guide {PAPER_GUIDED_STEPS} of {PAPER_TOTAL_STEPS} steps, "
+                            "GradPaint-Fast the first 50% of the run; thorough gives better images for more time. "
+                            "`fraction` and `steps` use the numbers below, the presets do not. `adaptive` stops each "
+                            "image when its loss no longer falls faster than the noise; the log says when."),
                 io.Float.Input(
                     "fraction", default=_DEFAULT.fraction, min=0.0, max=1.0, step=0.05,
                     tooltip="In mode `fraction`: the share of the run that is guided, from its start. Paper: 0.45; "
