@@ -129,9 +129,10 @@ def test_ksampler_node_takes_nested_latents(pack_nodes, ltxav, given):
     given_mask[:, 8:] = 1
     settings = {"mask": given_mask} if given else {}
     with torch.inference_mode():
-        (out,) = pack_nodes["GradPaintKSampler"].execute(
+        out, record = pack_nodes["GradPaintKSampler"].execute(
             ltxav, 3, 2, 1.0, "euler", "normal", zoo_more.conditioning("ltxav"), zoo_more.conditioning("ltxav", seed=2),
-            {"samples": latent, "noise_mask": masks}, 1.0, 0.02, "rms", **settings).args
+            {"samples": latent, "noise_mask": masks}, 1.0, 0.2, "rms", **settings).args
+    assert record.steps == 2
     used = nested([given_mask[:, None], masks.unbind()[1]]) if given else masks  # the audio keeps its own
     known = known_part(used, latent)
     moved = (packed(out["samples"]) - packed(latent)).abs()

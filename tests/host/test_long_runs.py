@@ -61,7 +61,8 @@ class Lab:
         family, sampler, cfg, controlled, options, memory = SETUPS[name]
         model = self.models[family]
         guided = self.tools.guidance.apply_gradpaint(
-            model, self.tools.settings.GuidanceSettings(**options),
+            model, self.tools.settings.GuidanceSettings(
+                schedule=self.tools.settings.GuideSchedule(fraction=0.6), **options),
             on_record, self.memory_settings(memory))
         noise, latent, mask = self.problems[family]
         return sample(
@@ -116,7 +117,7 @@ def test_a_leaked_graph_per_run_would_be_seen(lab, monkeypatch):
         return original(self, keep, x, *args, **kwargs)
 
     monkeypatch.setattr(lab.tools.run.GuidedRun, "predict_noise", leaky)
-    monkeypatch.setattr(torch.autograd, "grad", lambda *args, **kwargs: grad(*args, **kwargs, retain_graph=True))
+    monkeypatch.setattr(torch.autograd, "grad", lambda *args, **kwargs: grad(*args, **{**kwargs, "retain_graph": True}))
     for _ in range(ROUNDS):
         lab.run("sd15")
     assert len(kept) == 2 * ROUNDS and resident_bytes() - before > ROUNDS * LEAK

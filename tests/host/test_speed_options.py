@@ -210,7 +210,8 @@ def test_kept_steps_move_by_eq_9_with_the_last_direction(tools, models, family, 
     model = models[family]
     noise, latent, mask = problem(family)
     sigmas = schedule(model, sampler, 8)
-    wrapped = gradpaint(tools, model, records := [], every=3, between="keep", fraction=0.75, gradient=gradient)
+    wrapped = gradpaint(tools, model, records := [], every=3, between="keep", fraction=0.75, gradient=gradient,
+                        alpha=0.08)
     with recorded(tools.run, "displacement") as nudges, model_calls(model) as calls:
         sample(wrapped, family, sampler, sigmas, noise, latent, mask)
     (record,) = records
