@@ -67,8 +67,10 @@ def evaluate(arguments):
 
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    if arguments.n is not None and arguments.n < 1:
-        raise ValueError(f"--n is {arguments.n}; it must be at least 1")
+    for name, least in (("n", 1), ("steps", 1), ("batch", 1), ("sheet", 0)):
+        value = getattr(arguments, name)
+        if value is not None and value < least:
+            raise ValueError(f"--{name} is {value}; it must be at least {least}")
     repeated = {seed for seed in arguments.seeds or [] if arguments.seeds.count(seed) > 1}
     if repeated:
         raise ValueError(f"--seeds names {repeated.pop()} twice")

@@ -103,6 +103,7 @@ def test_errors(command, tmp_path):
     assert "latent_copy needs --codec" in fails(command, "--methods", "latent_copy")
     assert "--seeds names 1 twice" in fails(command, "--seeds", 1, 1)
     assert "--n is 0" in fails(command, "--n", 0)
+    assert "--steps is 0" in fails(command, "--steps", 0) and "--sheet is -1" in fails(command, "--sheet", -1)
     assert "only --paper takes several" in fails(command, "--data", "a", "--data", "b")
     assert "leave them out" in fails(command, "--paper", "table2", "--mask", "thin")
     assert "there is no --model imagenet=" in fails(command, "--paper", "table2", "--data", f"imagenet={data}")
