@@ -65,8 +65,8 @@ class GradPaintKSampler(io.ComfyNode):
             ],
             outputs=[io.Latent.Output("latent", display_name="LATENT",
                                       tooltip="The inpainted latent; outside the mask it is the input's."),
-                     Record.Output("record", tooltip="What the run did, for GradPaint Pictures; empty without a "
-                                                     "mask.")],
+                     Record.Output("record", tooltip="What the run did, for GradPaint Pictures; empty at "
+                                                     "denoise 0.")],
         )
 
     @classmethod

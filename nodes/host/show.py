@@ -31,8 +31,11 @@ def gradients_of(record: RunRecord, cell: int = 192) -> Image.Image | ExecutionB
     return gradient_maps(record.maps, record.mask, sigmas=record.sigmas, cell=cell)
 
 
-def losses_of(record: RunRecord) -> Image.Image:
+def losses_of(record: RunRecord) -> Image.Image | ExecutionBlocker:
     """Means over the batch, gaps where no gradient was taken."""
+    if not record.steps:
+        return ExecutionBlocker("this record is of a run without steps, as one of denoise 0 is")
+
     def per_step(values: list[Tensor]) -> list[float]:
         series = [math.nan] * record.steps
         for i, value in zip(record.guided_steps, values):

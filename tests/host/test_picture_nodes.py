@@ -16,7 +16,7 @@ def models(pack, tmp_path_factory):
 
 
 def sampled(pack_nodes, models, family, keep_record, sampler_name="euler", **more):
-    """(LATENT, record) of a KSampler node run of 10 steps, the first five guided."""
+    """(LATENT, record) of a KSampler node run of 10 steps, the first four guided."""
     _, latent, mask = problem(family, batch=2)
     positive, negative = zoo.conditioning(family), zoo.conditioning(family, seed=2)
     with torch.inference_mode():
@@ -45,10 +45,10 @@ def test_pictures_are_kept_and_the_result_stays_the_same(pack_nodes, models):
     with model_calls(models["guided_diffusion"]) as calls:
         kept, record = sampled(pack_nodes, models, "guided_diffusion", "pictures")
     assert torch.equal(plain["samples"], kept["samples"])
-    assert len(calls) == record.evaluations == 14 and record.backwards == 9
-    assert sorted(record.x0_hat) == [0, 1, 3, 4, 5, 6, 8, 9] and sorted(record.maps) == [0, 1, 3, 4]
+    assert len(calls) == record.evaluations == 14 and record.backwards == 8
+    assert sorted(record.x0_hat) == [0, 1, 3, 4, 5, 6, 8, 9] and sorted(record.maps) == [0, 1, 2, 3]
     assert record.x0_hat[0].shape == (2, 3, 16, 16) and record.maps[0].mse.shape == (2, 16, 16)
-    assert all(t.device.type == "cpu" for t in record.x0_hat.values()) and record.maps[4].alignment.max() > 0
+    assert all(t.device.type == "cpu" for t in record.x0_hat.values()) and record.maps[3].alignment.max() > 0
     timeline, gradients, losses = pictures(pack_nodes, record, size=32)
     assert timeline.shape[1:] == (32 + 2 * 40, 8 + 8 * 40, 3) and gradients.shape[1] == 32 + 4 * 40
     assert all(image.dtype == torch.float32 and 0 <= image.min() and image.max() <= 1
@@ -61,7 +61,7 @@ def test_maps_are_the_gradients_of_the_run(pack_nodes, models, tools):
                      alignment=tools.settings.AlignmentSettings(lambda_al=0.0))
     _, on = sampled(pack_nodes, models, "guided_diffusion", "pictures",
                     alignment=tools.settings.AlignmentSettings(lambda_al=0.3))
-    assert off.maps[0].alignment is None and off.backwards == 5
+    assert off.maps[0].alignment is None and off.backwards == 4
     assert torch.allclose(off.maps[0].mse, on.maps[0].mse, rtol=1e-3, atol=1e-3 * float(off.maps[0].mse.max()))
     whole = on.grad_rms[0] * (3 * 16 * 16) ** 0.5
     for norm in (on.maps[0].mse.flatten(1).norm(dim=1), on.maps[0].alignment.flatten(1).norm(dim=1)):
@@ -103,6 +103,11 @@ def test_a_run_that_stops_early_keeps_what_it_made(pack_nodes, models, tools):
     _, record = sampled(pack_nodes, models, "guided_diffusion", "pictures", schedule=schedule_)
     timeline, gradients, losses = pictures(pack_nodes, record)
     assert timeline.ndim == 4 and losses.ndim == 4 and "guide at least one step" in gradients.message
+
+
+def test_a_run_without_steps_has_nothing_to_show(pack_nodes, models):
+    _, record = sampled(pack_nodes, models, "guided_diffusion", "pictures", denoise=0.0)
+    assert "a run without steps" in pictures(pack_nodes, record)[2].message
 
 
 def test_of_nested_latents_the_first_part_is_kept(pack, tools):
