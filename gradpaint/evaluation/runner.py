@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from ..imageio import load_image, save_image, save_mask
+from ..imageio import save_image, save_mask
 from ..inpaint_file import reflect_pad
 from ..methods import METHODS
 from ..schedule import spaced_sigmas
@@ -148,13 +148,3 @@ def inpaint_batch(names, images, masks, spec, seed, denoiser, setup):
 
 def _noise(shape, seed):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def load_results(paths):
-    """(N, 3, H, W) in [-1, 1]. ValueError where the sizes differ."""
-    loaded = [load_image(path) for path in paths]
-    for path, image in zip(paths, loaded):
-        if image.shape != loaded[0].shape:
-            sizes = " and ".join(f"{x.shape[3]}x{x.shape[2]}" for x in (loaded[0], image))
-            raise ValueError(f"{path} has another size than {paths[0]}: {sizes}")
-    return torch.cat(loaded)
