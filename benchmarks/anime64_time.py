@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/anime64_time.py --assets ../shared
 
-Plain, guided, plain, in turn, in CPU seconds of one process; shown: the median over the rounds of the guided run's time over
-the mean of its two neighbours.
+Plain, guided, plain, in turn, in CPU seconds of one process; shown: the median over the rounds of the guided run's time
+over the mean of its two neighbours.
 """
 from __future__ import annotations
 
