@@ -37,6 +37,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--first", type=int, default=0, help="first image")
     parser.add_argument("--strengths", type=float, nargs="+", default=list(STRENGTHS))
     parser.add_argument("--only", default="", help="cases whose system begins with this")
+    parser.add_argument("--finished", action="store_true", help="only the cases that are in --state")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--state", type=Path, required=True, help="folder for finished cases")
     parser.add_argument("--out", type=Path, help="Markdown file")
@@ -59,14 +60,20 @@ class Study:
 
     def scores(self, name: str, sampler: str, steps: int, strength: float) -> dict:
         """metric -> one number per image; from --state where they are there."""
-        key = f"{name} {sampler} {steps} {strength:g} n{self.args.n} first{self.args.first}".replace(" ", "_")
-        file = self.args.state / f"{key}.json"
+        file = self.file(name, sampler, steps, strength)
         if not file.is_file():
             found = self.measure(self.system(name), sampler, steps, strength)
             self.args.state.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(found))
-            print(key, flush=True)
+            print(file.stem, flush=True)
         return {metric: torch.tensor(values) for metric, values in json.loads(file.read_text()).items()}
+
+    def file(self, name: str, sampler: str, steps: int, strength: float) -> Path:
+        key = f"{name} {sampler} {steps} {strength:g} n{self.args.n} first{self.args.first}".replace(" ", "_")
+        return self.args.state / f"{key}.json"
+
+    def finished(self, *case) -> bool:
+        return all(self.file(*case, strength).is_file() for strength in self.args.strengths)
 
     def measure(self, system: systems.System, sampler: str, steps: int, strength: float) -> dict:
         settings = self.settings.GuidanceSettings(strength=strength)
@@ -110,7 +117,8 @@ def main() -> None:
     os.environ["TORCH_HOME"] = str((args.assets / "torch_home").resolve())
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     study = Study(args, bench_host.load("cpu").package)
-    rows = [study.row(*case) for case in CASES if case[0].startswith(args.only)]
+    rows = [study.row(*case) for case in CASES
+            if case[0].startswith(args.only) and (study.finished(*case) or not args.finished)]
     others = [f"LPIPS, strength {strength:g} minus 1" for strength in args.strengths if strength != 1.0]
     listed = " / ".join(f"{strength:g}" for strength in args.strengths)
     header = ["system", "sampler", "steps", "LPIPS, strength 1", *others, f"masked MSE at {listed}",
