@@ -24,7 +24,8 @@ CASES = [  # system, sampler, steps
     *(("anime64", "ddpm", steps) for steps in (8, 15, 30, 100)),
     *(("anime64", "euler", steps) for steps in (15, 30)), ("anime64", "dpmpp_2m", 20), ("anime64 as flow", "euler", 30),
     *(("demo", "ddpm", steps) for steps in (15, 30, 100)), *(("demo", "euler", steps) for steps in (15, 30)),
-    *(("demo", sampler, 20) for sampler in ("dpmpp_2m", "euler_ancestral", "uni_pc")), ("demo as flow", "euler", 30),
+    *(("demo", sampler, 20) for sampler in ("heun", "euler_ancestral", "uni_pc", "dpmpp_2m")),
+    ("demo as flow", "euler", 30),
     ("demo128", "ddpm", 30),
 ]
 SEED = 11
