@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
+from anime64_host import TOP, image_files  # noqa: E402
 
 from gradpaint.evaluation.compare import MethodRun, score  # noqa: E402
 from gradpaint.evaluation.metrics import mean_estimate, paired_difference, seam_improvement, seam_ratio  # noqa: E402
@@ -61,11 +62,9 @@ def system(args):
     sys.path.insert(0, str(args.assets / "anime64"))
     import anime64
 
-    files = sorted((args.assets / "anime64" / "dev").glob("*.png"))[args.first:args.first + args.n]
-    model = anime64.load()
-    # sigma_max 13.7: above it an eps model's error is multiplied beyond use (see the model's README).
-    return (_in_bfloat16(model.denoise), anime64.sigmas()[:286], torch.cat([load_image(file) for file in files]),
-            {"full_noise": False})
+    files = image_files(args.assets, args.first + args.n)[args.first:]
+    images = torch.cat([load_image(file) for file in files])
+    return _in_bfloat16(anime64.load().denoise), anime64.sigmas()[:TOP], images, {"full_noise": False}
 
 
 def _in_bfloat16(denoiser):
