@@ -57,7 +57,7 @@ class GradPaintEarlyStop(io.ComfyNode):
                     "between", options=list(BETWEEN), default=_DEFAULT.between, optional=True, advanced=True,
                     tooltip="With `every` above 1, the steps between two guided ones: plain, or nudged in the last "
                             "direction (keep) at the cost of a plain step. Measured on a 64 x 64 model: every 2 with "
-                            "keep is as good as every 1; every 3 is worse."),
+                            "keep costs little or nothing; every 3 is worse."),
                 *(io.Float.Input(name, default=getattr(_DEFAULT, name), min=0.0, max=high, step=0.01, optional=True,
                                  advanced=True, tooltip="In mode `adaptive`: " + text)
                   for name, high, text in _ADAPTIVE),
