@@ -55,3 +55,31 @@ class RunRecord:
     maps: dict[int, TermMaps] = field(default_factory=dict)
     mask: Tensor | None = None
     latent_format: Any = None
+
+    @property
+    def last(self) -> RunRecord:
+        """Itself, so that a node may take this or a LiveRecord."""
+        return self
+
+
+class LiveRecord:
+    """The record of whichever run was made last with a patched MODEL or SAMPLER, which outlive their runs.
+
+    An `on_record` callback. Nothing of a run is kept longer than till the next one begins.
+    """
+
+    def __init__(self):
+        self._last = RunRecord()
+
+    def __call__(self, record: RunRecord) -> None:
+        """A run is over."""
+        self._last = record
+
+    def clear(self) -> None:
+        """Another run begins."""
+        self._last = RunRecord()
+
+    @property
+    def last(self) -> RunRecord:
+        """The last run's; an empty one before any run is over."""
+        return self._last
