@@ -15,7 +15,8 @@ def all_nodes() -> list[type]:
         mask_generator,
         memory,
         pictures,
+        report,
     )
-    modules = (load_guided_diffusion, mask_generator, alignment_loss, early_stop, memory, ksampler, apply, pictures,
-               inpaint_method, demo_scene)
+    modules = (load_guided_diffusion, mask_generator, alignment_loss, early_stop, memory, ksampler, apply,
+               pictures, report, inpaint_method, demo_scene)
     return [node for module in modules for node in module.NODES]

@@ -42,6 +42,7 @@ class GradPaintPictures(io.ComfyNode):
 
     @classmethod
     def execute(cls, record, vae=None, size: int = 192) -> io.NodeOutput:
+        record = record.last
         pictures = timeline_of(record, vae, size), gradients_of(record, size), losses_of(record)
         return io.NodeOutput(*(as_image_batch(p) if isinstance(p, Image.Image) else p for p in pictures))
 

@@ -6,7 +6,7 @@ CATEGORY = "GradPaint"
 # Carries a gradpaint.settings.AlignmentSettings.
 Alignment = io.Custom("GRADPAINT_ALIGNMENT")
 
-# Carries a nodes.host.record.RunRecord.
+# Carries a nodes.host.record.RunRecord or LiveRecord.
 Record = io.Custom("GRADPAINT_RECORD")
 
 # Carries a gradpaint.memory_settings.MemorySettings.
@@ -14,3 +14,6 @@ Memory = io.Custom("GRADPAINT_MEMORY")
 
 # Carries a gradpaint.settings.GuideSchedule.
 Schedule = io.Custom("GRADPAINT_SCHEDULE")
+
+# Carries a gradpaint.stitch.Stitch.
+Stitch = io.Custom("GRADPAINT_STITCH")

@@ -20,6 +20,7 @@ from .autograd import differentiable
 from .compiled import check_engine, guided_only
 from .decoders import alignment_on, decoder_for
 from .device_memory import with_room
+from .estimate import estimate, learn
 from .hooks import WeightGroups
 from .keep import Keeper
 from .memory import MemoryLadder
@@ -96,6 +97,9 @@ class GradPaintWrapper:
             run.differentiator.fine_mask = _fine(self.mask, latent_image)
         modules = _differentiated_modules(guider) if run.needs_model_gradient else []
         _check_supported(guider, modules)
+        expected = estimate(run)
+        if expected is not None:
+            log.info("GradPaint: %s", expected)
         if sampler.max_denoise(guider, sigmas):
             # The host adds the latent to its first noise even at denoise 1; what is under the hole must not leak.
             latent_image = latent_image * (1 - denoise_mask)
@@ -123,6 +127,7 @@ class GradPaintWrapper:
         return GuidedRun(*arguments)
 
     def _done(self, run: GuidedRun) -> None:
+        learn(run, run.record)
         _report(run)
         if self.on_record is not None:
             self.on_record(run.record)

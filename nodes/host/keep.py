@@ -1,7 +1,6 @@
 """What a run keeps for pictures of it: x0_hat of a few steps and, of a few guided ones, each loss term's gradient."""
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -9,7 +8,7 @@ from torch import Tensor
 from ...gradpaint.gradient import LossGradient
 from ...gradpaint.pictures import spread
 from ...gradpaint.term_maps import TermMaps, term_maps
-from .packed import part_shapes
+from .packed import first_part
 
 ESTIMATES, MAPS = 8, 4  # steps; a step with maps costs a second evaluation with its backward pass
 
@@ -39,10 +38,7 @@ class Keeper:
         self.maps[i] = term_maps(total, alignment, lambda_al)
 
     def first_part(self, t: Tensor) -> Tensor:
-        shapes = part_shapes(self.guider.conds, t.shape)
-        if len(shapes) == 1:
-            return t
-        return t.flatten(1)[:, :math.prod(shapes[0][1:])].reshape(shapes[0])
+        return first_part(t, self.guider.conds)
 
     def close(self, record, mask: Tensor) -> None:
         """Hand everything to the RunRecord, on the CPU."""

@@ -4,6 +4,8 @@ The mask is packed like them, so the known region needs no more. What does need 
 """
 from __future__ import annotations
 
+import math
+
 import torch
 
 
@@ -17,3 +19,11 @@ def part_shapes(conds: dict, packed: torch.Size) -> list[torch.Size]:
         if shapes is not None and len(shapes) > 1:
             return [torch.Size((packed[0], *shape[1:])) for shape in shapes]
     return [packed]
+
+
+def first_part(t: torch.Tensor, conds: dict) -> torch.Tensor:
+    """The first tensor packed into t, of a nested latent the video; t itself where nothing is packed."""
+    shapes = part_shapes(conds, t.shape)
+    if len(shapes) == 1:
+        return t
+    return t.flatten(1)[:, :math.prod(shapes[0][1:])].reshape(shapes[0])

@@ -32,8 +32,12 @@ class MemoryRecord:
 class RunRecord:
     """What a run did, for logs, reports and pictures. Loss terms are lists with one (B,) CPU tensor per guided step.
 
-    stop: how guidance ended. The rest is there only for runs that were told to keep it (see `keep`), by step, on the
-    CPU: x0_hat before compositing (B, C, ..., H, W) in the model's units, maps of the loss terms' gradients, the mask,
+    stop: how guidance ended; seconds: of the whole run; step_seconds: of each step by kind (guided, kept, plain, and
+    pictured: guided with gradient maps); known_error: the largest difference of the result from the given latent
+    where nothing is to be repainted, in the model's units, None where all is; contrast: (B,), see
+    `seam.border_contrast`, of the result in the model's units.
+
+    The rest is there only for runs that were told to keep it (see `keep`), by step, on the CPU: x0_hat before compositing (B, C, ..., H, W) in the model's units, maps of the loss terms' gradients, the mask,
     the host's latent_format; the evaluations and backward passes made for the maps count like all others.
     """
 
@@ -49,6 +53,10 @@ class RunRecord:
     grad_rms: list[Tensor] = field(default_factory=list)
     memory: MemoryRecord = field(default_factory=MemoryRecord)
     stop: StopReport = field(default_factory=StopReport)
+    seconds: float = 0.0
+    step_seconds: dict[str, list[float]] = field(default_factory=dict)
+    known_error: float | None = None
+    contrast: Tensor | None = None
     sigmas: dict[int, float] = field(default_factory=dict)  # of the steps' states
     guided_steps: list[int] = field(default_factory=list)
     x0_hat: dict[int, Tensor] = field(default_factory=dict)

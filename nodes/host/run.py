@@ -16,13 +16,15 @@ from ...gradpaint.gradient import LossGradient, x0_gradient
 from ...gradpaint.known_region import combine_image
 from ...gradpaint.memory_settings import MemorySettings
 from ...gradpaint.schedule import guided_steps, kept_steps
+from ...gradpaint.seam import border_contrast
 from ...gradpaint.settings import GuidanceSettings
 from ...gradpaint.step import displacement, step_size
 from .branches import through_positive
+from .clock import StepClock
 from .differentiate import Differentiator
 from .keep import Keeper
 from .memory import MemoryLadder
-from .packed import part_shapes
+from .packed import first_part, part_shapes
 from .probe import SamplerPlan, Step
 from .record import RunRecord
 from .restart import StartOfStep
@@ -50,6 +52,7 @@ class GuidedRun:
         self.clip = PIXEL_RANGE if is_pixel_space(guider.inner_model) else None
         self.counter = StepCounter(plan, self.sigmas)
         self._schedule()
+        self.clock = StepClock(y.device)
         self.record = RunRecord(steps=self.counter.total)
         self.ladder = ladder or MemoryLadder(MemorySettings(), guider.inner_model, y.device)
         self.record.memory = self.ladder.record
@@ -85,6 +88,12 @@ class GuidedRun:
         """Whether the model has to be made differentiable for this run."""
         return self.settings.gradient != "x0" and any(self.guided)
 
+    def _kind(self, i: int) -> str:
+        """What a step costs goes by this."""
+        if self.guided[i]:
+            return "pictured" if self.keeper is not None and i in self.keeper.map_steps else "guided"
+        return "kept" if self.kept[i] else "plain"
+
     # ---- the model calls
 
     def predict_noise(self, executor, x: Tensor, timestep: Tensor, model_options=None, seed=None) -> Tensor:
@@ -97,6 +106,7 @@ class GuidedRun:
             self.record.sigmas[step.index] = step.sigma
             if self.stop is not None and self.guided[step.index] and self.stop.over():
                 self._schedule(step.index)
+            self.clock.mark(self._kind(step.index))
         self.record.evaluations += 1
         if step is not None and self.guided[step.index]:
             x0_hat, found = self._evaluate(executor, x, timestep, model_options, seed, step, mask)
@@ -204,21 +214,33 @@ class GuidedRun:
         if float(self.sigmas[-1]) == 0:
             samples = samples if self.clip is None else samples.clamp(*self.clip)
             samples = self._end_with_known(samples)
-        self._close_record()
+        self._close_record(samples)
         return samples
 
     def _end_with_known(self, samples: Tensor) -> Tensor:
         # Where the mask is grey x0_hat has been mixed with y already: only the fully known part is put back.
         return torch.where(self.last_mask > 0, samples, self.y)
 
-    def _close_record(self) -> None:
+    def _close_record(self, samples: Tensor) -> None:
         record = self.record
+        if float(self.sigmas[-1]) == 0:
+            self._judge(samples)
         for series in (record.total, record.mse, record.alignment, record.grad_rms):
             series[:] = [values.cpu() for values in series]
         record.skipped_nudges = sum(int((~finite).sum()) for finite in self._finite)
         record.stop = self._stop_report()
         if self.keeper is not None:
             self.keeper.close(record, self.last_mask)
+        record.seconds, record.step_seconds = self.clock.close()
+
+    def _judge(self, samples: Tensor) -> None:
+        """Kept area and border of the result, in the model's units."""
+        result, y, mask = (first_part(t, self.guider.conds) for t in (samples, self.y, self.last_mask))
+        mask = mask[:, :1].float()
+        known = (mask == 0).expand_as(y)
+        if bool(known.any()):
+            self.record.known_error = float((result - y).abs().where(known, 0.0).max())
+        self.record.contrast = border_contrast(result.float(), mask).cpu()
 
     def _stop_report(self) -> StopReport:
         self._schedule()  # as planned

@@ -13,6 +13,7 @@ NODE_IDS = {
     "GradPaintKSampler": "GradPaint KSampler",
     "GradPaintApply": "Apply GradPaint",
     "GradPaintPictures": "GradPaint Pictures",
+    "GradPaintReport": "GradPaint Report",
     "GradPaintInpaintMethod": "Inpaint Method (baselines)",
     "GradPaintDemoScene": "GradPaint Demo Scene",
 }

@@ -1,0 +1,58 @@
+"""GradPaint Report: a run in words."""
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..gradpaint.seam import border_contrast
+from .host.report import image_lines, summary_lines
+from .sockets import CATEGORY, Record, Stitch
+
+
+class GradPaintReport(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="GradPaintReport",
+            display_name="GradPaint Report",
+            category=CATEGORY,
+            description="Says what a GradPaint run did: guided steps, model evaluations, time, memory, losses, when "
+                        "guidance stopped and why, whether the kept area is untouched and how visible the seam is.",
+            search_aliases=["gradpaint summary", "inpaint statistics", "seam ratio", "vram report", "inpaint log"],
+            is_output_node=True,
+            inputs=[
+                Record.Input("record", tooltip="From the GradPaint KSampler, Apply GradPaint or GradPaint Sampler."),
+                io.MultiType.Input(
+                    "result", [io.Image, io.Latent], optional=True,
+                    tooltip="The sampler's latent or the finished image. Needed with Apply GradPaint and GradPaint "
+                            "Sampler, so that the report waits for the run."),
+                Stitch.Input(
+                    "stitch", optional=True,
+                    tooltip="From GradPaint Inpaint Encode: with the finished image as `result`, the report also "
+                            "compares its pixels with the original."),
+            ],
+            outputs=[io.String.Output("summary", display_name="STRING", tooltip="The report, a line for each fact.")],
+        )
+
+    @classmethod
+    def execute(cls, record, result=None, stitch=None) -> io.NodeOutput:
+        lines = summary_lines(record.last)
+        if stitch is not None:
+            lines += _of_image(result, stitch)
+        text = "\n".join(lines)
+        return io.NodeOutput(text, ui=ui.PreviewText(text))
+
+
+def _of_image(result, stitch) -> list[str]:
+    original, mask = stitch.original, stitch.mask
+    if not isinstance(result, Tensor):
+        raise ValueError("stitch is connected, but result is not an IMAGE: connect the image that GradPaint Composite "
+                         "gives, or take stitch off")
+    if result.shape[1:3] != original.shape[1:3]:
+        raise ValueError(f"result is {result.shape[2]} x {result.shape[1]}, but the original is {original.shape[2]} x "
+                         f"{original.shape[1]}: connect the image that GradPaint Composite gives")
+    contrast = border_contrast(result.movedim(-1, 1), mask[:, None].to(result.device)).cpu()
+    return image_lines(result, original, mask, contrast)
+
+
+NODES = [GradPaintReport]
