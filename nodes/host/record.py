@@ -37,8 +37,9 @@ class RunRecord:
     where nothing is to be repainted, in the model's units, None where all is; contrast: (B,), see
     `seam.border_contrast`, of the result in the model's units.
 
-    The rest is there only for runs that were told to keep it (see `keep`), by step, on the CPU: x0_hat before compositing (B, C, ..., H, W) in the model's units, maps of the loss terms' gradients, the mask,
-    the host's latent_format; the evaluations and backward passes made for the maps count like all others.
+    The rest is there only for runs that were told to keep it (see `keep`), by step, on the CPU: x0_hat before
+    compositing (B, C, ..., H, W) in the model's units, maps of the loss terms' gradients, the mask, the host's
+    latent_format; the evaluations and backward passes made for the maps count like all others.
     """
 
     steps: int = 0
