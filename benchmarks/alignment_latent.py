@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import autocast
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "training")]
@@ -105,7 +106,7 @@ class LatentProblem:
         return fit_linear_rgb(self.space.encode(images), images)
 
     def _tiny(self, z: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast("cpu", torch.bfloat16):
             return self.space.decode(z)
 
     def configurations(self) -> dict:
@@ -178,7 +179,7 @@ class PixelProblem:
         self.sigmas = spaced_sigmas(anime64.sigmas()[:286], args.steps)
 
         def denoise(x, sigma):
-            with torch.autocast("cpu", torch.bfloat16):
+            with autocast("cpu", torch.bfloat16):
                 return model.denoise(x, sigma).float()
 
         self.denoiser = denoise

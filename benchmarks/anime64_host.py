@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, autocast
 
 CONDITIONING = [[torch.zeros(1, 1, 1), {}]]  # unconditional: any tensor does, at cfg 1
 TOP = 286  # noise levels up to sigma 13.7: above, an eps model's error is multiplied beyond use (the model's README)
@@ -54,7 +54,7 @@ def quick_on_cpu(network: torch.nn.Module) -> None:
 def _in_bfloat16(network: type) -> type:
     class InBfloat16(network):
         def forward(self, *args, **kwargs) -> Tensor:
-            with torch.autocast("cpu", torch.bfloat16):
+            with autocast("cpu", torch.bfloat16):
                 return super().forward(*args, **kwargs).float()
 
     return InBfloat16

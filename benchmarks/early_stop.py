@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 from anime64_host import TOP, image_files  # noqa: E402
+from torch import autocast  # noqa: E402
 
 from gradpaint.evaluation.compare import MethodRun, score  # noqa: E402
 from gradpaint.evaluation.metrics import mean_estimate, paired_difference, seam_improvement, seam_ratio  # noqa: E402
@@ -69,7 +70,7 @@ def system(args):
 
 def _in_bfloat16(denoiser):
     def denoise(x, sigma):
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast("cpu", torch.bfloat16):
             return denoiser(x, sigma).float()
 
     return denoise

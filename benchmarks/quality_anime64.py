@@ -46,6 +46,7 @@ def main() -> None:
     sys.path.insert(0, str(args.assets / "anime64"))
     import anime64
     import torch
+    from torch import autocast
     from tqdm import tqdm
 
     from gradpaint.evaluation.compare import compare, library_method
@@ -63,7 +64,7 @@ def main() -> None:
     sigmas = spaced_sigmas(anime64.sigmas()[:286], args.steps)
 
     def denoise(x, sigma):
-        with torch.autocast("cpu", torch.bfloat16, enabled=args.bfloat16):
+        with autocast("cpu", torch.bfloat16, enabled=args.bfloat16):
             return model.denoise(x, sigma).float()
 
     step = {"strength": args.strength, "alpha": args.alpha, "normalization": args.normalization}

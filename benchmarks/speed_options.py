@@ -69,9 +69,10 @@ class Lab:
 
     def _denoiser(self, model):
         import torch
+        from torch import autocast
 
         def denoise(x, sigma):
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+            with autocast("cpu", torch.bfloat16, enabled=self.autocast):
                 return model.denoise(x, sigma).float()
 
         return denoise

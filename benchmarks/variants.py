@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 import bench_host  # noqa: E402
 import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
+from torch import Tensor, autocast  # noqa: E402
 
 from gradpaint.evaluation.metrics import lpips, masked_mse, paired_difference, pooled_ratio, seam_energy  # noqa: E402
 from gradpaint.gradient import loss_gradient  # noqa: E402
@@ -286,7 +286,7 @@ class Lab:
         getattr(network, "__self__", network).to(memory_format=torch.channels_last)
 
         def denoiser(x, sigma):
-            with torch.autocast("cpu", torch.bfloat16):
+            with autocast("cpu", torch.bfloat16):
                 return network(x, sigma).float()
 
         self.denoiser = denoiser

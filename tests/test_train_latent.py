@@ -14,11 +14,12 @@ from gradpaint.scenes import TRAIN_SEEDS, landscapes
 TRAINING = Path(__file__).resolve().parents[1] / "training"
 AUTOENCODER = '''
 import torch
+from torch.nn import Conv2d
 
 def load(folder):
     torch.manual_seed(0)
-    encoder = torch.nn.Conv2d(3, 32, 8, stride=8)
-    decoder = torch.nn.Sequential(torch.nn.Conv2d(32, 3, 1), torch.nn.Upsample(scale_factor=8))
+    encoder = Conv2d(3, 32, 8, stride=8)
+    decoder = torch.nn.Sequential(Conv2d(32, 3, 1), torch.nn.Upsample(scale_factor=8))
     return encoder.requires_grad_(False), decoder.requires_grad_(False)
 '''
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, autocast, nn
 
 from gradpaint.guided_diffusion import ModelConfig, UNet, UNetConfig, trained_sigmas
 
@@ -72,7 +72,7 @@ class LatentDenoiser(nn.Module):
         sigma = float(sigma)
         t = (self.sigmas.log() - torch.tensor(sigma).double().log()).abs().argmin().expand(len(x))
         s = (1 + sigma**2) ** 0.5
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+        with autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
             v = self.unet(x / s, t).float()
         return x / s**2 - v * (sigma / s)
 

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import torch
+from torch import autocast
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
@@ -51,7 +52,7 @@ def encoded(space: LatentSpace, seeds) -> torch.Tensor:
     """Raw latents of these scenes, (len(seeds), 32, 16, 16) float16."""
     parts = []
     for start in range(0, len(seeds), CHUNK):
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast("cpu", torch.bfloat16):
             parts.append(space.encode(landscapes(seeds[start:start + CHUNK], SIZE)).half())
     return torch.cat(parts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from pathlib import Path
 
@@ -125,7 +126,7 @@ def load_model(path: str, settings: dict | None = None, disable_dynamic: bool = 
         weight_dtype=comfy.utils.weight_dtype(weights),
     )
     manual_cast = management.unet_manual_cast(dtype, load_device, dtypes)
-    host_config.set_inference_dtype(dtype, manual_cast, device=load_device)
+    _set_dtype(host_config, dtype, manual_cast, load_device)
 
     model = GuidedDiffusion(host_config, config)
     patcher_class = comfy.model_patcher.ModelPatcher
@@ -138,6 +139,14 @@ def load_model(path: str, settings: dict | None = None, disable_dynamic: bool = 
     model.diffusion_model.load_state_dict(weights, assign=dynamic)
     patcher.cached_patcher_init = (load_model, (path, settings))
     return patcher
+
+
+def _set_dtype(host_config: HostConfig, dtype: torch.dtype, manual_cast: torch.dtype | None, device: torch.device):
+    setter = host_config.set_inference_dtype
+    if "device" in inspect.signature(setter).parameters:
+        setter(dtype, manual_cast, device=device)
+    else:  # hosts before 0.28
+        setter(dtype, manual_cast)
 
 
 def conditioning(label: int | None):

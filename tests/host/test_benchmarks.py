@@ -121,8 +121,9 @@ def test_full_size_models_have_the_published_sizes(benchmarks, monkeypatch, name
 
 def test_filled_weights(benchmarks):
     import torch
+    from torch.nn import GroupNorm, Linear
 
-    layer = torch.nn.Sequential(torch.nn.Linear(2000, 1000), torch.nn.GroupNorm(4, 1000))
+    layer = torch.nn.Sequential(Linear(2000, 1000), GroupNorm(4, 1000))
     with torch.no_grad():
         benchmarks.full_size.fill(layer)
     weight = layer[0].weight

@@ -4,19 +4,20 @@ import importlib
 import pytest
 import torch
 from torch import nn
+from torch.nn import Conv1d, Conv2d, Conv3d
 
 LAYERS = [
-    (nn.Conv2d(6, 4, 3, padding=1), (2, 6, 5, 7)),
-    (nn.Conv2d(6, 4, 3, stride=2, padding=1), (2, 6, 8, 6)),
-    (nn.Conv2d(6, 4, 3, stride=2, padding=1), (1, 6, 7, 7)),
-    (nn.Conv2d(6, 4, (3, 1), padding=(2, 0), dilation=(2, 1)), (1, 6, 6, 6)),
-    (nn.Conv2d(6, 4, 1), (3, 6, 4, 4)),
-    (nn.Conv2d(6, 4, 1, stride=2), (1, 6, 4, 4)),
-    (nn.Conv3d(6, 4, 1), (2, 6, 3, 4, 5)),
-    (nn.Conv2d(6, 4, 3, padding=1, groups=2), (2, 6, 5, 5)),
-    (nn.Conv2d(6, 4, 3, padding=1), (6, 5, 5)),
-    (nn.Conv1d(6, 4, 3, padding=1), (2, 6, 9)),
-    (nn.Conv3d(6, 4, 3, padding=1), (1, 6, 3, 4, 5)),
+    (Conv2d(6, 4, 3, padding=1), (2, 6, 5, 7)),
+    (Conv2d(6, 4, 3, stride=2, padding=1), (2, 6, 8, 6)),
+    (Conv2d(6, 4, 3, stride=2, padding=1), (1, 6, 7, 7)),
+    (Conv2d(6, 4, (3, 1), padding=(2, 0), dilation=(2, 1)), (1, 6, 6, 6)),
+    (Conv2d(6, 4, 1), (3, 6, 4, 4)),
+    (Conv2d(6, 4, 1, stride=2), (1, 6, 4, 4)),
+    (Conv3d(6, 4, 1), (2, 6, 3, 4, 5)),
+    (Conv2d(6, 4, 3, padding=1, groups=2), (2, 6, 5, 5)),
+    (Conv2d(6, 4, 3, padding=1), (6, 5, 5)),
+    (Conv1d(6, 4, 3, padding=1), (2, 6, 9)),
+    (Conv3d(6, 4, 3, padding=1), (1, 6, 3, 4, 5)),
 ]
 
 
@@ -41,10 +42,10 @@ def test_input_gradient(convolution, monkeypatch, layer, shape, large, very_few)
 
 
 def test_where_the_matrix_product_is_taken(convolution):
-    layer = nn.Conv2d(1280, 1280, 3, padding=1, device="meta")
+    layer = Conv2d(1280, 1280, 3, padding=1, device="meta")
     weight = torch.empty(1).expand(layer.weight.shape)
     grad = lambda size, dtype=torch.float32: torch.empty(1, dtype=dtype).expand(1, 1280, size, size)  # noqa: E731
     assert convolution.by_columns(layer, weight, grad(8)) and convolution.by_columns(layer, weight, grad(32))
     assert not convolution.by_columns(layer, weight, grad(33))
     assert not convolution.by_columns(layer, weight, grad(8, torch.bfloat16))
-    assert not convolution.by_columns(nn.Conv2d(320, 320, 3), torch.empty(1).expand(320, 320, 3, 3), grad(8))
+    assert not convolution.by_columns(Conv2d(320, 320, 3), torch.empty(1).expand(320, 320, 3, 3), grad(8))

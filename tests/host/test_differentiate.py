@@ -7,6 +7,7 @@ import torch
 import zoo
 from guided_runs import gradients, gradpaint
 from sampling import problem, schedule
+from torch.nn import Linear
 
 
 def test_a_guider_with_a_second_model(tools):
@@ -34,7 +35,7 @@ def test_a_guider_with_a_second_model(tools):
 
 
 def test_the_network_that_is_loaded_twice_counts_once(tools):
-    model = torch.nn.Linear(2, 2)
+    model = Linear(2, 2)
     patcher = SimpleNamespace(model=model, model_patches_models=lambda: [])
     guider = SimpleNamespace(inner_model=model, loaded_models=[patcher], model_patcher=patcher, conds={})
     assert tools.guidance._differentiated_modules(guider) == [model]
@@ -42,7 +43,7 @@ def test_the_network_that_is_loaded_twice_counts_once(tools):
 
 def test_an_evaluation_that_failed_is_looked_at_again(tools):
     differentiate = importlib.import_module(tools.run.__name__.replace(".run", ".differentiate"))
-    network = torch.nn.Linear(2, 2)
+    network = Linear(2, 2)
     settings = tools.settings.AlignmentSettings()
     made = differentiate.Differentiator(SimpleNamespace(inner_model=network), settings, torch.zeros(1), None)
 

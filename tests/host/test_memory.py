@@ -8,6 +8,7 @@ import torch
 import zoo
 from live_memory import LiveMemory
 from sampling import problem, sample, schedule
+from torch.nn import Linear
 
 MIB = 2**20
 
@@ -164,7 +165,7 @@ def test_plan(modules):
 def test_a_model_without_blocks_takes_the_plain_way_or_none(modules, caplog):
     for mode in ("auto", "low memory"):
         ladder = modules.memory.MemoryLadder(modules.MemorySettings(mode), torch.nn.Identity(), torch.device("cpu"))
-        with ladder.installed([torch.nn.Linear(3, 3)]), caplog.at_level(logging.INFO):
+        with ladder.installed([Linear(3, 3)]), caplog.at_level(logging.INFO):
             ladder.choose([torch.Size((1, 4, 8, 8))], 1)
             assert ladder.describe() == "plain backward" and "no blocks that could be recomputed" in caplog.text
             with pytest.raises(modules.memory.OutOfGuidanceMemory, match="plain backward"):

@@ -6,6 +6,7 @@ import torch
 import zoo
 from live_memory import LiveMemory
 from sampling import problem, sample, schedule
+from torch.nn import Linear
 
 
 def stateful_patches():
@@ -43,7 +44,7 @@ def stateful_patches():
     class Network(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.calls, self.layer = 0, torch.nn.Linear(2, 2)
+            self.calls, self.layer = 0, Linear(2, 2)
 
         def forward(self, q, k, v, extra_options=None):
             self.calls += 1

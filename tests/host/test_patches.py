@@ -9,6 +9,7 @@ from comparing import base, compare, run, text, two_blocks
 from offload import offloading
 from one_step import SHAPE, difference_error, evaluate, make_ordinary
 from sampling import problem, sample, schedule
+from torch.nn import Linear
 from twins import relative_error
 
 
@@ -116,8 +117,8 @@ class IpAdapter:
     def __init__(self, ordinary: bool, width: int):
         with torch.inference_mode(not ordinary), torch.no_grad():
             self.tokens = tensor(ordinary, 1, 4, 16)
-            self.to_k, self.to_v = torch.nn.Linear(16, width), torch.nn.Linear(16, width)
-            self.gate = torch.nn.Linear(width, width)  # a layer on what has a gradient
+            self.to_k, self.to_v = Linear(16, width), Linear(16, width)
+            self.gate = Linear(width, width)  # a layer on what has a gradient
             for i, layer in enumerate((self.to_k, self.to_v, self.gate)):
                 zoo._randomise(layer, i)
             if ordinary:

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 import torch
+from torch.nn import Conv2d, Linear
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ class Mlp(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.inner, self.outer = torch.nn.Linear(6, 24), torch.nn.Linear(24, 6)
+        self.inner, self.outer = Linear(6, 24), Linear(24, 6)
 
     def forward(self, x):
         return x + self.outer(torch.nn.functional.gelu(self.inner(x)))
@@ -204,7 +205,7 @@ class Convolutions(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.first, self.written, self.twice, self.last = (torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(4))
+        self.first, self.written, self.twice, self.last = (Conv2d(3, 3, 3, padding=1) for _ in range(4))
 
     def forward(self, x):
         h = torch.sin(self.first(x))
