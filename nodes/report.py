@@ -5,7 +5,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..gradpaint.seam import border_contrast
-from .host.report import image_lines, summary_lines
+from .host.report import image_lines, show_in_node, summary_lines
 from .sockets import CATEGORY, Record, Stitch
 
 
@@ -20,6 +20,7 @@ class GradPaintReport(io.ComfyNode):
                         "guidance stopped and why, whether the kept area is untouched and how visible the seam is.",
             search_aliases=["gradpaint summary", "inpaint statistics", "seam ratio", "vram report", "inpaint log"],
             is_output_node=True,
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 Record.Input("record", tooltip="From the GradPaint KSampler, Apply GradPaint or GradPaint Sampler."),
                 io.MultiType.Input(
@@ -40,6 +41,7 @@ class GradPaintReport(io.ComfyNode):
         if stitch is not None:
             lines += _of_image(result, stitch)
         text = "\n".join(lines)
+        show_in_node(text, getattr(cls.hidden, "unique_id", None))
         return io.NodeOutput(text, ui=ui.PreviewText(text))
 
 

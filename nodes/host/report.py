@@ -35,7 +35,7 @@ def _cost(record: RunRecord) -> list[str]:
     line = f"time: {record.seconds:.1f} s"
     plain, ratio = record.step_seconds.get("plain"), ratio_of(record)
     if ratio is not None:
-        line += f"; a guided step took {ratio:.2f} times a plain one"
+        line += f"; a guided step {ratio:.2f} plain ones"
     if plain:
         alone = statistics.median(plain) * record.steps
         line += f"; about {sum(map(sum, record.step_seconds.values())) / alone:.2f} times a run without guidance"
@@ -73,8 +73,7 @@ def seam_line(where: str, contrast: Tensor) -> str:
     if not found:
         return f"seam in {where}: no border to look at"
     by_image = f" ({', '.join(f'{value:.2f}' for value in found)})" if 1 < len(found) <= 8 else ""
-    return (f"seam in {where}: {statistics.fmean(found):.2f}{by_image}: squared steps across the mask's border over "
-            "those just beside it; about 1 is no seam")
+    return f"seam in {where}: {statistics.fmean(found):.2f}{by_image}; about 1 is none"
 
 
 def image_lines(image: Tensor, original: Tensor, mask: Tensor, contrast: Tensor) -> list[str]:
@@ -93,3 +92,12 @@ def image_lines(image: Tensor, original: Tensor, mask: Tensor, contrast: Tensor)
 
 def _mean(values: Tensor) -> float:
     return float(values.float().mean())
+
+
+def show_in_node(text: str, node_id: str | None) -> None:
+    """Write text under the node in the browser that queued the prompt; nothing without a server or a node."""
+    from server import PromptServer  # the server imports nodes; not the other way round, at import
+
+    server = getattr(PromptServer, "instance", None)
+    if server is not None and node_id:
+        server.send_progress_text(text, node_id)

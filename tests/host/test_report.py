@@ -59,7 +59,7 @@ def test_report_says_what_happened(tools, model, pack_nodes):
     assert lines[0] == "steps: 6, of which guided 3"
     assert lines[1] == "end of guidance: guidance lasted 3 steps, as scheduled"
     assert lines[2] == "model evaluations: 6, of which with a backward pass 3"
-    assert lines[3].startswith(f"time: {record.seconds:.1f} s; a guided step took ")
+    assert lines[3].startswith(f"time: {record.seconds:.1f} s; a guided step ")
     assert lines[4].startswith("memory: plain backward; at most ")
     assert lines[5].startswith("masked MSE of x0_hat (eq. 5): ") and lines[6].startswith("alignment loss (eq. 6): ")
     assert lines[7] == "kept area: largest difference from the given latent 0"
