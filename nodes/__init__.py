@@ -11,12 +11,14 @@ def all_nodes() -> list[type]:
         early_stop,
         inpaint_method,
         ksampler,
+        ksampler_advanced,
         load_guided_diffusion,
         mask_generator,
         memory,
         pictures,
         report,
+        sampler,
     )
-    modules = (load_guided_diffusion, mask_generator, alignment_loss, early_stop, memory, ksampler, apply,
-               pictures, report, inpaint_method, demo_scene)
+    modules = (load_guided_diffusion, mask_generator, alignment_loss, early_stop, memory, ksampler,
+               ksampler_advanced, sampler, apply, pictures, report, inpaint_method, demo_scene)
     return [node for module in modules for node in module.NODES]

@@ -5,9 +5,10 @@ from comfy_api.latest import io
 
 from ..gradpaint.memory_settings import MemorySettings
 from ..gradpaint.settings import AlignmentSettings, GuideSchedule
-from .guidance_inputs import guidance_inputs, guidance_settings
+from .guidance_inputs import RECORDS, guidance_inputs, guidance_settings, keep_record_input
 from .host.guidance import apply_gradpaint
-from .sockets import CATEGORY
+from .host.record import LiveRecord
+from .sockets import CATEGORY, Record
 
 
 class GradPaintApply(io.ComfyNode):
@@ -23,16 +24,21 @@ class GradPaintApply(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The model to inpaint with; a patched copy goes on."),
                 *guidance_inputs(),
+                keep_record_input(),
             ],
-            outputs=[io.Model.Output("model", display_name="MODEL", tooltip="For KSampler, SamplerCustom and others.")],
+            outputs=[io.Model.Output("model", display_name="MODEL", tooltip="For KSampler, SamplerCustom and others."),
+                     Record.Output("record", tooltip="What the last run with this model did; filled when a sampler has "
+                                                     "run. Connect the sampler's result to GradPaint Report, which "
+                                                     "then waits for it.")],
         )
 
     @classmethod
     def execute(cls, model, strength: float, normalization: str, alignment: AlignmentSettings | None = None,
                 schedule: GuideSchedule | None = None, memory: MemorySettings | None = None,
-                gradient: str = "model", alpha: float = 0.0) -> io.NodeOutput:
+                gradient: str = "model", alpha: float = 0.0, keep_record: str = RECORDS[0]) -> io.NodeOutput:
+        record = LiveRecord()
         settings = guidance_settings(strength, normalization, alignment, schedule, gradient, alpha)
-        return io.NodeOutput(apply_gradpaint(model, settings, memory=memory))
+        return io.NodeOutput(apply_gradpaint(model, settings, record, memory, keep=keep_record == "pictures"), record)
 
 
 NODES = [GradPaintApply]

@@ -1,4 +1,4 @@
-"""The inputs that the GradPaint KSampler and Apply GradPaint share, and the settings object they make."""
+"""The inputs that the sampling nodes and Apply GradPaint share, and the settings object they make."""
 from __future__ import annotations
 
 from comfy_api.latest import io
@@ -14,6 +14,7 @@ from ..gradpaint.settings import (
 from .sockets import Alignment, Memory, Schedule
 
 _DEFAULT = GuidanceSettings()
+RECORDS = ("losses", "pictures")
 
 
 def guidance_inputs() -> list:
@@ -50,6 +51,15 @@ def guidance_inputs() -> list:
                     "spread; useful: 0.02 to 0.15 at 20 to 50 steps. 0: by strength. The paper writes "
                     f"{PAPER_ALPHA:g}, which in these units has hardly any effect."),
     ]
+
+
+def keep_record_input() -> io.Combo.Input:
+    """keep_record."""
+    return io.Combo.Input(
+        "keep_record", options=list(RECORDS), default=RECORDS[0], optional=True, advanced=True,
+        tooltip="What the record output holds. losses: the numbers, at no cost. pictures: also the image as the model "
+                "sees it at 8 steps and the gradients of 4 guided steps, each of which then costs a second evaluation; "
+                "for GradPaint Pictures.")
 
 
 def guidance_settings(strength: float, normalization: str, alignment: AlignmentSettings | None,

@@ -6,14 +6,13 @@ from torch import Tensor
 
 from ..gradpaint.memory_settings import MemorySettings
 from ..gradpaint.settings import AlignmentSettings, GuideSchedule
-from .guidance_inputs import guidance_inputs, guidance_settings
+from .guidance_inputs import RECORDS, guidance_inputs, guidance_settings, keep_record_input
 from .host.convert import masked_latent
 from .host.guidance import apply_gradpaint
+from .host.mask_check import check_keeps_something
 from .host.record import RunRecord
 from .host.sampling import ksample, sampler_names, scheduler_names
 from .sockets import CATEGORY, Record
-
-RECORDS = ("losses", "pictures")
 
 
 class GradPaintKSampler(io.ComfyNode):
@@ -57,11 +56,7 @@ class GradPaintKSampler(io.ComfyNode):
                     "mask", optional=True,
                     tooltip="1 (white) = repaint; grey mixes. Any size. Left open: the latent's own noise mask."),
                 *guidance_inputs(),
-                io.Combo.Input(
-                    "keep_record", options=list(RECORDS), default=RECORDS[0], optional=True, advanced=True,
-                    tooltip="What the record output holds. losses: the numbers, at no cost. pictures: also the image "
-                            "as the model sees it at 8 steps and the gradients of 4 guided steps, each of which then "
-                            "costs a second evaluation; for GradPaint Pictures."),
+                keep_record_input(),
             ],
             outputs=[io.Latent.Output("latent", display_name="LATENT",
                                       tooltip="The inpainted latent; outside the mask it is the input's."),
@@ -76,6 +71,7 @@ class GradPaintKSampler(io.ComfyNode):
                 memory: MemorySettings | None = None, gradient: str = "model", alpha: float = 0.0,
                 keep_record: str = RECORDS[0]) -> io.NodeOutput:
         latent, records = masked_latent(latent_image, mask), []
+        check_keeps_something(latent["noise_mask"])
         settings = guidance_settings(strength, normalization, alignment, schedule, gradient, alpha)
         guided = apply_gradpaint(model, settings, memory=memory, mask=latent["noise_mask"],
                                  on_record=records.append, keep=keep_record == "pictures")

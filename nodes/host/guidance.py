@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 
 import comfy.cli_args
@@ -23,8 +24,10 @@ from .device_memory import with_room
 from .estimate import estimate, learn
 from .hooks import WeightGroups
 from .keep import Keeper
+from .mask_check import is_empty, is_full
 from .memory import MemoryLadder
 from .probe import probe_sampler
+from .record import LiveRecord
 from .run import GuidedRun
 
 log = logging.getLogger(__name__)
@@ -50,23 +53,18 @@ def apply_gradpaint(model, settings: GuidanceSettings, on_record=None, memory: M
 
 def with_wrapper(model, wrapper: GradPaintWrapper):
     """A clone of the host's ModelPatcher `model` whose masked sampling runs are the wrapper's."""
-    clone, settings = model.clone(), wrapper.settings
+    clone = model.clone()
     wrappers = {SAMPLER_SAMPLE: wrapper, OUTER_SAMPLE: without_graph_replay,
-                PREPARE_SAMPLING: with_room if _differentiates(settings) else None}
+                PREPARE_SAMPLING: with_room if wrapper.differentiates else None}
     for kind, function in wrappers.items():
         clone.remove_wrappers_with_key(kind, KEY)  # applied twice: the later settings hold
         if function is not None:
             clone.add_wrapper_with_key(kind, KEY, function)
     clone.remove_additional_models(KEY)
-    decoders = getattr(settings.alignment, "patchers", []) if _differentiates(settings) else []
+    decoders = getattr(wrapper.settings.alignment, "patchers", []) if wrapper.differentiates else []
     if decoders:
         clone.set_additional_models(KEY, decoders)  # loaded along with the model, for each run
     return clone
-
-
-def _differentiates(settings: GuidanceSettings) -> bool:
-    """Whether runs with these settings take gradients through the model."""
-    return settings.active and settings.gradient != "x0" and any(guided_steps(settings.schedule, 1))
 
 
 class GradPaintWrapper:
@@ -77,16 +75,28 @@ class GradPaintWrapper:
         self.settings, self.on_record, self.memory = settings, on_record, memory or MemorySettings()
         self.mask, self.keep = mask, keep
 
+    @property
+    def differentiates(self) -> bool:
+        """Whether runs take gradients through the model."""
+        settings = self.settings
+        return settings.active and settings.gradient != "x0" and any(guided_steps(settings.schedule, 1))
+
     def __call__(self, executor, guider, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None,
                  disable_pbar=False):
-        if denoise_mask is None:
-            log.warning("GradPaint: the latent has no noise mask, so there is nothing to inpaint: plain sampling. "
-                        "Connect a mask, or use Set Latent Noise Mask before the sampler.")
-            return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
+        if isinstance(self.on_record, LiveRecord):
+            self.on_record.clear()
+        run = executor if _leave_alone(executor.class_obj, denoise_mask) else functools.partial(self._sample, executor)
+        return run(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
+
+    def _sample(self, executor, guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar):
+        """A run with something to repaint and something to keep."""
         model = guider.inner_model
         _check_latent(model, latent_image, noise)
         settings = _for_model(self.settings, model)
-        sampler = executor.class_obj
+        self._prepare(guider, settings, noise)
+        sampler, adds_noise = executor.class_obj, bool(noise.any())
+        if not adds_noise:
+            self._without_noise(sigmas)
         plan = self._plan(sampler, guider, sigmas, noise, extra_args.get("seed"))
         ladder = MemoryLadder(self.memory, model, latent_image.device)
         run = self._new_run(extra_args.get("seed"), guider, settings, latent_image, denoise_mask, sigmas, plan,
@@ -100,7 +110,7 @@ class GradPaintWrapper:
         expected = estimate(run)
         if expected is not None:
             log.info("GradPaint: %s", expected)
-        if sampler.max_denoise(guider, sigmas):
+        if adds_noise and sampler.max_denoise(guider, sigmas):
             # The host adds the latent to its first noise even at denoise 1; what is under the hole must not leak.
             latent_image = latent_image * (1 - denoise_mask)
         wrappers = guider.model_options.setdefault("transformer_options", {}).setdefault("wrappers", {})
@@ -119,7 +129,16 @@ class GradPaintWrapper:
         self._done(run)
         return samples
 
-    # ---- what other methods do otherwise, see `baselines`
+    # ---- what other doors and methods do otherwise, see `doors`, `parts` and `baselines`
+
+    def _prepare(self, guider, settings: GuidanceSettings, noise: torch.Tensor) -> None:
+        """Before anything else; the host has loaded the models."""
+
+    def _without_noise(self, sigmas: torch.Tensor) -> None:
+        if float(sigmas[0]) > 0:
+            log.warning("GradPaint: no noise is added in this run, so its latent is noisy already, and so will be what "
+                        "is kept. To split a run use GradPaint KSampler (Advanced) for each part: it hands the clean "
+                        "latent on")
 
     _plan = staticmethod(probe_sampler)
 
@@ -131,6 +150,25 @@ class GradPaintWrapper:
         _report(run)
         if self.on_record is not None:
             self.on_record(run.record)
+
+
+def _leave_alone(sampler, mask: torch.Tensor | None) -> bool:
+    """Whether the run is to be a plain one, and the log has been told why."""
+    if getattr(sampler, "acts_for_gradpaint", False):
+        log.info("GradPaint: both the model and the sampler have GradPaint on them: the GradPaint Sampler's settings "
+                 "hold")
+    elif mask is None:
+        log.warning("GradPaint: the latent has no noise mask, so there is nothing to inpaint: plain sampling. "
+                    "Connect a mask, or use Set Latent Noise Mask before the sampler.")
+    elif is_full(mask):
+        log.warning("GradPaint: the noise mask is 1 everywhere, so there is nothing to keep: plain sampling. If it is "
+                    "inverted, put Invert Mask before it.")
+    elif is_empty(mask):
+        log.warning("GradPaint: the noise mask is 0 everywhere, so there is nothing to repaint: plain sampling. "
+                    "Paint the hole white.")
+    else:
+        return False
+    return True
 
 
 def _check_latent(model, latent_image: torch.Tensor, noise: torch.Tensor) -> None:

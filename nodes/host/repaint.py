@@ -54,11 +54,7 @@ class RepaintWrapper(NoisyWrapper):
         repaint_path(1, resamplings, jump_length)  # are they in range?
         self.resamplings, self.jump_length = resamplings, jump_length
 
-    def __call__(self, executor, guider, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None,
-                 disable_pbar=False):
-        if denoise_mask is None:
-            return super().__call__(executor, guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask,
-                                    disable_pbar)
+    def _sample(self, executor, guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar):
         ways = stretches(repaint_path(len(sigmas) - 1, self.resamplings, self.jump_length))
         seed = extra_args.get("seed") or 0
         generator = torch.Generator().manual_seed((seed + JUMP_NOISE) % 2**64)

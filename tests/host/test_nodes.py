@@ -11,6 +11,8 @@ NODE_IDS = {
     "GradPaintEarlyStop": "GradPaint Early-Stop Scheduler",
     "GradPaintMemory": "GradPaint Memory",
     "GradPaintKSampler": "GradPaint KSampler",
+    "GradPaintKSamplerAdvanced": "GradPaint KSampler (Advanced)",
+    "GradPaintSampler": "GradPaint Sampler",
     "GradPaintApply": "Apply GradPaint",
     "GradPaintPictures": "GradPaint Pictures",
     "GradPaintReport": "GradPaint Report",
@@ -94,7 +96,9 @@ def test_early_stop_keeps_the_direction_between(pack, pack_nodes):
 
 @pytest.mark.parametrize("node_id, newer", [
     ("GradPaintKSampler", ["memory", "gradient", "alpha", "keep_record"]),
-    ("GradPaintApply", ["memory", "gradient", "alpha"]),
+    ("GradPaintKSamplerAdvanced", ["memory", "gradient", "alpha", "keep_record"]),
+    ("GradPaintSampler", ["memory", "gradient", "alpha", "keep_record"]),
+    ("GradPaintApply", ["memory", "gradient", "alpha", "keep_record"]),
     ("GradPaintEarlyStop", ["between", "minimum", "maximum", "patience", "tolerance"]),
 ])
 def test_newer_inputs_come_last_and_may_be_missing(pack_nodes, node_id, newer):
@@ -249,7 +253,7 @@ def test_ksampler_equals_apply_then_the_hosts_ksampler(comfy_host, pack_nodes, r
     settings = dict(strength=2.0, alpha=0.2, normalization="rms", alignment=alignment, schedule=schedule)
     ours = sample(pack_nodes["GradPaintKSampler"], **common, mask=mask, **settings)["samples"]
     with torch.inference_mode():
-        (model,) = run(pack_nodes["GradPaintApply"], model=common["model"], **settings)
+        model, _ = run(pack_nodes["GradPaintApply"], model=common["model"], **settings)
         (latent,) = comfy_host.SetLatentNoiseMask().set_mask(common["latent_image"], mask)
         inputs = {**common, "model": model, "latent_image": latent}
         (theirs,) = comfy_host.KSampler().sample(**inputs)
@@ -262,7 +266,7 @@ def test_apply_leaves_the_callers_model_alone(comfy_host, pack_nodes, request_in
     plain = lambda: comfy_host.KSampler().sample(**{**common, "latent_image": latent})[0]["samples"]  # noqa: E731
     with torch.inference_mode():
         before = plain()
-        (model,) = run(pack_nodes["GradPaintApply"], model=common["model"])
+        model, _ = run(pack_nodes["GradPaintApply"], model=common["model"])
         assert model is not common["model"]
         sample(pack_nodes["GradPaintKSampler"], **common, mask=mask)
         assert torch.equal(before, plain())
@@ -303,7 +307,7 @@ def test_a_mask_of_impossible_shape_is_refused(pack_nodes, request_inputs):
 def test_apply_without_a_mask_samples_plainly_and_says_so(comfy_host, pack_nodes, request_inputs, caplog):
     common, _ = request_inputs
     with torch.inference_mode(), caplog.at_level(logging.WARNING):
-        (model,) = run(pack_nodes["GradPaintApply"], model=common["model"])
+        model, _ = run(pack_nodes["GradPaintApply"], model=common["model"])
         plain = comfy_host.KSampler().sample(**common)[0]["samples"]
         wrapped = comfy_host.KSampler().sample(**{**common, "model": model})[0]["samples"]
     assert torch.equal(plain, wrapped)
@@ -318,7 +322,7 @@ def test_memory_reaches_the_run(pack, pack_nodes, caplog, tmp_path):
     assert run(pack_nodes["GradPaintMemory"])[0].mode == "auto"
     model = zoo.build("sd15", pack, tmp_path)
     positive, negative = zoo.conditioning("sd15"), zoo.conditioning("sd15", seed=2)
-    latent = {"samples": torch.zeros(1, 4, 16, 16), "noise_mask": torch.ones(1, 16, 16)}
+    latent = {"samples": torch.zeros(1, 4, 16, 16), "noise_mask": torch.ones(1, 16, 16).tril()}
     pictures = []
     for given in ({}, {"memory": memory}):
         with caplog.at_level(logging.INFO), torch.inference_mode():

@@ -9,8 +9,8 @@ import torch
 from workflow_api import node_of
 
 NODE_IDS = {"GradPaintLoadGuidedDiffusion", "GradPaintMaskGenerator", "GradPaintAlignmentLoss", "GradPaintEarlyStop",
-            "GradPaintMemory", "GradPaintKSampler", "GradPaintApply", "GradPaintPictures", "GradPaintReport",
-            "GradPaintInpaintMethod", "GradPaintDemoScene"}
+            "GradPaintMemory", "GradPaintKSampler", "GradPaintKSamplerAdvanced", "GradPaintSampler", "GradPaintApply",
+            "GradPaintPictures", "GradPaintReport", "GradPaintInpaintMethod", "GradPaintDemoScene"}
 
 pytestmark = pytest.mark.slow
 
