@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, autocast, nn
 
 from .arguments import Arguments
 from .ledger import Held
@@ -249,7 +249,7 @@ def _autocast(device: torch.device) -> Callable:
     if not enabled:
         return contextlib.nullcontext
     dtype = torch.get_autocast_dtype(device.type)
-    return lambda: torch.autocast(device.type, dtype=dtype)
+    return lambda: autocast(device.type, dtype=dtype)
 
 
 def _sums(tensor: Tensor) -> Tensor:
