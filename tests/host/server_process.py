@@ -22,11 +22,11 @@ START_SECONDS, RUN_SECONDS = 240, 900
 
 
 class Server:
-    """A ComfyUI in a process of its own, its folders in `base`."""
+    """A ComfyUI in a process of its own, its folders in `base`. pack: the folder that it loads as our pack."""
 
-    def __init__(self, host: Path, base: Path):
+    def __init__(self, host: Path, base: Path, pack: Path = PACK_ROOT):
         (base / "custom_nodes").mkdir(parents=True)
-        (base / "custom_nodes" / "gradpaint").symlink_to(PACK_ROOT)
+        (base / "custom_nodes" / "gradpaint").symlink_to(pack)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
