@@ -39,7 +39,7 @@ def packed_server(host_path, unpacked, tmp_path_factory):
 def test_the_unpacked_zip_passes_its_smoke_test(packed_server):
     object_info = json.loads(packed_server.get("/object_info"))
     ours = {key for key, info in object_info.items() if info["python_module"] == "custom_nodes.gradpaint"}
-    assert ours == NODE_IDS, packed_server.log()[-3000:]
+    assert ours == set(NODE_IDS), packed_server.log()[-3000:]
     for node_id in NODE_IDS:
         assert packed_server.get(f"/extensions/gradpaint/docs/{node_id}.md").startswith(b"# ")
     templates = json.loads(packed_server.get("/workflow_templates"))["gradpaint"]
