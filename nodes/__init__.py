@@ -7,8 +7,10 @@ def all_nodes() -> list[type]:
     from . import (
         alignment_loss,
         apply,
+        composite,
         demo_scene,
         early_stop,
+        encode,
         inpaint_method,
         ksampler,
         ksampler_advanced,
@@ -20,5 +22,5 @@ def all_nodes() -> list[type]:
         sampler,
     )
     modules = (load_guided_diffusion, mask_generator, alignment_loss, early_stop, memory, ksampler,
-               ksampler_advanced, sampler, apply, pictures, report, inpaint_method, demo_scene)
+               ksampler_advanced, sampler, apply, encode, composite, pictures, report, inpaint_method, demo_scene)
     return [node for module in modules for node in module.NODES]

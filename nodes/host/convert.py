@@ -6,9 +6,16 @@ IMAGE (B, H, W, C) in [0, 1]; MASK (B, H, W) with 1 = repaint; LATENT a dict wit
 """
 from __future__ import annotations
 
+import logging
+
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
+
+from ...gradpaint.crop import resize_mask
+
+log = logging.getLogger(__name__)
 
 
 def image_to_tensor(image: Tensor) -> Tensor:
@@ -38,6 +45,45 @@ def tensor_to_mask(mask: Tensor) -> Tensor:
     if mask.ndim != 4 or mask.shape[1] != 1:
         raise ValueError(f"mask tensor has shape {tuple(mask.shape)}, but must be (batch, 1, height, width)")
     return mask[:, 0].float().cpu()
+
+
+def to_channels_first(image: Tensor, name: str = "image") -> Tensor:
+    """IMAGE (B, H, W, 3 or 4) -> (B, 3 or 4, H, W), the values as they are; a view of it."""
+    if image.ndim != 4 or image.shape[-1] not in (3, 4) or 0 in image.shape:
+        raise ValueError(f"{name} has shape {tuple(image.shape)}, but must be (batch, height, width, 3 or 4), none 0")
+    return image.movedim(-1, 1)
+
+
+def fit_mask(mask: Tensor, image: Tensor, name: str = "mask") -> Tensor:
+    """MASK at the size and batch of image (B, C, H, W): (B, 1, H, W), float, on its device.
+
+    Another size of the same shape is scaled, and said in the log. One mask serves all images. An empty mask may have
+    any size. Raises ValueError, with both sizes, if shapes or batches do not fit.
+    """
+    given = mask_to_tensor(mask)
+    height, width = image.shape[-2:]
+    if len(given) not in (1, len(image)):
+        raise ValueError(f"{name} is a batch of {len(given)}, but there are {len(image)} images: give one mask for "
+                         "all, or one for each image")
+    fitted = _at_size(given.to(image.device, torch.float32), height, width, name)
+    return fitted.expand(len(image), -1, -1, -1)
+
+
+def _at_size(mask: Tensor, height: int, width: int, name: str) -> Tensor:
+    old = tuple(mask.shape[-2:])
+    if old == (height, width):
+        return mask
+    if not mask.any():
+        return mask.new_zeros(len(mask), 1, height, width)
+    off = min(abs(old[1] * height / old[0] - width), abs(old[0] * width / old[1] - height))
+    if off > max(1.0, height / old[0], width / old[1]):  # more than rounding, by a pixel of the smaller of the two
+        raise ValueError(f"{name} is {old[1]} x {old[0]}, but the image is {width} x {height}, another shape: it would "
+                         "have to be stretched. Resize the mask, or make it for this image")
+    log.info("%s is %d x %d: scaled to the image's %d x %d", name, old[1], old[0], width, height)
+    smaller = resize_mask(mask, (min(old[0], height), min(old[1], width)))
+    scaled = F.interpolate(smaller, size=(height, width), mode="bilinear", align_corners=False)
+    black_and_white = bool(((mask == 0) | (mask == 1)).all())
+    return (scaled >= 0.5).float() if black_and_white else scaled
 
 
 def size_of(source) -> tuple[int, int]:

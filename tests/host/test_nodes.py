@@ -14,6 +14,8 @@ NODE_IDS = {
     "GradPaintKSamplerAdvanced": "GradPaint KSampler (Advanced)",
     "GradPaintSampler": "GradPaint Sampler",
     "GradPaintApply": "Apply GradPaint",
+    "GradPaintEncode": "GradPaint Inpaint Encode",
+    "GradPaintComposite": "GradPaint Composite",
     "GradPaintPictures": "GradPaint Pictures",
     "GradPaintReport": "GradPaint Report",
     "GradPaintInpaintMethod": "Inpaint Method (baselines)",

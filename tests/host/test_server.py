@@ -10,6 +10,7 @@ from workflow_api import node_of
 
 NODE_IDS = {"GradPaintLoadGuidedDiffusion", "GradPaintMaskGenerator", "GradPaintAlignmentLoss", "GradPaintEarlyStop",
             "GradPaintMemory", "GradPaintKSampler", "GradPaintKSamplerAdvanced", "GradPaintSampler", "GradPaintApply",
+            "GradPaintEncode", "GradPaintComposite",
             "GradPaintPictures", "GradPaintReport", "GradPaintInpaintMethod", "GradPaintDemoScene"}
 
 pytestmark = pytest.mark.slow
