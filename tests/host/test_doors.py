@@ -1,0 +1,297 @@
+"""The ways in: the same picture through each, what a SAMPLER and a patched MODEL do, and which of the two acts."""
+import logging
+
+import all_doors
+import pytest
+import torch
+import zoo
+from all_doors import case
+
+
+@pytest.fixture(scope="module")
+def models(pack, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("zoo")
+    return {family: zoo.build(family, pack, folder) for family in ("sd15", "flux", "guided_diffusion")}
+
+
+@pytest.mark.parametrize("cfg, sampler", [
+    (1.0, "dpmpp_2m_sde"), (4.0, "euler"),
+    *(pytest.param(*rest, marks=pytest.mark.slow) for rest in (
+        (1.0, "euler"), (4.0, "dpmpp_2m_sde"), (1.0, "euler_ancestral"), (4.0, "euler_ancestral")))])
+@pytest.mark.parametrize("family", ["sd15", "flux", "guided_diffusion"])
+def test_the_same_picture_through_every_door(comfy_host, pack_nodes, models, family, cfg, sampler):
+    found = all_doors.through_every_door(pack_nodes, comfy_host, case(family, models[family], cfg=cfg, sampler=sampler))
+    expected = found["GradPaint KSampler"]
+    assert {door: torch.equal(picture, expected) for door, picture in found.items()} == dict.fromkeys(found, True)
+    plain = all_doors.host_ksampler(comfy_host, case(family, models[family], cfg=cfg, sampler=sampler), models[family])
+    assert not torch.allclose(plain["samples"], expected, atol=1e-3)  # guidance does something here
+
+
+def test_settings_reach_every_door(comfy_host, pack, pack_nodes, models):
+    settings = pack.gradpaint.settings
+    given = dict(strength=2.0, gradient="cond", memory=pack.gradpaint.memory_settings.MemorySettings("low memory"),
+                 alignment=settings.AlignmentSettings(lambda_al=0.5, space="latent"),
+                 schedule=settings.GuideSchedule(mode="adaptive", every=2))
+    pictures = [all_doors.through_every_door(pack_nodes, comfy_host, case("sd15", models["sd15"], steps=6, cfg=3.0,
+                                                                          settings=changes))
+                for changes in (given, {})]
+    for found in pictures:
+        assert all(torch.equal(picture, found["GradPaint KSampler"]) for picture in found.values())
+    assert not torch.allclose(*(found["GradPaint KSampler"] for found in pictures), atol=1e-3)
+
+
+@pytest.mark.parametrize("door", ["apply", "sampler"])
+def test_live_record_is_the_last_runs(pack_nodes, models, door):
+    problem = case("sd15", models["sd15"])
+    if door == "apply":
+        model, record = all_doors.apply(pack_nodes, problem, keep_record="pictures")
+        sampler = all_doors.plain_sampler(problem)
+    else:
+        model = problem.model
+        sampler, record = all_doors.sampler(pack_nodes, problem, keep_record="pictures")
+    assert record.last.steps == 0 and not record.last.mse
+    all_doors.custom(problem, model, sampler)
+    first = record.last
+    assert (first.steps, len(first.mse), len(first.x0_hat), len(first.maps)) == (4, 2, 4, 2)
+    problem.steps = 6
+    all_doors.custom(problem, model, sampler)
+    assert record.last is not first and (record.last.steps, len(record.last.mse)) == (6, 3)
+    problem.mask = torch.zeros_like(problem.mask)  # a plain run: nothing of the one before it is left
+    all_doors.custom(problem, model, sampler)
+    assert record.last.steps == 0 and not record.last.x0_hat
+
+
+def test_a_run_that_fails_leaves_an_empty_record(pack_nodes, models):
+    problem = case("sd15", models["sd15"])
+    sampler, record = all_doors.sampler(pack_nodes, problem)
+    all_doors.custom(problem, problem.model, sampler)
+    broken = problem.model.clone()
+    broken.set_model_sampler_post_cfg_function(lambda args: args["denoised"].detach())
+    with pytest.raises(ValueError, match="cuts the gradient off"):
+        all_doors.custom(problem, broken, sampler)
+    assert record.last.steps == 0
+
+
+# ---- both, or one twice
+
+
+def test_of_model_and_sampler_the_sampler_acts_and_the_log_says_so_once(pack_nodes, models, caplog):
+    problem = case("sd15", models["sd15"])
+    alone = all_doors.custom(problem, problem.model, all_doors.sampler(pack_nodes, problem, strength=3.0)[0])
+    model, of_model = all_doors.apply(pack_nodes, problem)
+    sampler, of_sampler = all_doors.sampler(pack_nodes, problem, strength=3.0)
+    with caplog.at_level(logging.INFO):
+        both = all_doors.custom(problem, model, sampler)
+    assert torch.equal(both["samples"], alone["samples"])
+    assert (of_model.last.steps, of_sampler.last.steps) == (0, 4)
+    assert caplog.text.count("the GradPaint Sampler's settings hold") == 1
+
+
+def test_an_inpaint_method_on_the_model_leaves_the_sampler_alone_too(pack, pack_nodes, models):
+    problem = case("sd15", models["sd15"])
+    method = pack_nodes["GradPaintInpaintMethod"].execute(model=problem.model, method="repaint", resamplings=2,
+                                                          jump_length=2, step=1.0, zeta=0.5).args[0]
+    sampler = all_doors.sampler(pack_nodes, problem)[0]
+    assert torch.equal(all_doors.custom(problem, method, sampler)["samples"],
+                       all_doors.custom(problem, problem.model, sampler)["samples"])
+
+
+def test_a_sampler_wrapped_twice_has_the_outer_settings(pack_nodes, models):
+    problem = case("sd15", models["sd15"])
+    once = all_doors.sampler(pack_nodes, problem, strength=3.0)[0]
+    inner = all_doors.sampler(pack_nodes, problem, strength=0.5)[0]
+    twice = all_doors.sampler(pack_nodes, problem, inner=inner, strength=3.0)[0]
+    assert torch.equal(*(all_doors.custom(problem, problem.model, s)["samples"] for s in (once, twice)))
+
+
+def test_the_samplers_own_object_is_untouched(pack_nodes, models):
+    problem = case("sd15", models["sd15"])
+    inner = all_doors.plain_sampler(problem)
+    before = dict(vars(inner))
+    plain = all_doors.custom(problem, problem.model, inner)["samples"]
+    wrapped = all_doors.sampler(pack_nodes, problem, inner=inner)[0]
+    all_doors.custom(problem, problem.model, wrapped)
+    assert vars(inner) == before and torch.equal(all_doors.custom(problem, problem.model, inner)["samples"], plain)
+    assert not any("forward" in vars(m) for m in problem.model.model.modules())
+
+
+# ---- samplers
+
+
+@pytest.mark.parametrize("name, inputs", [
+    ("SamplerDPMPP_3M_SDE", (1.0, 1.0, "cpu")), ("SamplerDPMPP_2M_SDE", ("midpoint", 1.0, 1.0, "cpu")),
+    ("SamplerDPMPP_SDE", (1.0, 1.0, 0.5, "cpu")), ("SamplerDPMPP_2S_Ancestral", (1.0, 1.0)),
+    ("SamplerEulerAncestral", (1.0, 1.0)), ("SamplerEulerAncestralCFGPP", (1.0, 1.0)), ("SamplerLMS", (4,)),
+    ("SamplerDPMAdaptative", (3, 0.5, 0.5, 0.05, 0.0, 1.0, 0.0, 0.81, 0.0, 1.0)),
+    ("SamplerER_SDE", ("ER-SDE", 3, 1.0, 1.0)), ("SamplerSEEDS2", ("phi_1", 1.0, 1.0, 0.5))])
+def test_every_sampler_node_of_the_host(pack_nodes, models, name, inputs):
+    """With its own options: through the SAMPLER the picture is that of the same sampler under Apply GradPaint."""
+    import comfy_extras.nodes_custom_sampler as nodes
+
+    problem = case("sd15", models["sd15"], cfg=2.0, steps=5)
+    inner = getattr(nodes, name).execute(*inputs).args[0]
+    wrapped, record = all_doors.sampler(pack_nodes, problem, inner=inner)
+    out = all_doors.custom(problem, problem.model, wrapped)["samples"]
+    patched = all_doors.custom(problem, all_doors.apply(pack_nodes, problem)[0], inner)["samples"]
+    assert torch.equal(out, patched) and out.isfinite().all() and record.last.backwards > 0
+    known = (problem.mask == 0)[:, None].expand_as(out)
+    assert (out - problem.latent["samples"])[known].abs().max() < 1e-5
+
+
+def euler_without_a_function():
+    """A SAMPLER of another kind than KSAMPLER, as nodes_void.py has one."""
+    import comfy.samplers
+
+    class Euler(comfy.samplers.Sampler):
+        def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None,
+                   disable_pbar=False):
+            model = comfy.samplers.KSamplerX0Inpaint(model_wrap, sigmas)
+            model.latent_image, model.noise = latent_image, noise
+            sampling = model_wrap.inner_model.model_sampling
+            x = sampling.noise_scaling(sigmas[0], noise, latent_image, self.max_denoise(model_wrap, sigmas))
+            for i in range(len(sigmas) - 1):
+                x0_hat = model(x, sigmas[i].expand(len(x)), denoise_mask, **extra_args)
+                callback(i, x0_hat, x, len(sigmas) - 1)
+                x = x0_hat + (x - x0_hat) * sigmas[i + 1] / sigmas[i]
+            return sampling.inverse_noise_scaling(sigmas[-1], x)
+
+    return Euler()
+
+
+def test_a_sampler_without_a_function_goes_by_the_noise_level(pack_nodes, models):
+    """Euler's steps, but nothing says so: x0_hat is shifted instead of the state, by no less than half of its effect."""
+    problem = case("sd15", models["sd15"], steps=8)
+    pictures = {}
+    for name, inner in (("known", all_doors.plain_sampler(problem)), ("unknown", euler_without_a_function())):
+        for strength in (0.0, 1.0):
+            sampler, record = all_doors.sampler(pack_nodes, problem, inner=inner, strength=strength)
+            pictures[name, strength] = all_doors.custom(problem, problem.model, sampler)["samples"]
+    assert record.last.backwards == 4
+    assert torch.allclose(pictures["known", 0.0], pictures["unknown", 0.0], atol=1e-5)
+    moved = [pictures[name, 1.0] - pictures[name, 0.0] for name in ("known", "unknown")]
+    agree = torch.nn.functional.cosine_similarity(*(move.flatten() for move in moved), dim=0)
+    assert agree > 0.8 and 0.3 < moved[1].norm() / moved[0].norm() < 1.5
+    known = (problem.mask == 0)[:, None].expand_as(pictures["unknown", 1.0])
+    assert (pictures["unknown", 1.0] - problem.latent["samples"])[known].abs().max() < 1e-5
+
+
+def test_a_sampler_that_wraps_ours_is_told_the_right_order(pack_nodes, models):
+    wrapped = all_doors.sampler(pack_nodes, case("sd15", models["sd15"]))[0]
+    with pytest.raises(AttributeError, match="must be the last one.*before it"):
+        wrapped.sampler_function
+    assert wrapped.extra_options == {} and wrapped.inpaint_options == {}
+
+
+def test_max_denoise_is_the_inner_samplers(pack_nodes, models):
+    """A run that starts below the highest noise level keeps something of what is in the hole, through the SAMPLER too."""
+    import comfy_extras.nodes_custom_sampler as nodes
+
+    problem = case("sd15", models["sd15"])
+    sampler = all_doors.sampler(pack_nodes, problem)[0]
+    full = all_doors.sigmas(problem)
+    other = {"samples": torch.where(problem.mask[:, None] > 0, 5.0, problem.latent["samples"])}
+    for sigmas, leaks in ((full, False), (full[1:], True)):
+        with torch.inference_mode():
+            pictures = [nodes.SamplerCustom.execute(
+                problem.model, True, 3, 1.0, problem.positive, problem.negative, sampler, sigmas,
+                {**latent, "noise_mask": problem.mask}).args[0]["samples"] for latent in (problem.latent, other)]
+        assert torch.equal(*pictures) is not leaks
+
+
+# ---- what the host does around a run
+
+
+@pytest.mark.parametrize("door", ["KSampler", "Advanced", "Apply", "Sampler"])
+def test_previews_show_x0_hat_with_the_known_part_in_it(pack_nodes, models, monkeypatch, door):
+    import latent_preview
+
+    problem = case("sd15", models["sd15"], steps=5)
+    seen = []
+    prepare = latent_preview.prepare_callback
+
+    def watched(*args, **kwargs):
+        callback = prepare(*args, **kwargs)
+
+        def spy(step, x0, x, total):
+            seen.append((step, total, x0.clone()))
+            callback(step, x0, x, total)
+        return spy
+
+    monkeypatch.setattr(latent_preview, "prepare_callback", watched)
+    if door == "KSampler":
+        out = all_doors.ksampler(pack_nodes, problem)[0]
+    elif door == "Advanced":
+        out = all_doors.advanced(pack_nodes, problem)[0]
+    elif door == "Apply":
+        model = all_doors.apply(pack_nodes, problem)[0]
+        out, denoised = all_doors.custom_advanced(problem, all_doors.cfg_guider(problem, model),
+                                                  all_doors.plain_sampler(problem))
+    else:
+        guider = all_doors.cfg_guider(problem, problem.model)
+        out, denoised = all_doors.custom_advanced(problem, guider, all_doors.sampler(pack_nodes, problem)[0])
+    assert [(step, total) for step, total, _ in seen] == [(i, 5) for i in range(5)]
+    expected = problem.model.model.process_latent_in(problem.latent["samples"])
+    known = (problem.mask == 0)[:, None].expand_as(expected)
+    assert all((x0 - expected)[known].abs().max() < 1e-5 for _, _, x0 in seen)
+    assert all((x0 - expected)[~known].abs().max() > 0.1 for _, _, x0 in seen)
+    if door in ("Apply", "Sampler"):
+        assert torch.allclose(denoised["samples"], out["samples"], atol=1e-4)
+
+
+def test_cancel_through_the_sampler(pack_nodes, models):
+    import comfy.model_management as management
+
+    problem = case("sd15", models["sd15"])
+    sampler, record = all_doors.sampler(pack_nodes, problem)
+    before = all_doors.custom(problem, problem.model, sampler)["samples"]
+    calls = []
+
+    def cancel(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            raise management.InterruptProcessingException()
+
+    handle = problem.model.model.diffusion_model.register_forward_hook(cancel)
+    try:
+        with pytest.raises(management.InterruptProcessingException):
+            all_doors.custom(problem, problem.model, sampler)
+    finally:
+        handle.remove()
+    assert len(calls) == 2 and record.last.steps == 0
+    assert not any("forward" in vars(m) for m in problem.model.model.modules()) and not management.in_training
+    assert torch.equal(all_doors.custom(problem, problem.model, sampler)["samples"], before)
+
+
+def test_the_sampler_asks_for_the_room_that_a_patched_model_asks_for(pack, pack_nodes, models, monkeypatch):
+    """The same memory is asked of the host, and the same models are loaded with it."""
+    import comfy.model_management as management
+    import comfy.sampler_helpers
+
+    asked = []
+    load = management.load_models_gpu
+    monkeypatch.setattr(management, "load_models_gpu",
+                        lambda models, *args, **kw: asked.append((list(models), kw)) or load(models, *args, **kw))
+    problem = case("sd15", models["sd15"], cfg=2.0)
+    all_doors.custom(problem, problem.model, all_doors.plain_sampler(problem))
+    all_doors.custom(problem, all_doors.apply(pack_nodes, problem)[0], all_doors.plain_sampler(problem))
+    all_doors.custom(problem, problem.model, all_doors.sampler(pack_nodes, problem)[0])
+    plain, patched, early, late = (kw for _, kw in asked)
+    assert plain == early and patched == late and late["memory_required"] > 3 * plain["memory_required"]
+    asked.clear()
+    all_doors.custom(problem, problem.model, all_doors.sampler(pack_nodes, problem, gradient="x0")[0])
+    assert len(asked) == 1  # nothing to make room for
+
+
+def test_graph_replay_of_newer_hosts_is_off_during_the_samplers_run(pack_nodes, models, monkeypatch):
+    import comfy.cli_args
+
+    problem = case("sd15", models["sd15"])
+    monkeypatch.setattr(comfy.cli_args.args, "disable_comfy_compiler", False, raising=False)
+    seen = []
+    handle = problem.model.model.diffusion_model.register_forward_hook(
+        lambda *args: seen.append(comfy.cli_args.args.disable_comfy_compiler))
+    try:
+        all_doors.custom(problem, problem.model, all_doors.sampler(pack_nodes, problem)[0])
+    finally:
+        handle.remove()
+    assert seen == [True] * 4 and comfy.cli_args.args.disable_comfy_compiler is False
