@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""Write tests/host/object_info.json anew: what saved workflows depend on in our nodes.
+
+    python scripts/object_info.py [--breaking]
+
+Run after a node's inputs or outputs were changed on purpose. Says what has changed, and refuses changes that break saved
+workflows, unless --breaking (before a new major version). Needs a ComfyUI, found as the tests find it.
+"""
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "host"))
+
+
+def infos() -> tuple[dict, object]:
+    """Our nodes as the host describes them, and the module of migrations."""
+    import importlib
+
+    import in_host
+
+    host = in_host.find_host()
+    if host is None:
+        sys.exit("no ComfyUI found; set COMFYUI_PATH")
+    in_host.import_host(host)
+    pack = in_host.import_pack()
+
+    async def nodes():
+        return await (await pack.comfy_entrypoint()).get_node_list()
+
+    found = {node.GET_SCHEMA().node_id: node.GET_NODE_INFO_V1() for node in asyncio.run(nodes())}
+    return found, importlib.import_module(f"{pack.__name__}.nodes.migrations")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--breaking", action="store_true", help="write it even if saved workflows break")
+    allowed = parser.parse_args().breaking
+    from schema_changes import SNAPSHOT, breaking, changed_defaults, load, save, snapshot
+
+    found, migrations = infos()
+    new = snapshot(found)
+    old = load() if SNAPSHOT.exists() else {}
+    problems = breaking(old, new, migrations.RENAMED_INPUTS, migrations.RENAMED_NODES)
+    for text in [*problems, *changed_defaults(old, new)]:
+        print(text)
+    if problems and not allowed:
+        sys.exit("not written: saved workflows would break (see CONTRIBUTING.md; --breaking writes it anyway)")
+    save(new)
+    print(f"{SNAPSHOT.relative_to(ROOT)}: {len(new)} nodes, {sum(len(v['input'].get('optional', {})) for v in new.values())}"
+          " optional inputs")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Workflows with the bundled model: they run as they are, without any file."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .chain import (
+    INPUT,
+    MODEL,
+    PREVIEW,
+    RESULT,
+    SAMPLE,
+    bundled_model,
+    decode_and_composite,
+    encode,
+    scene_and_mask,
+    side_by_side,
+)
+from .graph import Graph, Node, Out
+
+SETTINGS = dict(steps=50, cfg=1.0, sampler_name="ddim", scheduler="normal")
+NOTHING = "Nothing to download: the model comes with the pack, the picture is drawn by *GradPaint Demo Scene*."
+
+
+def sample(g: Graph, model: Node, encoded: Node, seed: int = 7, type_: str = "GradPaintKSampler", patched=None,
+            **options) -> Node:
+    return g.add(type_, model=patched or model["model"], positive=model["positive"], negative=model["negative"],
+                 latent_image=encoded["LATENT"], seed=seed, wide=320, **{**SETTINGS, **options})
+
+
+def start(name: str, info: Mapping, text: str, note_size: tuple[int, int], scene: dict, mask: dict, **options):
+    """The left part: note, model, scene, mask and encode node. (graph, loader, vae, encode node)."""
+    g = Graph(name, info)
+    g.at(0, spans=True)
+    g.note(text, note_size)
+    g.at(1, 0, MODEL)
+    model, vae = bundled_model(g)
+    g.at(1, 1, INPUT)
+    drawn, hole = scene_and_mask(g, scene, mask)
+    g.at(2, 1, INPUT)
+    encoded = encode(g, drawn["IMAGE"], hole["MASK"], vae["VAE"], **options)
+    return g, model, vae["VAE"], encoded, drawn
+
+
+def quickstart(info: Mapping) -> dict:
+    g, model, vae, encoded, drawn = start("gradpaint_quickstart", info, f"""# GradPaint quickstart
+
+**Press Run.** {NOTHING}
+
+The white part of the mask is painted anew, twice from the same noise:
+
+- **with GradPaint** (upper): each guided step differentiates a loss through the model and nudges the image, so that \
+lines and colours continue across the mask's border.
+- **without** (lower): ComfyUI's own KSampler.
+
+**Try**
+- another `seed` in the scene, the mask or the samplers (keep both samplers' seeds equal to compare)
+- other kinds of mask: *box*, *half*, *outpaint*
+- `strength` 0 to 2: how hard guidance pushes
+- *GradPaint Early-Stop Scheduler* at `schedule`, on *full (every step)*
+
+**Your own pictures and models**: *Load Image* instead of the scene and the mask; *Load Checkpoint* with its VAE \
+instead of the bundled model and `pixel_space`, prompts instead of its conditioning. The rest of the graph stays.
+""", (420, 600), dict(seed=12), dict(kind="thick", seed=5))
+    g.at(3, 0, SAMPLE)
+    with_ = sample(g, model, encoded)
+    g.at(3, 1, SAMPLE)
+    without = sample(g, model, encoded, type_="KSampler", title="KSampler (without GradPaint)")
+    g.at(4, 0, RESULT)
+    first = decode_and_composite(g, with_["LATENT"], vae, encoded)
+    g.add("SaveImage", images=first["IMAGE"], filename_prefix="gradpaint/with", box=PREVIEW, title="With GradPaint")
+    g.at(4, 1, RESULT)
+    second = decode_and_composite(g, without["LATENT"], vae, encoded)
+    g.add("SaveImage", images=second["IMAGE"], filename_prefix="gradpaint/without", box=PREVIEW, title="Without")
+    g.at(5, 0, RESULT)
+    _strip(g, [encoded["IMAGE"], first["IMAGE"], second["IMAGE"]], 4.0, "Given - with GradPaint - without", (640, 300))
+    return g.build()
+
+
+def _strip(g: Graph, images: list[Out], scale: float, title: str, size: tuple[int, int]) -> Node:
+    return g.add("PreviewImage", images=side_by_side(g, images, scale)["IMAGE"], title=title, box=size)
+
+
+def compare_methods(info: Mapping) -> dict:
+    methods = ("combine_noisy", "repaint", "dps")
+    g, model, vae, encoded, drawn = start("gradpaint_compare_methods", info, f"""# Methods side by side
+
+**Press Run.** {NOTHING}
+
+The same picture, mask and noise, inpainted by four methods that need no training. *Inpaint Method (baselines)* puts \
+a method on the model; ComfyUI's own KSampler runs it.
+
+- **combine_noisy**: the known part, noised, is pasted in at every step
+- **repaint**: the same, with every stretch of the run made several times
+- **dps**: gradients at every step
+- **GradPaint**: gradients in the first 45% of the steps
+
+**Change**
+- `method` in the method nodes; *repaint* is slow: `resamplings` says how often each stretch is made
+- the `seed` of all samplers alike
+- another model: *Load Checkpoint* with its VAE
+""", (420, 560), dict(seed=5), dict(kind="thick", seed=3))
+    shown = [drawn["IMAGE"], encoded["IMAGE"]]
+    for band, method in enumerate(methods):
+        g.at(3, band, SAMPLE)
+        options = {"resamplings": 4} if method == "repaint" else {}
+        patched = g.add("GradPaintInpaintMethod", model=model["model"], method=method, title=f"Method: {method}",
+                        wide=320, **options)
+        g.at(4, band, SAMPLE)
+        sampled = sample(g, model, encoded, type_="KSampler", patched=patched["MODEL"], title=f"KSampler: {method}")
+        g.at(5, band, SAMPLE)
+        shown.append(decode_and_composite(g, sampled["LATENT"], vae, encoded)["IMAGE"])
+    g.at(4, len(methods), SAMPLE)
+    sampled = sample(g, model, encoded)
+    g.at(5, len(methods), SAMPLE)
+    shown.append(decode_and_composite(g, sampled["LATENT"], vae, encoded)["IMAGE"])
+    g.at(6, 0, RESULT, spans=True)
+    title = " - ".join(("True", "given", *methods, "GradPaint"))
+    _strip(g, shown, 3.0, title, (840, 240))
+    return g.build()
+
+
+def batch(info: Mapping) -> dict:
+    g, model, vae, encoded, _ = start("gradpaint_batch", info, f"""# A batch, each picture with its own mask
+
+**Press Run.** {NOTHING}
+
+Four scenes and four masks: the first mask belongs to the first picture, and so on. All are inpainted in one run.
+
+**Your own pictures**: a batch of pictures of one size and as many masks, or one mask for all of them.
+
+**Change**
+- `batch_size` of scene and mask alike
+- `batch_size` of the mask to 1: one mask for all pictures
+""", (420, 360), dict(seed=20, batch_size=4), dict(kind="thick", batch_size=4, seed=11))
+    g.at(3, 0, SAMPLE, spans=True)
+    sampled = sample(g, model, encoded)
+    g.at(4, 0, RESULT, spans=True)
+    done = decode_and_composite(g, sampled["LATENT"], vae, encoded)
+    g.at(5, 0, RESULT, spans=True)
+    for title, images in (("Given", encoded["IMAGE"]), ("Inpainted", done["IMAGE"])):
+        larger = g.add("ImageScaleBy", image=images, upscale_method="nearest-exact", scale_by=4.0)
+        g.add("PreviewImage", images=larger["IMAGE"], title=title, box=(420, 420))
+    return g.build()
+
+
+def report(info: Mapping) -> dict:
+    g, model, vae, encoded, _ = start("gradpaint_report", info, f"""# What a run did
+
+**Press Run.** {NOTHING}
+
+- **GradPaint Report**: model evaluations, backward passes, seconds, memory, when guidance stopped, how well the \
+known part was kept
+- **timeline**: the image as the model saw it, from step to step
+- **gradients**: where each loss term pulled, in some of the guided steps
+- **losses**: the curves
+
+`keep_record` of the sampler is on *pictures*; *losses* costs nothing and keeps the curves and the report only.
+""", (420, 380), dict(seed=12), dict(kind="thick", seed=5))
+    g.at(3, 0, SAMPLE, spans=True)
+    sampled = sample(g, model, encoded, keep_record="pictures")
+    g.at(4, 0, RESULT, spans=True)
+    done = decode_and_composite(g, sampled["LATENT"], vae, encoded)
+    g.add("GradPaintReport", record=sampled["record"], result=done["IMAGE"], stitch=encoded["stitch"],
+          box=(420, 420))
+    g.at(5, 0, RESULT, spans=True)
+    pictures = g.add("GradPaintPictures", record=sampled["record"], wide=420)
+    for name in ("timeline", "gradients", "losses"):
+        g.add("PreviewImage", images=pictures[name], title=name.capitalize(), box=(560, 300))
+    return g.build()

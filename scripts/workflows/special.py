@@ -1,0 +1,161 @@
+"""Workflows about one thing: cropping, outpainting, custom sampling, video."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from . import demos, families
+from .chain import (
+    INPUT,
+    MODEL,
+    PREVIEW,
+    PROMPT,
+    RESULT,
+    SAMPLE,
+    decode_and_composite,
+    encode,
+    load_image,
+)
+from .graph import Graph
+
+
+def crop_around_mask(info: Mapping) -> dict:
+    g, model, vae, encoded, drawn = demos.start("gradpaint_crop_around_mask", info, f"""# Crop around the mask
+
+**Press Run.** {demos.NOTHING}
+
+The picture is 256 pixels wide, the model was trained at 64. With `area` on *around the mask*, GradPaint Inpaint \
+Encode cuts out the mask and what is around it, at the size the model works at; GradPaint Composite puts the result \
+back. The rest of the picture keeps every pixel.
+
+**Change**
+- `context`: how much around the mask the model sees, as a factor
+- `target_size`: the size the model works at (512 for SD 1.5, 1024 for SDXL and Flux)
+- `blend`: the width of the band in which result and picture mix
+""", (420, 420), dict(seed=3, size=256), dict(kind="ellipse", coverage=0.02, seed=1),
+                                           area="around the mask", target_size=64, square=True)
+    g.at(3, 0, SAMPLE, spans=True)
+    sampled = demos.sample(g, model, encoded)
+    g.at(4, 0, RESULT, spans=True)
+    done = decode_and_composite(g, sampled["LATENT"], vae, encoded)
+    g.add("PreviewImage", images=encoded["IMAGE"], title="What the model gets", box=(300, 330))
+    g.at(5, 0, RESULT, spans=True)
+    g.add("PreviewImage", images=drawn["IMAGE"], title="Before", box=(440, 440))
+    g.add("SaveImage", images=done["IMAGE"], filename_prefix="gradpaint/crop", title="After", box=(440, 440))
+    return g.build()
+
+
+def custom_sampling(info: Mapping) -> dict:
+    g, model, vae, encoded, _ = demos.start("gradpaint_custom_sampling", info, f"""# Custom sampling
+
+**Press Run.** {demos.NOTHING}
+
+*GradPaint Sampler* puts GradPaint around any sampler, for ComfyUI's *SamplerCustomAdvanced*: any guider, noise and \
+sigmas. The mask is the latent's own, from GradPaint Inpaint Encode.
+
+**Change**
+- the sampler in *KSamplerSelect*, the sigmas in *BasicScheduler*
+- *CFGGuider* for another guider: *BasicGuider* for Flux, *DualCFGGuider*, *PerpNegGuider*
+""", (420, 400), dict(seed=12), dict(kind="thick", seed=5))
+    g.at(3, 0, SAMPLE)
+    noise = g.add("RandomNoise", noise_seed=7)
+    guider = g.add("CFGGuider", model=model["model"], positive=model["positive"], negative=model["negative"], cfg=1.0)
+    sigmas = g.add("BasicScheduler", model=model["model"], scheduler="normal", steps=50)
+    g.at(3, 1, SAMPLE)
+    plain = g.add("KSamplerSelect", sampler_name="ddim")
+    wrapped = g.add("GradPaintSampler", sampler=plain["SAMPLER"])
+    g.at(4, 1, SAMPLE)
+    sampled = g.add("SamplerCustomAdvanced", noise=noise["NOISE"], guider=guider["GUIDER"],
+                    sampler=wrapped["SAMPLER"], sigmas=sigmas["SIGMAS"], latent_image=encoded["LATENT"])
+    g.at(5, 0, RESULT, spans=True)
+    done = decode_and_composite(g, sampled["output"], vae, encoded)
+    g.add("PreviewImage", images=encoded["IMAGE"], title="Given", box=PREVIEW)
+    g.add("SaveImage", images=done["IMAGE"], filename_prefix="gradpaint/custom", title="Inpainted", box=PREVIEW)
+    return g.build()
+
+
+def outpainting(info: Mapping) -> dict:
+    g = Graph("gradpaint_outpainting", info)
+    g.at(0, spans=True)
+    g.note(f"""# Outpainting with SDXL
+
+A picture is made larger: the sampler paints what is beyond its edges. *GradPaint Inpaint Encode* adds the border \
+and masks it, so no mask need be drawn; with one at `mask`, that part is painted anew as well.
+
+**Files**
+{families.file_list((families.SDXL,))}
+
+**Steps**
+1. Pick the checkpoint (any will do) and a picture.
+2. Set `pad_left`, `pad_top`, `pad_right` and `pad_bottom` in GradPaint Inpaint Encode: pixels to add.
+3. Describe the whole picture, press Run.
+
+**Change**
+- small borders, several times over, come out better joined than one wide border
+- *GradPaint Early-Stop Scheduler* at `schedule`, on *thorough*: guidance for longer
+""", (420, 520))
+    g.at(1, 0, MODEL)
+    model, clip, vae = families.checkpoint(families.SDXL)(g)
+    g.at(1, 1, INPUT)
+    picture = load_image(g)
+    g.at(2, 1, INPUT)
+    encoded = encode(g, picture["IMAGE"], None, vae, pad_left=256, pad_right=256, target_size=1024)
+    g.at(2, 0, PROMPT)
+    positive, negative = (g.add("CLIPTextEncode", title=title, text=text, clip=clip, box=(400, height))["CONDITIONING"]
+                          for title, text, height in (("Prompt: the whole picture", families.POSITIVE, 130),
+                                                      ("Negative prompt", "text, watermark, frame, border", 100)))
+    g.at(3, 0, SAMPLE, spans=True)
+    sampled = g.add("GradPaintKSampler", model=model, positive=positive, negative=negative, steps=25, cfg=8.0, seed=1,
+                    sampler_name="euler", scheduler="normal", control="randomize", latent_image=encoded["LATENT"],
+                    wide=320)
+    g.at(4, 0, RESULT, spans=True)
+    done = decode_and_composite(g, sampled["LATENT"], vae, encoded)
+    g.add("SaveImage", images=done["IMAGE"], filename_prefix="gradpaint/outpainting", box=PREVIEW)
+    return g.build()
+
+
+def wan_video(info: Mapping) -> dict:
+    g = Graph("gradpaint_wan21_video", info)
+    g.at(0, spans=True)
+    g.note(f"""# Inpainting a video with Wan 2.1
+
+What is under the mask is made new in every frame, by the ordinary text-to-video model. One mask serves for all \
+frames here; a batch of masks, one for each frame, does as well.
+
+**Files**
+{families.file_list(families.WAN)}
+
+**Steps**
+1. Pick the files in the loaders and a short video in *Load Video*. `target_size` 632 is as many pixels as 832 x 480.
+2. Choose the mask in *GradPaint Mask Generator*, or connect one of your own to GradPaint Inpaint Encode.
+3. Write what the video should show, press Run.
+
+**Memory**: guided steps of a video need much. Fewer frames, a smaller size, or *GradPaint Memory* at `memory`.
+""", (420, 560))
+    g.at(1, 0, MODEL)
+    model, clip, vae = families.parts(families.WAN[0], families.WAN[1:2], "wan", families.WAN[2],
+                                      ("ModelSamplingSD3", 8.0))(g)
+    g.at(1, 1, INPUT)
+    video = g.add("LoadVideo", file="example.mp4", box=(360, 300))
+    frames = g.add("GetVideoComponents", video=video["VIDEO"])
+    g.at(2, 1, INPUT)
+    hole = g.add("GradPaintMaskGenerator", size_from=frames["images"], kind="ellipse", coverage=0.1, box=(320, 460))
+    g.at(3, 1, INPUT)
+    encoded = encode(g, frames["images"], hole["MASK"], vae, target_size=632)
+    g.at(2, 0, PROMPT)
+    texts = (("Prompt", "a red balloon floats over a meadow, gentle wind, daylight"),
+             ("Negative prompt", "overexposed, static, blurred, subtitles, low quality, JPEG artifacts"))
+    positive, negative = (g.add("CLIPTextEncode", title=title, text=text, clip=clip, box=(400, 130))["CONDITIONING"]
+                          for title, text in texts)
+    g.at(4, 0, SAMPLE, spans=True)
+    sampled = g.add("GradPaintKSampler", model=model, positive=positive, negative=negative, steps=30, cfg=6.0, seed=1,
+                    sampler_name="uni_pc", scheduler="simple", control="randomize", latent_image=encoded["LATENT"],
+                    wide=320)
+    g.at(5, 0, RESULT, spans=True)
+    done = decode_and_composite(g, sampled["LATENT"], vae, encoded)
+    made = g.add("CreateVideo", images=done["IMAGE"], fps=frames["fps"], audio=frames["audio"])
+    g.add("SaveVideo", video=made["VIDEO"], filename_prefix="gradpaint/video", box=PREVIEW)
+    return g.build()
+
+
+ALL = (outpainting, crop_around_mask, custom_sampling, wan_video)
+NAMES = ("gradpaint_outpainting", "gradpaint_crop_around_mask", "gradpaint_custom_sampling", "gradpaint_wan21_video")
