@@ -19,6 +19,11 @@ async def comfy_entrypoint():
     from comfy_api.latest import ComfyExtension
 
     class GradPaintExtension(ComfyExtension):
+        async def on_load(self):
+            if not _problem:
+                from .nodes.host.migrate import register
+                await register()
+
         async def get_node_list(self):
             if _problem:
                 return []

@@ -3,8 +3,8 @@
 
     python scripts/object_info.py [--breaking]
 
-Run after a node's inputs or outputs were changed on purpose. Says what has changed, and refuses changes that break saved
-workflows, unless --breaking (before a new major version). Needs a ComfyUI, found as the tests find it.
+Run after a node's inputs or outputs were changed on purpose. Says what has changed, and refuses changes that break
+saved workflows, unless --breaking (before a new major version). Needs a ComfyUI, found as the tests find it.
 """
 from __future__ import annotations
 
@@ -51,8 +51,7 @@ def main() -> None:
     if problems and not allowed:
         sys.exit("not written: saved workflows would break (see CONTRIBUTING.md; --breaking writes it anyway)")
     save(new)
-    print(f"{SNAPSHOT.relative_to(ROOT)}: {len(new)} nodes, {sum(len(v['input'].get('optional', {})) for v in new.values())}"
-          " optional inputs")
+    print(f"{SNAPSHOT.relative_to(ROOT)}: {len(new)} nodes")
 
 
 if __name__ == "__main__":

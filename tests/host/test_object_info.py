@@ -1,0 +1,138 @@
+"""Saved workflows go on working: our nodes against the committed snapshot of /object_info, and the rule by itself."""
+import copy
+import importlib
+import json
+
+import pytest
+import schema_changes
+from schema_changes import breaking, changed_defaults
+
+REFRESH = "if it is meant: `python scripts/object_info.py`, commit tests/host/object_info.json and tell CHANGELOG.md"
+
+
+@pytest.fixture(scope="module")
+def current(pack_nodes) -> dict:
+    return schema_changes.snapshot({node_id: node.GET_NODE_INFO_V1() for node_id, node in pack_nodes.items()})
+
+
+@pytest.fixture(scope="module")
+def saved() -> dict:
+    return schema_changes.load()
+
+
+def test_saved_workflows_go_on_working(pack, saved, current):
+    migrations = importlib.import_module(f"{pack.__name__}.nodes.migrations")
+    problems = breaking(saved, current, migrations.RENAMED_INPUTS, migrations.RENAMED_NODES)
+    assert problems == [], "saved workflows would break:\n" + "\n".join(problems)
+
+
+def test_the_snapshot_is_current(saved, current):
+    assert changed_defaults(saved, current) == [], f"API prompts may rely on the old defaults; {REFRESH}"
+    differing = sorted(node for node in saved.keys() | current.keys() if saved.get(node) != current.get(node))
+    assert differing == [], f"these nodes differ from the snapshot; {REFRESH}"
+
+
+@pytest.mark.slow
+def test_the_server_says_the_same(object_info, saved):
+    ours = {node_id: info for node_id, info in object_info.items() if info["category"] == "GradPaint"}
+    assert schema_changes.snapshot(ours) == saved
+
+
+# ---- the rule by itself
+
+
+def node(**inputs) -> dict:
+    return {"input": {"required": {"model": ["MODEL", {}],
+                                   "seed": ["INT", {"default": 0, "control_after_generate": True}],
+                                   "kind": ["COMBO", {"default": "a", "options": ["a", "b"]}], **inputs},
+                      "optional": {"size": ["INT", {"default": 8, "min": 1, "max": 64}], "mask": ["MASK", {}]}},
+            "output": ["IMAGE", "MASK"], "output_name": ["image", "mask"], "output_is_list": [False, False],
+            "display_name": "Node", "category": "GradPaint"}
+
+
+def changed(edit) -> tuple[dict, dict]:
+    new = copy.deepcopy(node())
+    edit(new)
+    return {"Node": node()}, {"Node": new}
+
+
+def rename(group: dict, old: str, new: str) -> None:
+    items = [(new if name == old else name, spec) for name, spec in group.items()]
+    group.clear()
+    group.update(items)
+
+
+def put_first(group: dict, name: str, spec: list) -> None:
+    items = list(group.items())
+    group.clear()
+    group.update([(name, spec), *items])
+
+
+BREAKING = {
+    "removed input": (lambda n: n["input"]["optional"].pop("mask"), "input mask is gone"),
+    "renamed input": (lambda n: rename(n["input"]["required"], "seed", "noise_seed"), "input seed is gone"),
+    "other type": (lambda n: n["input"]["optional"]["mask"].__setitem__(0, "IMAGE"), "type was MASK, is IMAGE"),
+    "new required input": (lambda n: n["input"]["required"].update(vae=["VAE", {}]), "new input vae is required"),
+    "optional widget before the others": (
+        lambda n: put_first(n["input"]["optional"], "first", ["INT", {"default": 1}]), "widgets were"),
+    "required now": (lambda n: n["input"]["required"].update(mask=n["input"]["optional"].pop("mask")), "was optional"),
+    "no control after the seed": (
+        lambda n: n["input"]["required"]["seed"][1].pop("control_after_generate"), "widgets were"),
+    "a widget that became a socket": (
+        lambda n: n["input"]["optional"]["size"][1].update(forceInput=True), "widgets were"),
+    "choice removed": (lambda n: n["input"]["required"]["kind"][1].update(options=["b", "c"]), "choice 'a' is gone"),
+    "narrower": (lambda n: n["input"]["optional"]["size"][1].update(max=32), "max was 64, is 32"),
+    "first lower limit": (lambda n: n["input"]["required"]["seed"][1].update(min=5), "min was None, is 5"),
+    "outputs swapped": (lambda n: n["output"].reverse(), "output 0 was image"),
+    "output removed": (lambda n: (n["output"].pop(), n["output_name"].pop(), n["output_is_list"].pop()),
+                       "output 1 was mask (MASK), is gone"),
+    "a list now": (lambda n: n["output_is_list"].__setitem__(0, True), "output 0"),
+}
+HARMLESS = {
+    "nothing": lambda n: None,
+    "new optional input, last": lambda n: n["input"]["optional"].update(blend=["INT", {"default": 1}]),
+    "new choice": lambda n: n["input"]["required"]["kind"][1].update(options=["c", "a", "b"]),
+    "wider": lambda n: n["input"]["optional"]["size"][1].update(max=128),
+    "no limit": lambda n: n["input"]["optional"]["size"][1].pop("min"),
+    "new output, last": lambda n: (n["output"].append("INT"), n["output_name"].append("n"),
+                                   n["output_is_list"].append(False)),
+    "other title": lambda n: n.update(display_name="New", category="Other"),
+}
+
+
+@pytest.mark.parametrize("name", BREAKING)
+def test_what_breaks_is_told(name):
+    edit, told = BREAKING[name]
+    problems = breaking(*changed(edit))
+    assert len(problems) >= 1 and told in "\n".join(problems), problems
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_does_not_break_passes(name):
+    assert breaking(*changed(HARMLESS[name])) == []
+
+
+def test_a_removed_node_breaks():
+    assert breaking({"Node": node()}, {}) == ["Node: the node is gone"]
+
+
+def test_what_is_listed_as_renamed_passes(pack):
+    old, new = changed(lambda n: rename(n["input"]["required"], "seed", "noise_seed"))
+    assert breaking(old, new, {"Node": {"seed": "noise_seed"}}) == []
+    migrations = importlib.import_module(f"{pack.__name__}.nodes.migrations")
+    rule = migrations.RenamedNode("Node", "NewNode", inputs={"seed": "noise_seed"})
+    assert breaking(old, {"NewNode": new["Node"]}, {}, [rule]) == []
+    assert breaking(old, {"NewNode": new["Node"]}, {}, []) != []
+
+
+def test_changed_defaults_are_listed():
+    old, new = changed(lambda n: n["input"]["optional"]["size"][1].update(default=16))
+    assert breaking(old, new) == []
+    assert changed_defaults(old, new) == ["Node: default of size was 8, is 16"]
+
+
+def test_texts_and_the_machines_choices_are_no_part_of_it():
+    infos = {"Node": node(sampler_name=["COMBO", {"options": ["euler"], "tooltip": "t", "advanced": True}])}
+    found = schema_changes.snapshot(infos)
+    assert found["Node"]["input"]["required"]["sampler_name"] == ["COMBO", {"options": "the machine's"}]
+    assert json.loads(json.dumps(found)) == found
