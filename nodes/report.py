@@ -5,6 +5,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..gradpaint.seam import border_contrast
+from .host.convert import to_channels_first
 from .host.report import image_lines, show_in_node, summary_lines
 from .sockets import CATEGORY, Record, Stitch
 
@@ -46,15 +47,21 @@ class GradPaintReport(io.ComfyNode):
 
 
 def _of_image(result, stitch) -> list[str]:
-    original, mask = stitch.original, stitch.mask
+    original, mask = stitch.image, stitch.mask
     if not isinstance(result, Tensor):
         raise ValueError("stitch is connected, but result is not an IMAGE: connect the image that GradPaint Composite "
                          "gives, or take stitch off")
-    if result.shape[1:3] != original.shape[1:3]:
-        raise ValueError(f"result is {result.shape[2]} x {result.shape[1]}, but the original is {original.shape[2]} x "
-                         f"{original.shape[1]}: connect the image that GradPaint Composite gives")
-    contrast = border_contrast(result.movedim(-1, 1), mask[:, None].to(result.device)).cpu()
-    return image_lines(result, original, mask, contrast)
+    pictures = to_channels_first(result, "result")
+    if pictures.shape[-2:] != original.shape[-2:] or len(pictures) % len(original):
+        raise ValueError(f"result is {_size(pictures)}, but what stitch belongs to is {_size(original)}: connect the "
+                         "image that GradPaint Composite gives")
+    repeats = len(pictures) // len(original)
+    original, mask = (part.repeat(repeats, 1, 1, 1).to(pictures.device) for part in (original, mask))
+    return image_lines(pictures, original, mask, border_contrast(pictures[:, :3], mask).cpu())
+
+
+def _size(pictures: Tensor) -> str:
+    return f"{len(pictures)} of {pictures.shape[-1]} x {pictures.shape[-2]}"
 
 
 NODES = [GradPaintReport]

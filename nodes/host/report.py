@@ -77,17 +77,17 @@ def seam_line(where: str, contrast: Tensor) -> str:
 
 
 def image_lines(image: Tensor, original: Tensor, mask: Tensor, contrast: Tensor) -> list[str]:
-    """Of a finished IMAGE (B, H, W, C) in [0, 1] against the original (1 or B, H, W, C), where mask (1 or B, H, W) is
-    0; contrast: of the image."""
-    channels = min(image.shape[-1], original.shape[-1])
-    difference = (image[..., :channels] - original[..., :channels].to(image)).abs().amax(-1)
-    known = (mask == 0).to(image.device).expand_as(difference)
+    """Of finished pictures (B, C, H, W) in [0, 1] against the originals, where mask (B, 1, H, W) is 0; contrast: of
+    the pictures."""
+    channels = min(image.shape[1], original.shape[1])
+    difference = (image[:, :channels] - original[:, :channels].to(image)).abs().amax(1, keepdim=True)
+    known = mask == 0
     if not bool(known.any()):
         return ["kept area of the image: nothing was to be kept", seam_line("the image", contrast)]
     error = float(difference[known].max())
     changed = float((difference[known] > 0).double().mean())
-    return [f"kept area of the image: largest difference from the original {error * 255:.3g} of 255, "
-            f"{100 * changed:.2g}% of its pixels changed", seam_line("the image", contrast)]
+    return [f"image outside the mask: {100 * changed:.2g}% of its pixels changed, by {error * 255:.3g} of 255 at most",
+            seam_line("the image", contrast)]
 
 
 def _mean(values: Tensor) -> float:

@@ -104,28 +104,30 @@ def test_report_is_shown_in_the_node(tools, model, pack_nodes):
     assert output.ui.as_dict() == {"text": (output.args[0],)}
 
 
-def stitch_of(image, mask):
-    return types.SimpleNamespace(original=image, mask=mask)
+def stitch_of(pack, image, mask):
+    stitch = importlib.import_module(f"{pack.__name__}.gradpaint.stitch")
+    return stitch.whole_image(image.movedim(-1, 1), mask[:, None])
 
 
-def test_pixels_of_the_finished_image(tools, model, pack_nodes):
+def test_pixels_of_the_finished_image(tools, model, pack, pack_nodes):
     record, _, _ = guided(tools, model)
     image = torch.rand(1, 40, 30, 3, generator=torch.manual_seed(0))
     mask = torch.zeros(1, 40, 30)
     mask[:, 10:20, 8:20] = 1
+    stitch = stitch_of(pack, image, mask)
     done = torch.where(mask[..., None] > 0, 0.5, image)
-    lines = report(pack_nodes, record, result=done, stitch=stitch_of(image, mask))
-    assert "kept area of the image: largest difference from the original 0 of 255, 0% of its pixels changed" in lines
-    assert lines[-1].startswith("seam in the image: ")
+    lines = report(pack_nodes, record, result=done, stitch=stitch)
+    assert lines[-2] == "image outside the mask: 0% of its pixels changed, by 0 of 255 at most"
+    assert lines[-1].startswith("seam in the image: ") and len(lines) == 10
     done[:, 0, 0] += 2 / 255
-    lines = report(pack_nodes, record, result=done, stitch=stitch_of(image, mask))
-    assert lines[-2].endswith("largest difference from the original 2 of 255, 0.093% of its pixels changed")
+    lines = report(pack_nodes, record, result=done.repeat(2, 1, 1, 1), stitch=stitch)  # a batch of results
+    assert lines[-2] == "image outside the mask: 0.093% of its pixels changed, by 2 of 255 at most"
 
 
-def test_result_that_can_not_be_compared(tools, model, pack_nodes):
+def test_result_that_can_not_be_compared(tools, model, pack, pack_nodes):
     record, _, _ = guided(tools, model)
-    stitch = stitch_of(torch.rand(1, 40, 30, 3), torch.ones(1, 40, 30))
-    with pytest.raises(ValueError, match="30 x 20.*30 x 40.*GradPaint Composite"):
+    stitch = stitch_of(pack, torch.rand(1, 40, 30, 3), torch.ones(1, 40, 30))
+    with pytest.raises(ValueError, match="1 of 30 x 20.*1 of 30 x 40.*GradPaint Composite"):
         report(pack_nodes, record, result=torch.rand(1, 20, 30, 3), stitch=stitch)
     with pytest.raises(ValueError, match="not an IMAGE"):
         report(pack_nodes, record, result={"samples": torch.zeros(1, 4, 8, 8)}, stitch=stitch)
