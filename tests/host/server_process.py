@@ -22,11 +22,12 @@ START_SECONDS, RUN_SECONDS = 240, 900
 
 
 class Server:
-    """A ComfyUI in a process of its own, its folders in `base`. pack: the folder that it loads as our pack."""
+    """A ComfyUI in a process of its own, its folders in `base`. pack: the folder that it loads as our pack, if any."""
 
-    def __init__(self, host: Path, base: Path, pack: Path = PACK_ROOT):
+    def __init__(self, host: Path, base: Path, pack: Path | None = PACK_ROOT):
         (base / "custom_nodes").mkdir(parents=True)
-        (base / "custom_nodes" / "gradpaint").symlink_to(pack)
+        if pack is not None:
+            (base / "custom_nodes" / "gradpaint").symlink_to(pack)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -40,7 +41,7 @@ class Server:
         self.process = subprocess.Popen(command, cwd=base, env=environment, stderr=subprocess.STDOUT,
                                         stdout=self.log_path.open("w"))
 
-    def wait(self) -> Server:
+    def wait(self, poll: float = 0.5) -> Server:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -49,7 +50,7 @@ class Server:
                 self.get("/system_stats")
                 return self
             except OSError:
-                time.sleep(0.5)
+                time.sleep(poll)
         self.stop()
         pytest.fail(f"ComfyUI did not start; its log ends in:\n{self.log()[-4000:]}")
 
