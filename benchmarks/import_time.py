@@ -80,10 +80,10 @@ def report(found: dict, host: Path) -> str:
         return f"{statistics.median(differences):+.2f} ({min(differences):+.2f} to {max(differences):+.2f})"
 
     version = re.search(r'"(.*?)"', (host / "comfyui_version.py").read_text())[1]
+    pairs, load = len(found["with"]), os.getloadavg()[0]
     lines = ["# What the pack adds to the start of ComfyUI", "",
-             f"`python benchmarks/import_time.py`: ComfyUI {version}, CPU, {len(found['with'])} pairs of starts in turn, "
-             f"after one that is not counted; {os.cpu_count()} processor cores, load {os.getloadavg()[0]:.1f} at the "
-             "end.", "",
+             f"`python benchmarks/import_time.py`: ComfyUI {version}, CPU, {pairs} pairs of starts in turn, after one "
+             f"that is not counted; {os.cpu_count()} processor cores, load {load:.1f} at the end.", "",
              "| median seconds | without | with | difference in pairs (least to most) |", "|---|---|---|---|"]
     for key, title in (("start", "until the server answers"), ("processor", "processor time by then")):
         lines.append(f"| {title} | {median('without', key):.2f} | {median('with', key):.2f} | {spread(key)} |")

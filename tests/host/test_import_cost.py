@@ -1,4 +1,4 @@
-"""Loading the pack is cheap: it brings in no package that ComfyUI has not loaded already, and takes under half a second.
+"""Loading the pack is cheap: it takes under half a second and brings in no package that ComfyUI had not loaded.
 
 `benchmarks/import_time.py` measures the same at whole servers.
 """
