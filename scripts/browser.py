@@ -15,19 +15,33 @@ FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 START_MS, RUN_MS = 120_000, 600_000
 SETTLE_MS = 1500  # the canvas draws at its own pace; nothing tells when it is done
 
-_FIT = """([margin, top]) => {
-  const c = window.app.canvas, nodes = window.app.canvas.graph._nodes, groups = window.app.canvas.graph._groups ?? [];
+_BOX = """() => {
+  const {_nodes: nodes, _groups: groups} = window.app.canvas.graph;
   let [x0, y0, x1, y1] = [1e9, 1e9, -1e9, -1e9];
   const take = (x, y, w, h) => { x0 = Math.min(x0, x); y0 = Math.min(y0, y); x1 = Math.max(x1, x + w);
                                  y1 = Math.max(y1, y + h); };
-  for (const n of nodes) take(n.pos[0], n.pos[1] - 30, n.size[0], n.size[1] + 30);
-  for (const g of groups) take(g.pos[0], g.pos[1], g.size[0], g.size[1]);
-  const box = [x1 - x0, y1 - y0], width = window.innerWidth - 2 * margin, height = window.innerHeight - top - margin;
-  const scale = Math.min(width / box[0], height / box[1], 1.5);
+  for (const n of nodes) take(n.pos[0], n.pos[1] - 50, n.size[0], n.size[1] + 60);
+  for (const g of groups ?? []) take(g.pos[0], g.pos[1], g.size[0], g.size[1]);
+  return [x0, y0, x1, y1];
+}"""
+_FIT = """([margin, top, most]) => {
+  const c = window.app.canvas, [x0, y0, x1, y1] = (""" + _BOX + """)();
+  const scale = Math.min(most, (window.innerWidth - 2 * margin) / (x1 - x0),
+                         (window.innerHeight - top - margin) / (y1 - y0));
+  c.deselectAll?.();
   c.ds.scale = scale;
-  c.ds.offset = [margin / scale - x0 + (width / scale - box[0]) / 2, top / scale - y0];
+  c.ds.offset = [margin / scale - x0, top / scale - y0];
   c.setDirty(true, true);
-  return [x0, y0, x1, y1, scale];
+  return {x: 0, y: 0, width: Math.min(window.innerWidth, (x1 - x0) * scale + 2 * margin),
+          height: Math.min(window.innerHeight, (y1 - y0) * scale + margin + top)};
+}"""
+_BARE = """() => {
+  const hold = e => e.matches('.dom-widget, #graph-canvas-container') || e.querySelector('.dom-widget, #graph-canvas');
+  for (let e = document.getElementById('graph-canvas-container'); e !== document.body; e = e.parentElement)
+    for (const other of e.parentElement.children)
+      if (other !== e && !hold(other)) other.style.setProperty('display', 'none', 'important');
+  for (const e of document.querySelectorAll('.actionbar-container, .side-tool-bar-container, .workflow-tabs-container, '
+      + '.subgraph-breadcrumb, .p-toast')) e.style.setProperty('display', 'none', 'important');
 }"""
 
 
@@ -106,22 +120,31 @@ class Frontend:
         return self.page.evaluate("""() => Object.fromEntries(window.app.graph._nodes.filter(n => n.imgs?.length)
             .map(n => [n.id, n.imgs.map(i => [i.naturalWidth, i.naturalHeight])]))""")
 
-    def fit(self, margin: int = 30, top: int = 60) -> list[float]:
-        """The whole graph into the window: its box [x0, y0, x1, y1] and the scale."""
-        box = self.page.evaluate(_FIT, [margin, top])
+    def fit(self, margin: int = 20, top: int = 20, most: float = 1.0) -> dict:
+        """The whole graph into the window, at scale `most` at most: the clip around it, {x, y, width, height}."""
+        clip = self.page.evaluate(_FIT, [margin, top, most])
         self.page.wait_for_timeout(SETTLE_MS)
-        return box
+        return clip
+
+    def picture(self, path: Path, width: int = 1900, scale: float = 0.75) -> None:
+        """A PNG of the whole graph and nothing else, its text readable: the window is made as large as that needs."""
+        self.page.set_viewport_size({"width": width, "height": 1000})
+        x0, y0, x1, y1 = self.page.evaluate(_BOX)
+        width = max(600, int((x1 - x0) * scale) + 60)
+        self.page.set_viewport_size({"width": width, "height": max(400, int((y1 - y0) * scale) + 60)})
+        self.page.wait_for_timeout(500)
+        clip = self.fit(most=scale)
+        self.page.evaluate(_BARE)  # again: what pops up meanwhile
+        self.page.screenshot(path=str(path), clip=clip)
 
     def bare(self) -> None:
-        """Hides the bars and menus, so that pictures show the graph alone."""
-        self.page.add_style_tag(content="""
-            .comfyui-body-top, .comfyui-body-left, .comfyui-body-right, .comfyui-body-bottom, .side-tool-bar-container,
-            .graph-canvas-menu, .graph-canvas-panel .p-buttongroup, .workflow-tabs-container, .minimap-main-container,
-            .p-toast, .actionbar, [data-testid="minimap"], .litegraph-minimap { display: none !important; }""")
+        """Hides all but the canvas and what lies on it, and draws text at every scale."""
         self.setting("Comfy.Minimap.Visible", False)
         self.setting("Comfy.Graph.CanvasInfo", False)
         self.setting("Comfy.Graph.CanvasMenu", False)
-        self.page.wait_for_timeout(300)
+        self.setting("LiteGraph.Canvas.MinFontSizeForLOD", 0)
+        self.page.evaluate(_BARE)
+        self.page.wait_for_timeout(500)
 
     def screenshot(self, path: Path) -> None:
         self.page.screenshot(path=str(path))

@@ -11,9 +11,8 @@ INPUTS = (("model", "MODEL"), ("positive", "CONDITIONING"), ("negative", "CONDIT
           ("image", "IMAGE"), ("mask", "MASK"))
 INPUT_ID, OUTPUT_ID = -10, -20  # the frontend's ids of a subgraph's two ends
 SHOWN = {  # widgets of the chain that the subgraph's node shows
-    "GradPaintEncode": ("masked_content", "invert_mask", "grow", "area"),
-    "GradPaintKSampler": ("seed", "control_after_generate", "steps", "cfg", "sampler_name", "scheduler", "denoise",
-                          "strength"),
+    "GradPaintEncode": ("masked_content", "invert_mask", "grow", "area", "target_size"),
+    "GradPaintKSampler": ("seed", "steps", "cfg", "sampler_name", "scheduler", "denoise", "strength"),
     "GradPaintComposite": ("blend", "colour_match"),
 }
 

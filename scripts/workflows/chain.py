@@ -7,6 +7,7 @@ MODEL, INPUT, PROMPT, SAMPLE, RESULT = "1. Model", "2. Image and mask", "3. Prom
 BUNDLED = "landscapes64 (bundled)"
 PICTURE = "example.png"  # comes with ComfyUI
 PREVIEW = (300, 330)
+PREVIEW_ROOM = 230  # below a sampler, where the frontend shows what it is making
 
 
 def encode(g: Graph, image: Out, mask: Out | None, vae: Out, **options) -> Node:
@@ -19,7 +20,7 @@ def decode_and_composite(g: Graph, latent: Out, vae: Out, encoded: Node, **optio
 
 
 def load_image(g: Graph) -> Node:
-    return g.add("LoadImage", image=PICTURE, box=(320, 360), title="Load Image (right-click: Open in Mask Editor)")
+    return g.add("LoadImage", image=PICTURE, box=(320, 360))
 
 
 def bundled_model(g: Graph) -> tuple[Node, Node]:
@@ -30,7 +31,7 @@ def bundled_model(g: Graph) -> tuple[Node, Node]:
 
 def scene_and_mask(g: Graph, scene: dict, mask: dict) -> tuple[Node, Node]:
     drawn = g.add("GradPaintDemoScene", wide=320, **scene)
-    hole = g.add("GradPaintMaskGenerator", size_from=drawn["IMAGE"], box=(320, 460), **mask)
+    hole = g.add("GradPaintMaskGenerator", size_from=drawn["IMAGE"], box=(320, 620), **mask)
     return drawn, hole
 
 

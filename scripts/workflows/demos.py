@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from .chain import (
     INPUT,
     MODEL,
-    PREVIEW,
+    PREVIEW_ROOM,
     RESULT,
     SAMPLE,
     bundled_model,
@@ -18,31 +18,32 @@ from .chain import (
 from .graph import Graph, Node, Out
 
 SETTINGS = dict(steps=50, cfg=1.0, sampler_name="ddim", scheduler="normal")
+SEEN = {"masked_content": "neutral"}  # so that the pictures show where the hole was
 NOTHING = "Nothing to download: the model comes with the pack, the picture is drawn by *GradPaint Demo Scene*."
 
 
 def sample(g: Graph, model: Node, encoded: Node, seed: int = 7, type_: str = "GradPaintKSampler", patched=None,
-            **options) -> Node:
+           room: int = PREVIEW_ROOM, **options) -> Node:
     return g.add(type_, model=patched or model["model"], positive=model["positive"], negative=model["negative"],
-                 latent_image=encoded["LATENT"], seed=seed, wide=320, **{**SETTINGS, **options})
+                 latent_image=encoded["LATENT"], seed=seed, wide=320, room=room, **{**SETTINGS, **options})
 
 
-def start(name: str, info: Mapping, text: str, note_size: tuple[int, int], scene: dict, mask: dict, **options):
-    """The left part: note, model, scene, mask and encode node. (graph, loader, vae, encode node)."""
-    g = Graph(name, info)
+def start(name: str, info: Mapping, text: str, note_height: int, scene: dict, mask: dict, **options):
+    """The left part, in columns 0 to 3: (graph, loader, VAE, encode node, scene)."""
+    g = Graph(name, info, band_gap=60)
     g.at(0, spans=True)
-    g.note(text, note_size)
-    g.at(1, 0, MODEL)
+    g.note(text, (420, note_height))
+    g.at(1, 0, MODEL, spans=True)
     model, vae = bundled_model(g)
-    g.at(1, 1, INPUT)
+    g.at(2, 0, INPUT, spans=True)
     drawn, hole = scene_and_mask(g, scene, mask)
-    g.at(2, 1, INPUT)
+    g.at(3, 0, INPUT, spans=True)
     encoded = encode(g, drawn["IMAGE"], hole["MASK"], vae["VAE"], **options)
     return g, model, vae["VAE"], encoded, drawn
 
 
 def quickstart(info: Mapping) -> dict:
-    g, model, vae, encoded, drawn = start("gradpaint_quickstart", info, f"""# GradPaint quickstart
+    g, model, vae, encoded, _ = start("gradpaint_quickstart", info, f"""# GradPaint quickstart
 
 **Press Run.** {NOTHING}
 
@@ -60,24 +61,25 @@ lines and colours continue across the mask's border.
 
 **Your own pictures and models**: *Load Image* instead of the scene and the mask; *Load Checkpoint* with its VAE \
 instead of the bundled model and `pixel_space`, prompts instead of its conditioning. The rest of the graph stays.
-""", (420, 600), dict(seed=12), dict(kind="thick", seed=5))
-    g.at(3, 0, SAMPLE)
+""", 520, dict(seed=12), dict(kind="thick", seed=5), **SEEN)
+    g.at(4, 0, SAMPLE)
     with_ = sample(g, model, encoded)
-    g.at(3, 1, SAMPLE)
+    g.at(4, 1, SAMPLE)
     without = sample(g, model, encoded, type_="KSampler", title="KSampler (without GradPaint)")
-    g.at(4, 0, RESULT)
-    first = decode_and_composite(g, with_["LATENT"], vae, encoded)
-    g.add("SaveImage", images=first["IMAGE"], filename_prefix="gradpaint/with", box=PREVIEW, title="With GradPaint")
-    g.at(4, 1, RESULT)
-    second = decode_and_composite(g, without["LATENT"], vae, encoded)
-    g.add("SaveImage", images=second["IMAGE"], filename_prefix="gradpaint/without", box=PREVIEW, title="Without")
     g.at(5, 0, RESULT)
-    _strip(g, [encoded["IMAGE"], first["IMAGE"], second["IMAGE"]], 4.0, "Given - with GradPaint - without", (640, 300))
+    first = decode_and_composite(g, with_["LATENT"], vae, encoded)
+    g.at(5, 1, RESULT)
+    second = decode_and_composite(g, without["LATENT"], vae, encoded)
+    g.at(6, 0, RESULT, spans=True)
+    for title, done, folder in (("With GradPaint", first, "with"), ("Without", second, "without")):
+        g.add("SaveImage", images=done["IMAGE"], filename_prefix=f"gradpaint/{folder}", box=(300, 350), title=title)
+    g.at(7, 0, RESULT, spans=True)
+    _strip(g, [encoded["IMAGE"], first["IMAGE"], second["IMAGE"]], 4.0, "Given - with GradPaint - without", (640, 280))
     return g.build()
 
 
-def _strip(g: Graph, images: list[Out], scale: float, title: str, size: tuple[int, int]) -> Node:
-    return g.add("PreviewImage", images=side_by_side(g, images, scale)["IMAGE"], title=title, box=size)
+def _strip(g: Graph, images: list[Out], scale: float, title: str, box: tuple[int, int]) -> Node:
+    return g.add("PreviewImage", images=side_by_side(g, images, scale)["IMAGE"], title=title, box=box)
 
 
 def compare_methods(info: Mapping) -> dict:
@@ -98,22 +100,23 @@ a method on the model; ComfyUI's own KSampler runs it.
 - `method` in the method nodes; *repaint* is slow: `resamplings` says how often each stretch is made
 - the `seed` of all samplers alike
 - another model: *Load Checkpoint* with its VAE
-""", (420, 560), dict(seed=5), dict(kind="thick", seed=3))
+""", 420, dict(seed=5), dict(kind="thick", seed=3), **SEEN)
     shown = [drawn["IMAGE"], encoded["IMAGE"]]
     for band, method in enumerate(methods):
-        g.at(3, band, SAMPLE)
+        g.at(4, band, SAMPLE)
         options = {"resamplings": 4} if method == "repaint" else {}
         patched = g.add("GradPaintInpaintMethod", model=model["model"], method=method, title=f"Method: {method}",
                         wide=320, **options)
-        g.at(4, band, SAMPLE)
-        sampled = sample(g, model, encoded, type_="KSampler", patched=patched["MODEL"], title=f"KSampler: {method}")
         g.at(5, band, SAMPLE)
+        sampled = sample(g, model, encoded, type_="KSampler", patched=patched["MODEL"], title=f"KSampler: {method}",
+                         room=170)
+        g.at(6, band, SAMPLE)
         shown.append(decode_and_composite(g, sampled["LATENT"], vae, encoded)["IMAGE"])
-    g.at(4, len(methods), SAMPLE)
-    sampled = sample(g, model, encoded)
     g.at(5, len(methods), SAMPLE)
+    sampled = sample(g, model, encoded)
+    g.at(6, len(methods), SAMPLE)
     shown.append(decode_and_composite(g, sampled["LATENT"], vae, encoded)["IMAGE"])
-    g.at(6, 0, RESULT, spans=True)
+    g.at(7, 0, RESULT, spans=True)
     title = " - ".join(("True", "given", *methods, "GradPaint"))
     _strip(g, shown, 3.0, title, (840, 240))
     return g.build()
@@ -131,15 +134,16 @@ Four scenes and four masks: the first mask belongs to the first picture, and so 
 **Change**
 - `batch_size` of scene and mask alike
 - `batch_size` of the mask to 1: one mask for all pictures
-""", (420, 360), dict(seed=20, batch_size=4), dict(kind="thick", batch_size=4, seed=11))
-    g.at(3, 0, SAMPLE, spans=True)
+""", 300, dict(seed=20, batch_size=4), dict(kind="thick", batch_size=4, seed=11), **SEEN)
+    g.at(4, 0, SAMPLE, spans=True)
     sampled = sample(g, model, encoded)
-    g.at(4, 0, RESULT, spans=True)
-    done = decode_and_composite(g, sampled["LATENT"], vae, encoded)
     g.at(5, 0, RESULT, spans=True)
-    for title, images in (("Given", encoded["IMAGE"]), ("Inpainted", done["IMAGE"])):
-        larger = g.add("ImageScaleBy", image=images, upscale_method="nearest-exact", scale_by=4.0)
-        g.add("PreviewImage", images=larger["IMAGE"], title=title, box=(420, 420))
+    done = decode_and_composite(g, sampled["LATENT"], vae, encoded)
+    larger = [g.add("ImageScaleBy", image=images, upscale_method="nearest-exact", scale_by=4.0)["IMAGE"]
+              for images in (encoded["IMAGE"], done["IMAGE"])]
+    g.at(6, 0, RESULT, spans=True)
+    for title, images in zip(("Given", "Inpainted"), larger):
+        g.add("PreviewImage", images=images, title=title, box=(420, 440))
     return g.build()
 
 
@@ -155,15 +159,15 @@ known part was kept
 - **losses**: the curves
 
 `keep_record` of the sampler is on *pictures*; *losses* costs nothing and keeps the curves and the report only.
-""", (420, 380), dict(seed=12), dict(kind="thick", seed=5))
-    g.at(3, 0, SAMPLE, spans=True)
+""", 320, dict(seed=12), dict(kind="thick", seed=5))
+    g.at(4, 0, SAMPLE, spans=True)
     sampled = sample(g, model, encoded, keep_record="pictures")
-    g.at(4, 0, RESULT, spans=True)
+    g.at(5, 0, RESULT, spans=True)
     done = decode_and_composite(g, sampled["LATENT"], vae, encoded)
     g.add("GradPaintReport", record=sampled["record"], result=done["IMAGE"], stitch=encoded["stitch"],
-          box=(420, 420))
-    g.at(5, 0, RESULT, spans=True)
-    pictures = g.add("GradPaintPictures", record=sampled["record"], wide=420)
-    for name in ("timeline", "gradients", "losses"):
-        g.add("PreviewImage", images=pictures[name], title=name.capitalize(), box=(560, 300))
+          box=(480, 420))
+    g.at(6, 0, RESULT, spans=True)
+    pictures = g.add("GradPaintPictures", record=sampled["record"], wide=300)
+    for name, height in (("timeline", 180), ("gradients", 330), ("losses", 420)):
+        g.add("PreviewImage", images=pictures[name], title=name.capitalize(), box=(640, height))
     return g.build()

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from .chain import INPUT, MODEL, PREVIEW, PROMPT, RESULT, SAMPLE, decode_and_composite, encode, load_image
+from .chain import INPUT, MODEL, PREVIEW, PREVIEW_ROOM, PROMPT, RESULT, SAMPLE, decode_and_composite, encode, load_image
 from .graph import Graph, Out
 
 HUB = "https://huggingface.co"
@@ -155,7 +155,7 @@ def build(family: Family, info: Mapping) -> dict:
     g.at(0, spans=True)
     g.note(note(family.title, "The painted part of a picture is made new by an ordinary model, no inpainting model. "
                               "What was not painted stays as it is, to the pixel.", family.files, family.remark),
-           (420, 620))
+           (420, 470))
     g.at(1, 0, MODEL)
     model, clip, vae = family.load(g)
     g.at(1, 1, INPUT)
@@ -175,8 +175,8 @@ def build(family: Family, info: Mapping) -> dict:
     g.at(3, 0, SAMPLE, spans=True)
     alignment = {"alignment": g.add("GradPaintAlignmentLoss", wide=320)["alignment"]} if family.alignment else {}
     sampled = g.add("GradPaintKSampler", model=model, positive=positive, negative=negative,
-                    latent_image=encoded["LATENT"], seed=1, control="randomize", wide=320, **family.sampler,
-                    **alignment)
+                    latent_image=encoded["LATENT"], seed=1, control="randomize", wide=320, room=PREVIEW_ROOM,
+                    **family.sampler, **alignment)
     g.at(4, 0, RESULT, spans=True)
     done = decode_and_composite(g, sampled["LATENT"], vae, encoded)
     g.add("SaveImage", images=done["IMAGE"], filename_prefix=family.name.replace("_", "/", 1), box=PREVIEW)

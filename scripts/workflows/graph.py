@@ -14,7 +14,7 @@ WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 TITLE, GAP, BAND_GAP, COLUMN_GAP = 30, 30, 90, 70  # pixels; TITLE is the bar above a node's position
 NAMESPACE = uuid.UUID("6f0c1a52-8c1e-4b57-9d0e-2b8f5a7c9d31")
 OURS, CORE = {"cnr_id": "gradpaint", "ver": "0.1.0"}, {"cnr_id": "comfy-core", "ver": "0.18.1"}
-GROUP_COLOUR, NOTE_COLOURS = "#3f789e", {"color": "#432", "bgcolor": "#653"}
+GROUP_COLOUR, NOTE_COLOURS = "#3f789e", {"color": "#432", "bgcolor": "#000"}
 
 
 def stable_id(name: str) -> str:
@@ -87,8 +87,8 @@ def _check(value, spec, where: str) -> None:
 class Graph:
     """A workflow under construction. info: /object_info of a server with this pack."""
 
-    def __init__(self, name: str, info: Mapping):
-        self.name, self.info = name, info
+    def __init__(self, name: str, info: Mapping, band_gap: int = BAND_GAP):
+        self.name, self.info, self.band_gap = name, info, band_gap
         self.nodes: list[Node] = []
         self.links: list[tuple[Out, Node, str, str]] = []
         self._cell, self._group, self._spans = (0, 0), None, False
@@ -102,10 +102,11 @@ class Graph:
                             {"title": title, **NOTE_COLOURS}, {})
 
     def add(self, type_: str, *, title: str | None = None, box: tuple[int, int] | None = None, wide: int = 300,
-            models: list[dict] | None = None, control: str = "fixed", **given) -> Node:
+            room: int = 0, models: list[dict] | None = None, control: str = "fixed", **given) -> Node:
         """A node; `given` are its inputs: values, outputs of other nodes, or None for an open socket.
 
-        box: its size in pixels; wide: its width, the height as the frontend needs; models: files to offer for download.
+        box: its size in pixels; wide: its width, the height as the frontend needs and `room` more, for a preview;
+        models: files to offer for download.
         """
         if type_ not in self.info:
             raise ValueError(f"{self.name}: the server has no node {type_}")
@@ -141,8 +142,8 @@ class Graph:
         properties = {"Node name for S&R": type_, **(OURS if type_.startswith("GradPaint") else CORE)}
         if models:
             properties["models"] = models
-        node = self._append(type_, box or (wide, height), list(zip(info["output_name"], info["output"])), sockets,
-                            widgets, values, extra, properties)
+        outputs = list(zip(info["output_name"], info["output"]))
+        node = self._append(type_, box or (wide, height + room), outputs, sockets, widgets, values, extra, properties)
         for name, value in given.items():
             if isinstance(value, Out):
                 self.links.append((value, node, name, value.node.outputs[value.slot][1]))
@@ -166,7 +167,7 @@ class Graph:
         y = 0
         for band in bands:
             top[band] = y
-            y += BAND_GAP + max((heights[cell] for cell, nodes in cells.items()
+            y += self.band_gap + max((heights[cell] for cell, nodes in cells.items()
                                  if cell[1] == band and not nodes[0].spans), default=0)
         x = 0
         for column in columns:

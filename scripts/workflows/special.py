@@ -8,6 +8,7 @@ from .chain import (
     INPUT,
     MODEL,
     PREVIEW,
+    PREVIEW_ROOM,
     PROMPT,
     RESULT,
     SAMPLE,
@@ -31,14 +32,14 @@ back. The rest of the picture keeps every pixel.
 - `context`: how much around the mask the model sees, as a factor
 - `target_size`: the size the model works at (512 for SD 1.5, 1024 for SDXL and Flux)
 - `blend`: the width of the band in which result and picture mix
-""", (420, 420), dict(seed=3, size=256), dict(kind="ellipse", coverage=0.02, seed=1),
-                                           area="around the mask", target_size=64, square=True)
-    g.at(3, 0, SAMPLE, spans=True)
+""", 340, dict(seed=3, size=256), dict(kind="ellipse", coverage=0.02, seed=1),
+                                              area="around the mask", target_size=64, square=True)
+    g.at(4, 0, SAMPLE, spans=True)
     sampled = demos.sample(g, model, encoded)
-    g.at(4, 0, RESULT, spans=True)
+    g.at(5, 0, RESULT, spans=True)
     done = decode_and_composite(g, sampled["LATENT"], vae, encoded)
     g.add("PreviewImage", images=encoded["IMAGE"], title="What the model gets", box=(300, 330))
-    g.at(5, 0, RESULT, spans=True)
+    g.at(6, 0, RESULT, spans=True)
     g.add("PreviewImage", images=drawn["IMAGE"], title="Before", box=(440, 440))
     g.add("SaveImage", images=done["IMAGE"], filename_prefix="gradpaint/crop", title="After", box=(440, 440))
     return g.build()
@@ -55,18 +56,19 @@ sigmas. The mask is the latent's own, from GradPaint Inpaint Encode.
 **Change**
 - the sampler in *KSamplerSelect*, the sigmas in *BasicScheduler*
 - *CFGGuider* for another guider: *BasicGuider* for Flux, *DualCFGGuider*, *PerpNegGuider*
-""", (420, 400), dict(seed=12), dict(kind="thick", seed=5))
-    g.at(3, 0, SAMPLE)
+""", 320, dict(seed=12), dict(kind="thick", seed=5), **demos.SEEN)
+    g.at(4, 0, SAMPLE)
     noise = g.add("RandomNoise", noise_seed=7)
     guider = g.add("CFGGuider", model=model["model"], positive=model["positive"], negative=model["negative"], cfg=1.0)
     sigmas = g.add("BasicScheduler", model=model["model"], scheduler="normal", steps=50)
-    g.at(3, 1, SAMPLE)
+    g.at(4, 1, SAMPLE)
     plain = g.add("KSamplerSelect", sampler_name="ddim")
     wrapped = g.add("GradPaintSampler", sampler=plain["SAMPLER"])
-    g.at(4, 1, SAMPLE)
+    g.at(5, 1, SAMPLE)
     sampled = g.add("SamplerCustomAdvanced", noise=noise["NOISE"], guider=guider["GUIDER"],
-                    sampler=wrapped["SAMPLER"], sigmas=sigmas["SIGMAS"], latent_image=encoded["LATENT"])
-    g.at(5, 0, RESULT, spans=True)
+                    sampler=wrapped["SAMPLER"], sigmas=sigmas["SIGMAS"], latent_image=encoded["LATENT"],
+                    room=PREVIEW_ROOM)
+    g.at(6, 0, RESULT, spans=True)
     done = decode_and_composite(g, sampled["output"], vae, encoded)
     g.add("PreviewImage", images=encoded["IMAGE"], title="Given", box=PREVIEW)
     g.add("SaveImage", images=done["IMAGE"], filename_prefix="gradpaint/custom", title="Inpainted", box=PREVIEW)
@@ -92,7 +94,7 @@ and masks it, so no mask need be drawn; with one at `mask`, that part is painted
 **Change**
 - small borders, several times over, come out better joined than one wide border
 - *GradPaint Early-Stop Scheduler* at `schedule`, on *thorough*: guidance for longer
-""", (420, 520))
+""", (420, 420))
     g.at(1, 0, MODEL)
     model, clip, vae = families.checkpoint(families.SDXL)(g)
     g.at(1, 1, INPUT)
@@ -106,7 +108,7 @@ and masks it, so no mask need be drawn; with one at `mask`, that part is painted
     g.at(3, 0, SAMPLE, spans=True)
     sampled = g.add("GradPaintKSampler", model=model, positive=positive, negative=negative, steps=25, cfg=8.0, seed=1,
                     sampler_name="euler", scheduler="normal", control="randomize", latent_image=encoded["LATENT"],
-                    wide=320)
+                    wide=320, room=PREVIEW_ROOM)
     g.at(4, 0, RESULT, spans=True)
     done = decode_and_composite(g, sampled["LATENT"], vae, encoded)
     g.add("SaveImage", images=done["IMAGE"], filename_prefix="gradpaint/outpainting", box=PREVIEW)
@@ -130,12 +132,12 @@ frames here; a batch of masks, one for each frame, does as well.
 3. Write what the video should show, press Run.
 
 **Memory**: guided steps of a video need much. Fewer frames, a smaller size, or *GradPaint Memory* at `memory`.
-""", (420, 560))
+""", (420, 430))
     g.at(1, 0, MODEL)
     model, clip, vae = families.parts(families.WAN[0], families.WAN[1:2], "wan", families.WAN[2],
                                       ("ModelSamplingSD3", 8.0))(g)
     g.at(1, 1, INPUT)
-    video = g.add("LoadVideo", file="example.mp4", box=(360, 300))
+    video = g.add("LoadVideo", file="example.mp4", box=(360, 390))
     frames = g.add("GetVideoComponents", video=video["VIDEO"])
     g.at(2, 1, INPUT)
     hole = g.add("GradPaintMaskGenerator", size_from=frames["images"], kind="ellipse", coverage=0.1, box=(320, 460))
@@ -149,7 +151,7 @@ frames here; a batch of masks, one for each frame, does as well.
     g.at(4, 0, SAMPLE, spans=True)
     sampled = g.add("GradPaintKSampler", model=model, positive=positive, negative=negative, steps=30, cfg=6.0, seed=1,
                     sampler_name="uni_pc", scheduler="simple", control="randomize", latent_image=encoded["LATENT"],
-                    wide=320)
+                    wide=320, room=PREVIEW_ROOM)
     g.at(5, 0, RESULT, spans=True)
     done = decode_and_composite(g, sampled["LATENT"], vae, encoded)
     made = g.add("CreateVideo", images=done["IMAGE"], fps=frames["fps"], audio=frames["audio"])

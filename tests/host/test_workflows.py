@@ -194,7 +194,7 @@ def test_blueprint_shows_widgets_that_are_there():
     (node,), (inside,) = blueprint()["nodes"], blueprint()["definitions"]["subgraphs"]
     nodes = {str(n["id"]): [s["name"] for s in n["inputs"] if "widget" in s] for n in inside["nodes"]}
     for key, name in node["properties"]["proxyWidgets"]:
-        assert name in nodes[key] or name == "control_after_generate"
+        assert name in nodes[key]
 
 
 def test_blueprint_runs(host, info):
