@@ -7,41 +7,42 @@ from all_doors import case
 from guided_runs import gradients
 
 KINDS = ("basic", "cfg", "dual", "dual_nested", "dual_model", "perp_neg", "perturbed_attention", "self_attention")
-SIGMA = 2.0
+OF_UNETS = ("perturbed_attention", "self_attention")
 
 
 @pytest.fixture(scope="module")
-def model():
-    return zoo.sd15(0)
-
-
-@pytest.fixture(scope="module")
-def negative_model():
-    return zoo.sd15(5)
+def models():
+    return {"sd15": zoo.sd15(0), "flux": zoo.flux(0), "another": zoo.flux(5)}
 
 
 @pytest.fixture(params=KINDS)
-def guider(request, comfy_host, model, negative_model):
+def family(request) -> str:
+    return "sd15" if request.param in OF_UNETS else "flux"
+
+
+@pytest.fixture
+def guider(request, comfy_host, family, models):
     """As the host's own nodes make it."""
     import comfy_extras.nodes_custom_sampler as nodes
     from comfy_extras.nodes_pag import PerturbedAttentionGuidance
     from comfy_extras.nodes_perpneg import PerpNegGuider
     from comfy_extras.nodes_sag import SelfAttentionGuidance
 
-    a, b, c = (zoo.conditioning("sd15", seed=seed) for seed in (1, 2, 3))
+    a, b, c = (zoo.conditioning(family, seed=seed) for seed in (1, 2, 3))
+    model, kind = models[family], request.node.callspec.params["family"]
     with torch.inference_mode():
         made = {
             "basic": lambda: nodes.BasicGuider.execute(model, a),
             "cfg": lambda: nodes.CFGGuider.execute(model, a, b, 4.0),
             "dual": lambda: nodes.DualCFGGuider.execute(model, a, b, c, 4.0, 2.0, "regular"),
             "dual_nested": lambda: nodes.DualCFGGuider.execute(model, a, b, c, 4.0, 2.0, "nested"),
-            "dual_model": lambda: nodes.DualModelGuider.execute(model, a, 3.0, negative_model, b),
+            "dual_model": lambda: nodes.DualModelGuider.execute(model, a, 3.0, models["another"], b),
             "perp_neg": lambda: PerpNegGuider.execute(model, a, b, c, 4.0, 1.0),
             "perturbed_attention": lambda: nodes.CFGGuider.execute(
                 PerturbedAttentionGuidance.execute(model, 3.0).args[0], a, b, 3.0),
             "self_attention": lambda: nodes.CFGGuider.execute(
                 SelfAttentionGuidance.execute(model, 0.5, 2.0).args[0], a, b, 3.0),
-        }[request.param]()
+        }[kind]()
     return made.args[0]
 
 
@@ -62,12 +63,13 @@ def run(problem, guider, sampler, noise, sigmas):
         return nodes.SamplerCustomAdvanced.execute(GivenNoise(noise), guider, sampler, sigmas, problem.masked).args[0]
 
 
-def test_gradient_against_finite_differences(tools, pack, pack_nodes, model, guider):
-    """Of the masked MSE, through all that the guider makes of the model; the state is latent + SIGMA * noise."""
+def test_gradient_against_finite_differences(tools, pack, pack_nodes, models, family, guider):
+    """Of the masked MSE, through all that the guider makes of the model; the state is a * latent + sigma * noise."""
+    sigma = 2.0 if family == "sd15" else 0.6
     full = pack.gradpaint.settings.GuideSchedule.full()
     off = pack.gradpaint.settings.AlignmentSettings(lambda_al=0.0)
-    problem = case("sd15", model, settings={"schedule": full, "alignment": off})
-    sigmas, generator = torch.tensor([SIGMA, 0.0]), torch.Generator().manual_seed(4)
+    problem = case(family, models[family], settings={"schedule": full, "alignment": off})
+    sigmas, generator = torch.tensor([sigma, 0.0]), torch.Generator().manual_seed(4)
     noise = torch.randn(problem.latent["samples"].shape, generator=generator)
     sampler, record = all_doors.sampler(pack_nodes, problem)
     with gradients(tools) as found:
@@ -84,18 +86,18 @@ def test_gradient_against_finite_differences(tools, pack, pack_nodes, model, gui
 
     h = 0.05
     slope = (loss(h) - loss(-h)) / (2 * h)
-    assert slope == pytest.approx(SIGMA * float((gradient * direction).sum()), rel=0.01)
+    assert slope == pytest.approx(sigma * float((gradient * direction).sum()), rel=0.01)
 
 
-def test_guidance_lowers_the_loss_and_keeps_what_is_known(pack, pack_nodes, model, guider):
+def test_guidance_lowers_the_loss_and_keeps_what_is_known(pack, pack_nodes, models, family, guider):
     full = pack.gradpaint.settings.GuideSchedule.full()
-    problem = case("sd15", model, steps=8, settings={"schedule": full})
+    problem = case(family, models[family], steps=6, settings={"schedule": full})
     known = (problem.mask == 0)[:, None].expand_as(problem.latent["samples"])
     late = {}
     for alpha in (1e-9, 0.05):
         sampler, record = all_doors.sampler(pack_nodes, problem, alpha=alpha)
         out = all_doors.custom_advanced(problem, guider, sampler)[0]["samples"]
         assert torch.allclose(out[known], problem.latent["samples"][known], atol=1e-6) and out.isfinite().all()
-        assert record.last.skipped_nudges == 0 and record.last.backwards == 8
-        late[alpha] = float(sum(record.last.mse[4:]))
+        assert record.last.skipped_nudges == 0 and record.last.backwards == 6
+        late[alpha] = float(sum(record.last.mse[3:]))
     assert late[0.05] < 0.98 * late[1e-9]
