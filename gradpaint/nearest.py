@@ -1,10 +1,13 @@
-"""Distances to, and values of, the nearest pixel of a region. Exact, by columns first and rows after."""
+"""The nearest pixel of a region: where it is and how far. Exact, by columns first and rows after."""
 from __future__ import annotations
 
 import math
 
 import torch
 from torch import Tensor
+
+PLACES = 2**30  # more pixels than any picture has
+FAR = 2**32  # squared pixels
 
 
 def distance_to(region: Tensor, limit: int) -> Tensor:
@@ -26,28 +29,53 @@ def _distance_along_columns(region: Tensor) -> Tensor:
     return torch.minimum(above, -below - rows)
 
 
-def nearest_values(image: Tensor, known: Tensor) -> Tensor:
-    """Every pixel that is not known takes the nearest known one's value.
+def nearest_known(known: Tensor, limit: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Row, column and distance of the nearest known pixel of each pixel; a known one's is itself.
 
-    image: (C, H, W); known: (H, W), bool, not False everywhere.
+    known: (H, W), bool, not False everywhere. limit: pixels farther than this from a known one may get a wrong one.
     """
-    if known.all():
-        return image
-    rows, columns = hole_box(~known)
-    part, there = image[:, rows, columns], known[rows, columns]
-    row, along = _nearest_row(there)
-    squared = along * along
-    column = torch.arange(there.shape[1], device=image.device).expand_as(row)
-    best, best_row, best_column = squared.clone(), row.clone(), column.clone()
-    for dx in range(1, min(_farthest(there), there.shape[1] - 1) + 1):
+    row, column = (grid.clone() for grid in _grid(known))
+    distance = torch.zeros(known.shape, device=known.device)
+    if not known.all():
+        box = hole_box(~known)
+        part = known[box]
+        reach = _farthest(part) if limit is None else min(limit, _farthest(part))
+        near_row, near_column, distance[box] = _nearest(part, reach)
+        row[box], column[box] = near_row + box[0].start, near_column + box[1].start
+    return row, column, distance
+
+
+def mirrored(known: Tensor, limit: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Row and column of each pixel's mirror image at the nearest known pixel, and the distance of the latter.
+
+    Where the mirror image is not known either, the nearest known pixel itself. known, limit: see `nearest_known`.
+    """
+    height, width = known.shape
+    (row, column), (near_row, near_column, distance) = _grid(known), nearest_known(known, limit)
+    there_row, there_column = 2 * near_row - row, 2 * near_column - column
+    inside = (there_row >= 0) & (there_row < height) & (there_column >= 0) & (there_column < width)
+    inside &= known[there_row.clamp(0, height - 1), there_column.clamp(0, width - 1)]
+    return torch.where(inside, there_row, near_row), torch.where(inside, there_column, near_column), distance
+
+
+def _grid(like: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.meshgrid(*(torch.arange(side, device=like.device) for side in like.shape), indexing="ij")
+
+
+def _nearest(known: Tensor, reach: int) -> tuple[Tensor, Tensor, Tensor]:
+    row, along = _nearest_row(known)
+    width = known.shape[1]
+    # Squared distance and place in one number: the least of them is the nearest, and says where it is.
+    place = row * width + torch.arange(width, device=known.device)
+    squared = torch.where(along < math.inf, along * along, float(FAR)).long()
+    key = squared * PLACES + place
+    best = key.clone()
+    for dx in range(1, min(reach, width - 1) + 1):
         for to, source in ((slice(dx, None), slice(None, -dx)), (slice(None, -dx), slice(dx, None))):
-            candidate = squared[:, source] + dx * dx
-            closer = candidate < best[:, to]
-            for target, new in ((best, candidate), (best_row, row[:, source]), (best_column, column[:, source])):
-                target[:, to] = torch.where(closer, new, target[:, to])
-    out = image.clone()
-    out[:, rows, columns] = part[:, best_row, best_column]
-    return out
+            part = best[:, to]
+            torch.minimum(part, key[:, source] + dx * dx * PLACES, out=part)
+    place = best % PLACES
+    return place // width, place % width, (best // PLACES).float().sqrt()
 
 
 def hole_box(hole: Tensor) -> tuple[slice, slice]:

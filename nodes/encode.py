@@ -38,9 +38,10 @@ class GradPaintEncode(io.ComfyNode):
                             "several for one image give one picture each. May be left open if a pad is set."),
                 io.Combo.Input(
                     "masked_content", options=list(FILLS), default=FILLS[0],
-                    tooltip="What is in the hole before sampling. fill: its surroundings, continued smoothly. "
-                            "original: what is there, for denoise below 1. neutral: grey. blur: what is there, "
-                            "strongly blurred. edge: the nearest known pixel. noise: random pixels."),
+                    tooltip="What is in the hole before sampling. fill: its surroundings, mirrored at the border and "
+                            "smooth farther in; best at denoise 1. original: what is there, for denoise below 1. "
+                            "smooth: the surroundings continued. neutral: grey. blur: what is there, strongly blurred. "
+                            "edge: the nearest known pixel. noise: random pixels."),
                 io.Boolean.Input(
                     "invert_mask", default=False,
                     tooltip="For masks that are black where the picture is to be repainted."),
