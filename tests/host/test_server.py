@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from server_process import PACK_ROOT
 from workflow_api import node_of
 
 NODE_IDS = {"GradPaintLoadGuidedDiffusion", "GradPaintMaskGenerator", "GradPaintAlignmentLoss", "GradPaintEarlyStop",
@@ -19,19 +20,19 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def result(server, prompt) -> dict:
     """The quickstart, run once: {id of a node that shows or saves: its picture}; "given": what the samplers get."""
-    given = {"class_type": "PreviewImage", "inputs": {"images": [node_of(prompt, "ImageCompositeMasked"), 0]}}
+    given = {"class_type": "PreviewImage", "inputs": {"images": [node_of(prompt, "GradPaintEncode"), 2]}}
     history = server.run({**prompt, "given": given})
     assert history["status"]["status_str"] == "success", history["status"]
     return {node_id: server.picture(output["images"][0]) for node_id, output in history["outputs"].items()}
 
 
 def saved_from(prompt: dict, sampler_type: str) -> str:
-    """Id of the Save Image node behind the decoder behind the sampler."""
-    sampler = node_of(prompt, sampler_type)
-    decoder = next(key for key, node in prompt.items()
-                   if node["class_type"] == "VAEDecode" and node["inputs"]["samples"][0] == sampler)
-    return next(key for key, node in prompt.items()
-                if node["class_type"] == "SaveImage" and node["inputs"]["images"][0] == decoder)
+    """Id of the Save Image node behind the composite behind the decoder behind the sampler."""
+    found = node_of(prompt, sampler_type)
+    for kind, name in (("VAEDecode", "samples"), ("GradPaintComposite", "image"), ("SaveImage", "images")):
+        found = next(key for key, node in prompt.items()
+                     if node["class_type"] == kind and node["inputs"][name][0] == found)
+    return found
 
 
 def test_all_nodes_are_in_object_info(object_info):
@@ -46,7 +47,11 @@ def test_help_pages_and_workflow_are_served(server):
         page = server.get(f"/extensions/gradpaint/docs/{node_id}.md").decode()
         assert page.startswith("# ")
     templates = json.loads(server.get("/workflow_templates"))
-    assert templates["gradpaint"] == ["gradpaint_quickstart"]
+    names = {path.stem for path in (PACK_ROOT / "example_workflows").glob("*.json")}
+    assert set(templates["gradpaint"]) == names and len(names) >= 15
+    for name in names:
+        assert json.loads(server.get(f"/api/workflow_templates/gradpaint/{name}.json"))["nodes"]
+        assert server.get(f"/api/workflow_templates/gradpaint/{name}.jpg").startswith(b"\xff\xd8")
 
 
 def test_quickstart_uses_both_samplers_alike(prompt):
@@ -56,12 +61,12 @@ def test_quickstart_uses_both_samplers_alike(prompt):
 
 
 def test_quickstart_uses_the_defaults(prompt):
-    from gradpaint.settings import AlignmentSettings, GuidanceSettings, GuideSchedule
+    from gradpaint.settings import GuidanceSettings
 
-    inputs = {node["class_type"]: node["inputs"] for node in prompt.values()}
-    assert AlignmentSettings(**inputs["GradPaintAlignmentLoss"]) == AlignmentSettings()
-    assert inputs["GradPaintKSampler"]["strength"] == GuidanceSettings().strength
-    assert inputs["GradPaintEarlyStop"]["mode"].startswith("paper") and GuideSchedule() == GuideSchedule.paper()
+    inputs = prompt[node_of(prompt, "GradPaintKSampler")]["inputs"]
+    assert (inputs["strength"], inputs["normalization"], inputs["gradient"], inputs["alpha"]) == (
+        GuidanceSettings().strength, GuidanceSettings().normalization, GuidanceSettings().gradient, 0)
+    assert not {"alignment", "schedule", "memory"} & set(inputs)
 
 
 def test_quickstart_pictures(prompt, result):
@@ -84,16 +89,13 @@ def test_same_seed_through_the_library_gives_the_same_picture(prompt, result, ca
     from gradpaint.samplers import inpaint
     from gradpaint.scenes import HELD_OUT_SEEDS, landscapes
     from gradpaint.schedule import spaced_sigmas
-    from gradpaint.settings import AlignmentSettings, GuidanceSettings, GuideSchedule
+    from gradpaint.settings import GuidanceSettings
 
     inputs = {node["class_type"]: node["inputs"] for node in prompt.values()}
     sampler, scene, drawn = (inputs[f"GradPaint{name}"] for name in ("KSampler", "DemoScene", "MaskGenerator"))
-    alignment = inputs["GradPaintAlignmentLoss"]
     assert (sampler["sampler_name"], sampler["scheduler"], sampler["cfg"], sampler["denoise"]) == (
         "ddim", "normal", 1.0, 1.0)
-    assert inputs["GradPaintEarlyStop"]["mode"].startswith("paper") and inputs["GradPaintEarlyStop"]["every"] == 1
-    settings = GuidanceSettings(strength=sampler["strength"], normalization=sampler["normalization"],
-                                alignment=AlignmentSettings(**alignment), schedule=GuideSchedule())
+    settings = GuidanceSettings(strength=sampler["strength"], normalization=sampler["normalization"])
 
     denoiser = load_denoiser(bundled_model_path())
     y = landscapes([HELD_OUT_SEEDS[scene["seed"]]], scene["size"])

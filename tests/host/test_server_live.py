@@ -23,7 +23,9 @@ def live_prompt(prompt: dict, steps: int, seed: int) -> dict:
     prompt = copy.deepcopy(prompt)
     sampler = prompt[node_of(prompt, "GradPaintKSampler")]["inputs"]
     sampler.update(steps=steps, seed=seed)
-    prompt[node_of(prompt, "GradPaintEarlyStop")]["inputs"]["mode"] = "full (every step)"
+    sampler["schedule"] = ["stop", 0]
+    prompt["stop"] = {"class_type": "GradPaintEarlyStop",
+                      "inputs": {"mode": "full (every step)", "fraction": 0.45, "steps": 45, "every": 1}}
     keep, todo = {}, ["show"]
     prompt["show"] = {"class_type": "PreviewImage", "inputs": {"images": ["decoded", 0]}}
     prompt["decoded"] = {"class_type": "VAEDecode", "inputs": {"samples": [node_of(prompt, "GradPaintKSampler"), 0],

@@ -14,9 +14,11 @@ OUTPUTS = ("timeline", "gradients", "losses")
 def with_pictures(prompt: dict, keep_record: str, shown: tuple[str, ...]) -> dict:
     """The quickstart's GradPaint branch, its record shown. Inputs newer than the workflow are left out."""
     prompt = copy.deepcopy(prompt)
-    sampler, stop = node_of(prompt, "GradPaintKSampler"), node_of(prompt, "GradPaintEarlyStop")
-    prompt[sampler]["inputs"].update(steps=10, keep_record=keep_record)
-    prompt[stop]["inputs"].update(mode="adaptive", tolerance=0.3, patience=0.0)
+    sampler = node_of(prompt, "GradPaintKSampler")
+    prompt[sampler]["inputs"].update(steps=10, keep_record=keep_record, schedule=["stop", 0])
+    prompt["stop"] = {"class_type": "GradPaintEarlyStop",
+                      "inputs": {"mode": "adaptive", "fraction": 0.45, "steps": 45, "every": 1, "tolerance": 0.3,
+                                 "patience": 0.0}}
     prompt["pictures"] = {"class_type": "GradPaintPictures", "inputs": {"record": [sampler, 1]}}
     todo = [f"show {name}" for name in shown]
     for name, key in zip(shown, list(todo)):
