@@ -67,7 +67,7 @@ class LoadGuidedDiffusion(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Model.Output(display_name="model"),
+                io.Model.Output(display_name="model", tooltip="The model, for any sampler node."),
                 io.Conditioning.Output(
                     display_name="positive", tooltip="The class label, or nothing for a model without classes."
                 ),
