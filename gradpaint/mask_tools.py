@@ -25,14 +25,14 @@ def grow(mask: Tensor, pixels: int) -> Tensor:
     What lies beyond the image counts as more of the same, so a hole at the image's border stays at it.
     """
     if pixels < 0:
-        return 1 - _highest(1 - mask, -pixels)
+        return -_highest(-mask, -pixels)
     return _highest(mask, pixels)
 
 
 def _highest(mask: Tensor, radius: int) -> Tensor:
     if radius == 0 or not mask.any():
         return mask
-    radius = min(radius, max(mask.shape[-2:]))
+    radius = min(radius, math.ceil(math.hypot(*mask.shape[-2:])))
     out, row, reach = mask, mask, 0
     for dy in range(radius, -1, -1):  # rows above and below at this distance: the disc is the wider, the nearer
         width = math.isqrt(radius * radius - dy * dy)
