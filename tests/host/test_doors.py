@@ -183,19 +183,45 @@ def test_a_sampler_that_wraps_ours_is_told_the_right_order(pack_nodes, models):
 
 
 def test_max_denoise_is_the_inner_samplers(pack_nodes, models):
-    """A run that starts below the highest noise level keeps something of what is in the hole."""
+    """A run that starts below the highest noise level keeps something of what is in the hole, unless the sampler says
+    that it does not."""
     import comfy_extras.nodes_custom_sampler as nodes
 
     problem = case("flux", models["flux"])
-    sampler = all_doors.sampler(pack_nodes, problem)[0]
+    inner = all_doors.plain_sampler(problem)
+    sampler = all_doors.sampler(pack_nodes, problem, inner=inner)[0]
     full = all_doors.sigmas(problem)
     other = {"samples": torch.where(problem.mask[:, None] > 0, 5.0, problem.latent["samples"])}
-    for sigmas, leaks in ((full, False), (full[1:], True)):
+
+    def leaks(sigmas) -> bool:
         with torch.inference_mode():
             pictures = [nodes.SamplerCustom.execute(
                 problem.model, True, 3, 1.0, problem.positive, problem.negative, sampler, sigmas,
                 {**latent, "noise_mask": problem.mask}).args[0]["samples"] for latent in (problem.latent, other)]
-        assert torch.equal(*pictures) is not leaks
+        return not torch.equal(*pictures)
+
+    assert not leaks(full) and leaks(full[1:])
+    inner.max_denoise = lambda *args: True
+    assert not leaks(full[1:]) and sampler.max_denoise(None, full) is True
+
+
+def test_without_added_noise_what_is_in_the_hole_is_kept_at_any_level(pack_nodes, models):
+    """The latent brings its noise along then (Add Noise, an inverted picture): it must not be blanked."""
+    import comfy_extras.nodes_custom_sampler as nodes
+
+    problem = case("sd15", models["sd15"])
+    sigmas, sampling = all_doors.sigmas(problem), problem.model.model.model_sampling
+    noise = nodes.Noise_RandomNoise(problem.seed).generate_noise(problem.latent)
+    start = sampling.noise_scaling(sigmas[0], noise, torch.zeros_like(noise), True)
+    start = problem.model.model.process_latent_out(start) * problem.mask[:, None] + problem.latent["samples"] * (
+        1 - problem.mask[:, None])
+    sampler = all_doors.sampler(pack_nodes, problem, strength=0.0)[0]
+    with torch.inference_mode():
+        out = nodes.SamplerCustom.execute(problem.model, False, 3, 1.0, problem.positive, problem.negative, sampler,
+                                          sigmas, {"samples": start, "noise_mask": problem.mask}).args[0]["samples"]
+    expected = all_doors.custom(problem, problem.model, sampler)["samples"]
+    hole = (problem.mask > 0)[:, None].expand_as(out)
+    assert torch.nn.functional.cosine_similarity(out[hole], expected[hole], dim=0) > 0.95
 
 
 # ---- what the host does around a run

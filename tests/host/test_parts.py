@@ -82,18 +82,13 @@ def test_an_adaptive_stop_is_the_same_wherever_the_cut_is(pack, pack_nodes, grad
     stop = record.stop
     assert stop.reason == "loss" and 2 < stop.step < 11  # else nothing is tested here
     for cut in cuts:
-        latent, records = in_parts(pack_nodes, problem, stop.step + cut)
-        assert torch.allclose(latent["samples"], whole["samples"], atol=1e-4) and records[-1].stop == stop
-        assert sum(r.backwards for r in records) == record.backwards
-
-
-def test_the_same_part_may_be_run_again(pack, pack_nodes, models):
-    """The host keeps what a node made: a second run of the last part starts from the same handover."""
-    schedule = pack.gradpaint.settings.GuideSchedule(mode="adaptive", minimum=0.1, maximum=1.0)
-    problem = case("flux", models["flux"], steps=STEPS, settings={"schedule": schedule})
-    first = all_doors.advanced(pack_nodes, problem, **FIRST)[0]
-    runs = [all_doors.advanced(pack_nodes, problem, latent_image=first, **LAST)[0]["samples"] for _ in range(2)]
-    assert torch.equal(*runs)
+        first, before = all_doors.advanced(pack_nodes, problem, end_at_step=stop.step + cut,
+                                           return_with_leftover_noise="enable")
+        for _ in range(2):  # the host keeps what a node made, and may run the next one again
+            latent, after = all_doors.advanced(pack_nodes, problem, latent_image=first, start_at_step=stop.step + cut,
+                                               add_noise="disable", mask=None)
+            assert torch.allclose(latent["samples"], whole["samples"], atol=1e-4) and after.stop == stop
+            assert before.backwards + after.backwards == record.backwards
 
 
 def test_batches_with_a_mask_each_and_the_alignment_loss(pack, pack_nodes, models):
