@@ -7,7 +7,7 @@ from all_doors import case
 
 
 @pytest.fixture(scope="module")
-def model():
+def model(pack):
     return zoo.flux(0)
 
 

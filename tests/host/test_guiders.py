@@ -11,7 +11,7 @@ OF_UNETS = ("perturbed_attention", "self_attention")
 
 
 @pytest.fixture(scope="module")
-def models():
+def models(pack):
     return {"sd15": zoo.sd15(0), "flux": zoo.flux(0), "another": zoo.flux(5)}
 
 
