@@ -38,6 +38,15 @@ def test_the_server_says_the_same(object_info, saved):
     assert schema_changes.snapshot(ours) == saved
 
 
+def test_rare_inputs_are_folded(pack_nodes):
+    """No node shows more widgets than KSampler (Advanced) and a strength are; the others are under Advanced."""
+    for node_id, node in pack_nodes.items():
+        given = schema_changes.inputs(json.loads(json.dumps(node.GET_NODE_INFO_V1())))
+        shown = [name for name, (_, (kind, options)) in given.items()
+                 if kind in schema_changes.WIDGET_TYPES and not options.get("advanced")]
+        assert len(shown) <= 10, f"{node_id} shows {shown}"
+
+
 # ---- the rule by itself
 
 
