@@ -78,7 +78,7 @@ class GradPaintEncode(io.ComfyNode):
                     tooltip="For around the mask: crops a square, as far as the picture allows."),
                 io.Int.Input(
                     "multiple", default=0, min=0, max=1024, advanced=True,
-                    tooltip="Width and height become multiples of this; what is added at the right and bottom is cut "
+                    tooltip="Width and height become multiples of this and of a latent cell; what is added at the right and bottom is cut "
                             "off again. 0: what the VAE asks for, two latent cells; 64 for pixel_space."),
                 *(io.Int.Input(f"pad_{side}", default=0, min=0, max=8192, advanced=True,
                                tooltip=f"Outpainting: pixels to add at the {side} and to repaint.") for side in SIDES),
@@ -116,11 +116,10 @@ class GradPaintEncode(io.ComfyNode):
                  for given, name in ((mask, "mask"), (context_mask, "context_mask"))]
         how = Preparation(masked_content, invert_mask, threshold, fill_holes, pads, grow, feather,
                           Area(area == AREAS[1], context, context_pixels, square, target_size,
-                               multiple or host_vae.size_multiple(vae)))
+                               host_vae.size_multiple(vae, multiple)))
         starts = host_vae.frame_starts(vae, len(pictures)) if video else ()
         ready = prepare(pictures, masks[0], how, host_vae.cell_size(vae), starts, masks[1])
-        samples = host_vae.encode(vae, ready.image, bool(starts))
-        latent = {"samples": samples, "noise_mask": host_vae.noise_mask(ready.mask, samples, starts)}
+        latent, ready = host_vae.encoded(vae, ready, starts)
         return io.NodeOutput(latent, ready.stitch, ready.image.movedim(1, -1).contiguous(), tensor_to_mask(ready.mask))
 
 

@@ -1,8 +1,14 @@
 """What encoding needs to know of the host's VAE: cells, multiples, frames, and the form of the noise mask."""
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import torch
 from torch import Tensor
+
+from ...gradpaint.mask_tools import block_max
+from ...gradpaint.prepare import Prepared
 
 PIXEL_MULTIPLE = 64  # guided-diffusion networks halve the size up to six times; Chroma Radiance has patches of 16
 
@@ -16,12 +22,15 @@ def cell_size(vae) -> int:
     return int(vae.spacial_compression_encode())
 
 
-def size_multiple(vae) -> int:
-    """Width and height that suit every model with this VAE: whole patches of 2 x 2 latent cells.
+def size_multiple(vae, asked: int = 0) -> int:
+    """What width and height must be multiples of: of what was asked for, in whole latent cells.
 
-    VAEs with cells of 32 pixels belong to models that take single cells.
+    0 asks for what suits every model with this VAE: whole patches of 2 x 2 latent cells. VAEs with cells of 32 pixels
+    belong to models that take single cells.
     """
     cell = cell_size(vae)
+    if asked:
+        return math.lcm(asked, cell)
     if cell == 1:
         return PIXEL_MULTIPLE
     return cell if cell >= 32 else 2 * cell
@@ -50,6 +59,19 @@ def encode(vae, image: Tensor, video: bool) -> Tensor:
     if getattr(vae, "latent_dim", 2) == 3 and not video:  # it would take the batch for frames
         return torch.cat([vae.encode(one[None]) for one in pixels])
     return vae.encode(pixels)
+
+
+def encoded(vae, ready: Prepared, starts: tuple[int, ...]) -> tuple[dict, Prepared]:
+    """The LATENT with its noise mask, and `ready` with the mask that it really is.
+
+    starts: the video's, see `frame_starts`. Some VAEs have larger cells than they say (TAEF2): what comes out counts.
+    """
+    samples = encode(vae, ready.image, bool(starts))
+    height, width = (big // small for big, small in zip(ready.image.shape[-2:], samples.shape[-2:]))
+    if (height, width) != (cell_size(vae),) * 2:
+        mask = block_max(ready.mask, height, width)
+        ready = Prepared(ready.image, mask, replace(ready.stitch, sampled=mask))
+    return {"samples": samples, "noise_mask": noise_mask(ready.mask, samples, starts)}, ready
 
 
 def noise_mask(mask: Tensor, samples: Tensor, starts: tuple[int, ...]) -> Tensor:
