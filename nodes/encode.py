@@ -78,8 +78,8 @@ class GradPaintEncode(io.ComfyNode):
                     tooltip="For around the mask: crops a square, as far as the picture allows."),
                 io.Int.Input(
                     "multiple", default=0, min=0, max=1024, advanced=True,
-                    tooltip="Width and height become multiples of this and of a latent cell; what is added at the right and bottom is cut "
-                            "off again. 0: what the VAE asks for, two latent cells; 64 for pixel_space."),
+                    tooltip="Width and height become multiples of this, in whole latent cells; what is added at the "
+                            "right and bottom is cut off again. 0: two latent cells; 64 for pixel_space."),
                 *(io.Int.Input(f"pad_{side}", default=0, min=0, max=8192, advanced=True,
                                tooltip=f"Outpainting: pixels to add at the {side} and to repaint.") for side in SIDES),
                 io.Boolean.Input(
