@@ -10,6 +10,7 @@ from .guidance_inputs import RECORDS, guidance_inputs, guidance_settings, keep_r
 from .host.convert import masked_latent
 from .host.guidance import apply_gradpaint
 from .host.mask_check import check_keeps_something
+from .host.parts import check_clean, with_handover
 from .host.record import RunRecord
 from .host.sampling import ksample, sampler_names, scheduler_names
 from .sockets import CATEGORY, Record
@@ -72,11 +73,12 @@ class GradPaintKSampler(io.ComfyNode):
                 keep_record: str = RECORDS[0]) -> io.NodeOutput:
         latent, records = masked_latent(latent_image, mask), []
         check_keeps_something(latent["noise_mask"])
+        check_clean(latent)
         settings = guidance_settings(strength, normalization, alignment, schedule, gradient, alpha)
         guided = apply_gradpaint(model, settings, memory=memory, mask=latent["noise_mask"],
                                  on_record=records.append, keep=keep_record == "pictures")
         latent = ksample(guided, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent, denoise)
-        return io.NodeOutput(latent, records[-1] if records else RunRecord())
+        return io.NodeOutput(with_handover(latent, None), records[-1] if records else RunRecord())
 
 
 NODES = [GradPaintKSampler]

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ...gradpaint.early_stop import AdaptiveStop, StopReport
@@ -19,6 +21,8 @@ from .guidance import GradPaintWrapper, with_wrapper
 from .record import RunRecord
 from .run import GuidedRun
 from .sampling import ksample, sigmas_of
+
+log = logging.getLogger(__name__)
 
 LATENT_KEY = "gradpaint"
 
@@ -46,12 +50,14 @@ class Part(NamedTuple):
 
 class Handover(NamedTuple):
     """What a later part needs. known: the clean latent, as the host's samplers see it; grad: the last gradient taken,
-    for steps that go on in its direction; stop: of an adaptive schedule; gradients: how many were taken so far."""
+    for steps that go on in its direction; stop: of an adaptive schedule; gradients: how many were taken so far; noisy:
+    the samples beside it, to know them again."""
 
     known: Tensor
     grad: Tensor | None
     stop: AdaptiveStop | None
     gradients: int
+    noisy: Tensor | None = None
 
 
 class _CountedFrom:
@@ -148,14 +154,20 @@ class PartWrapper(GradPaintWrapper):
         """The clean latent has been handed over."""
 
     def _done(self, run: PartRun) -> None:
+        if run.part.before or run.part.after:
+            log.info("GradPaint: steps %d to %d of %d:", run.part.before + 1, len(run.part.sigmas) - 1 - run.part.after,
+                     len(run.part.sigmas) - 1)
         super()._done(run)
         if float(run.sigmas[-1]) > 0:
             self.on_handover(run.handover())
 
 
 def earlier_part(latent: dict, part: Part, add_noise: bool) -> Handover | None:
-    """What the LATENT brings along from the part before; ValueError if it has to and does not."""
-    if add_noise or part.is_empty:
+    """What the LATENT brings along from the part before. ValueError if it has to and does not, or if it should not."""
+    if part.is_empty:
+        return None
+    if add_noise:
+        check_clean(latent)
         return None
     found = latent.get(LATENT_KEY)
     if found is None:
@@ -166,10 +178,23 @@ def earlier_part(latent: dict, part: Part, add_noise: bool) -> Handover | None:
     return found
 
 
+def check_clean(latent: dict) -> None:
+    """ValueError for a LATENT with noise that an unfinished run has left in it."""
+    found, samples = latent.get(LATENT_KEY), latent["samples"]
+    if found is not None and (samples is found.noisy or _same(samples, found.noisy)):
+        raise ValueError("latent_image still has the noise of an unfinished run in it, which would be taken for a part "
+                         "of the picture. To go on with that run use GradPaint KSampler (Advanced) with add_noise "
+                         "disable; to start from this latent, finish it first")
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return not a.is_nested and not b.is_nested and a.shape == b.shape and torch.equal(a, b)
+
+
 def with_handover(latent: dict, found: Handover | None) -> dict:
     """The LATENT with what the next part needs, without it where found is None."""
     rest = {key: value for key, value in latent.items() if key != LATENT_KEY}
-    return rest if found is None else {**rest, LATENT_KEY: found}
+    return rest if found is None else {**rest, LATENT_KEY: found._replace(noisy=latent["samples"])}
 
 
 def ksample_part(model, settings: GuidanceSettings, latent: dict, seed: int, steps: int, cfg: float, sampler_name: str,

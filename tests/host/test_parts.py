@@ -178,6 +178,21 @@ def test_a_noisy_latent_without_its_clean_one_is_refused(pack_nodes, models):
         all_doors.advanced(pack_nodes, problem, latent_image=foreign, **{**LAST, "mask": problem.mask})
 
 
+@pytest.mark.parametrize("door", [all_doors.ksampler, all_doors.advanced])
+def test_noise_is_not_added_to_noise(comfy_host, pack_nodes, models, door):
+    problem = case("flux", models["flux"], steps=STEPS)
+    first = all_doors.advanced(pack_nodes, problem, **FIRST)[0]
+    (copied,) = comfy_host.SetLatentNoiseMask().set_mask({**first, "samples": first["samples"].clone()}, problem.mask)
+    for latent in (first, copied):
+        with pytest.raises(ValueError, match="still has the noise of an unfinished run.*add_noise disable"):
+            door(pack_nodes, problem, latent_image=latent)
+    with torch.inference_mode():  # the host's node finishes it: then it is a picture like any other
+        (done,) = comfy_host.KSamplerAdvanced().sample(
+            model=problem.model, add_noise="disable", noise_seed=3, start_at_step=2, end_at_step=10_000,
+            latent_image=first, return_with_leftover_noise="disable", **problem.run_inputs())
+    assert "gradpaint" in done and "gradpaint" not in door(pack_nodes, problem, latent_image=done)[0]
+
+
 def test_a_latent_that_was_resized_between_is_refused_with_both_shapes(pack_nodes, models):
     problem = case("flux", models["flux"], steps=STEPS)
     first = all_doors.advanced(pack_nodes, problem, **FIRST)[0]
@@ -203,6 +218,13 @@ def test_a_patched_model_under_the_hosts_node_warns_of_a_noisy_latent(comfy_host
             model=model, add_noise="disable", noise_seed=3, start_at_step=2, end_at_step=10_000, latent_image=first,
             return_with_leftover_noise="disable", **problem.run_inputs())
     assert "noisy already" in caplog.text and "GradPaint KSampler (Advanced)" in caplog.text
+
+
+def test_the_log_says_which_part_it_was(pack_nodes, models, caplog):
+    problem = case("flux", models["flux"], steps=10)
+    with caplog.at_level("INFO"):
+        all_doors.advanced(pack_nodes, problem, start_at_step=3, end_at_step=6)
+    assert "steps 4 to 6 of 10:" in caplog.text and "3 steps, 1 guided" in caplog.text
 
 
 def test_nothing_is_differentiated_or_asked_for_where_no_step_is_guided(pack, pack_nodes, models, monkeypatch):
