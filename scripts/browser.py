@@ -16,12 +16,13 @@ START_MS, RUN_MS = 120_000, 600_000
 SETTLE_MS = 1500  # the canvas draws at its own pace; nothing tells when it is done
 
 _BOX = """() => {
-  const {_nodes: nodes, _groups: groups} = window.app.canvas.graph;
+  const {_nodes: nodes, _groups: groups, inputNode, outputNode} = window.app.canvas.graph;
   let [x0, y0, x1, y1] = [1e9, 1e9, -1e9, -1e9];
   const take = (x, y, w, h) => { x0 = Math.min(x0, x); y0 = Math.min(y0, y); x1 = Math.max(x1, x + w);
                                  y1 = Math.max(y1, y + h); };
   for (const n of nodes) take(n.pos[0], n.pos[1] - 50, n.size[0], n.size[1] + 60);
   for (const g of groups ?? []) take(g.pos[0], g.pos[1], g.size[0], g.size[1]);
+  for (const end of [inputNode, outputNode]) if (end) take(end.pos[0], end.pos[1], end.size[0], end.size[1]);
   return [x0, y0, x1, y1];
 }"""
 _FIT = """([margin, top, most]) => {

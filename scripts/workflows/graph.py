@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
-TITLE, GAP, BAND_GAP, COLUMN_GAP = 30, 30, 90, 70  # pixels; TITLE is the bar above a node's position
+TITLE, GAP, BAND_GAP, COLUMN_GAP = 30, 40, 90, 70  # pixels; TITLE is the bar above a node's position
 NAMESPACE = uuid.UUID("6f0c1a52-8c1e-4b57-9d0e-2b8f5a7c9d31")
 OURS, CORE = {"cnr_id": "gradpaint", "ver": "0.1.0"}, {"cnr_id": "comfy-core", "ver": "0.18.1"}
 GROUP_COLOUR, NOTE_COLOURS = "#3f789e", {"color": "#432", "bgcolor": "#000"}
