@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -34,6 +35,12 @@ def _is_host(path: Path) -> bool:
     return (path / "nodes.py").is_file() and (path / "comfy").is_dir()
 
 
+def host_version(path: Path) -> tuple[int, ...]:
+    """(0, 29, 0)."""
+    text = (path / "comfyui_version.py").read_text()
+    return tuple(int(number) for number in re.findall(r"\d+", text.split("__version__")[1]))
+
+
 def missing_requirements() -> list[str]:
     """Packages that the host needs and this Python lacks."""
     return [name for name in REQUIREMENTS if importlib.util.find_spec(name) is None]
@@ -46,6 +53,7 @@ def import_host(path: Path, cpu: bool = True) -> ModuleType:
     import comfy.cli_args
 
     comfy.cli_args.args.cpu = cpu  # before anything else of comfy asks for a device
+    importlib.import_module("utils.extra_config")  # as main.py does: older nodes.py puts a folder with a utils.py first
     import nodes
 
     assert Path(nodes.__file__).resolve() == path / "nodes.py"
