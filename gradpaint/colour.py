@@ -11,7 +11,7 @@ from torch import Tensor
 from .harmonic import harmonic_fill
 
 COLOUR_MATCHES = ("smooth", "mean", "mean and contrast", "off")
-CELL = 8  # pixels: `smooth` follows differences no finer than this
+CELL = 16  # pixels: `smooth` follows differences no finer than this
 
 
 def match_colour(result: Tensor, original: Tensor, known: Tensor, kind: str, strength: float = 1.0) -> Tensor:

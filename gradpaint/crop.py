@@ -45,8 +45,7 @@ def plan_crop(interest: Tensor, area: Area) -> Plan:
     canvas = tuple(interest.shape[-2:])
     spans = [_spans(one[0] > 0) for one in interest] if area.around else [None] * len(interest)
     wanted = _wanted(spans, canvas, area) if any(spans) else canvas
-    scale = area.size / math.sqrt(wanted[0] * wanted[1]) if area.size else 1.0
-    encoded = tuple(_up_to_multiple(side * scale, area.multiple) for side in wanted)
+    encoded, scale = _resized(wanted, area) if area.size else (_up(wanted, area.multiple), 1.0)
     box = tuple(min(full, max(side, int(new / scale))) for full, side, new in zip(canvas, wanted, encoded))
     content = tuple(min(new, max(1, round(side * scale))) for side, new in zip(box, encoded))
     corners = tuple(tuple(_start(span, side, full) for span, side, full in zip(both or (None, None), box, canvas))
@@ -73,8 +72,15 @@ def _wanted(spans, canvas: tuple[int, int], area: Area) -> tuple[int, int]:
     return tuple(min(side, full) for side, full in zip(sides, canvas))
 
 
-def _up_to_multiple(side: float, multiple: int) -> int:
-    return max(1, math.ceil(round(side) / multiple)) * multiple
+def _up(sides: tuple[int, int], multiple: int) -> tuple[int, int]:
+    return tuple(math.ceil(side / multiple) * multiple for side in sides)
+
+
+def _resized(wanted: tuple[int, int], area: Area) -> tuple[tuple[int, int], float]:
+    """The multiples nearest to the area asked for, and the scale at which what is wanted fits in."""
+    scale = area.size / math.sqrt(wanted[0] * wanted[1])
+    encoded = tuple(max(1, round(side * scale / area.multiple)) * area.multiple for side in wanted)
+    return encoded, min(new / side for new, side in zip(encoded, wanted))
 
 
 def _start(span: tuple[int, int] | None, side: int, full: int) -> int:
@@ -104,7 +110,19 @@ def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(F.adaptive_max_pool2d(mask.float(), lower), size=tuple(size), mode="nearest-exact")
 
 
-def pad_to(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Repeats the last row and column until that (height, width): no border where the picture ends."""
-    height, width = x.shape[-2:]
-    return F.pad(x, (0, size[1] - width, 0, size[0] - height), mode="replicate") if size != (height, width) else x
+def pad_mirrored(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Mirrored at the right and at the bottom until that (height, width): no border where the picture ends."""
+    for dim, new in ((-2, size[0]), (-1, size[1])):
+        old = x.shape[dim]
+        if new > old:
+            place = torch.arange(new, device=x.device) % (2 * old)
+            x = x.index_select(dim, torch.minimum(place, 2 * old - 1 - place))
+    return x
+
+
+def pad_repeated(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """The last row and column repeated until that (height, width): a hole that reaches the border goes on beyond it.
+
+    Mirrored, what is known on the hole's other side would come after the border and hold the hole from there.
+    """
+    return F.pad(mask, (0, size[1] - mask.shape[-1], 0, size[0] - mask.shape[-2]), mode="replicate")

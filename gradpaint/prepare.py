@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import mask_tools
-from .crop import Area, cut, pad_to, plan_crop, resize, resize_mask
+from .crop import Area, cut, pad_mirrored, pad_repeated, plan_crop, resize, resize_mask
 from .fill import fill_hole
 from .stitch import Stitch
 
@@ -59,13 +59,13 @@ def prepare(image: Tensor, mask: Tensor | None, how: Preparation, cell: int = 8,
     plan = plan_crop(_interest(hole, context, how.pads, bool(frame_starts)), how.area)
     known_part, known_mask = cut(canvas[:, :3], plan), cut(hole, plan)
     filled = fill_hole(known_part.float(), known_mask, how.content)
-    small_mask = pad_to(resize_mask(known_mask, plan.content), plan.encoded)
+    small_mask = pad_repeated(resize_mask(known_mask, plan.content), plan.encoded)
     sampled = mask_tools.block_max(small_mask, cell)
     if frame_starts:
         sampled = mask_tools.frame_max(sampled, frame_starts)
-    encoded = pad_to(resize(filled, plan.content).clamp(0, 1), plan.encoded)
+    encoded = pad_mirrored(resize(filled, plan.content).clamp(0, 1), plan.encoded)
     frames = frame_starts[-1] if frame_starts else 0
-    return Prepared(encoded, sampled, Stitch(canvas[:count], hole[:count], sampled, plan, frames))
+    return Prepared(encoded, sampled, Stitch(canvas[:count], hole[:count], sampled, plan, frames, cell))
 
 
 def shape_mask(image: Tensor, mask: Tensor | None, how: Preparation) -> Tensor:

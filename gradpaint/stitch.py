@@ -10,8 +10,11 @@ from .colour import match_colour
 from .crop import Plan, resize, resize_mask
 from .known_region import combine_image
 from .mask_tools import grow, ramp, snap
+from .nearest import distance_to
 
-UNKNOWN_CELL = 16  # pixels: where nobody tells how large the latent cells were
+BLEEDING = 6  # latent cells
+ENOUGH = 0.1  # of the picture or crop, to compare colours on
+UNKNOWN_CELL = 8  # pixels: where nobody tells how large the latent cells were
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,14 @@ class Stitch:
     sampled: (B, 1, h, w), the mask as it was sampled, in pixels of what was encoded: whole latent cells.
     plan: which boxes of the pictures were encoded, and at which size.
     frames: of a video, how many frames come out of the decoder; those beyond B are dropped. 0: separate pictures.
+    cell: side of a latent cell, in pixels of what was encoded.
     """
     image: Tensor
     mask: Tensor
     sampled: Tensor
     plan: Plan
     frames: int = 0
+    cell: int = UNKNOWN_CELL
 
     def sources(self, count: int) -> list[tuple[int, int]]:
         """Which (result, picture) belong together, for that many results. Batches may have been repeated."""
@@ -98,11 +103,21 @@ def _margin(hole: Tensor, corner: tuple[int, int], canvas: tuple[int, int]) -> i
 
 
 def _known(stitch: Stitch, picture: int) -> Tensor:
-    """(box), bool: where the result should look as the picture does. Cells that were sampled in part do not count."""
+    """(box), bool: where the result should look as the picture does.
+
+    Not beside the hole: the decoder carries what is in it into the cells around. Measured with holes full of another
+    photograph: at 6 cells from it, the match is moved by that no more than far away. Where little is farther than
+    that, nearer pixels count too.
+    """
     height, width = stitch.plan.content
     sampled = resize_mask(stitch.sampled[picture:picture + 1, :, :height, :width], stitch.plan.box)
     mask = stitch.mask[picture:picture + 1][(..., *_box(stitch, picture))]
-    return ((sampled <= 0) & (mask <= 0))[0, 0]
+    hole = (sampled > 0) | (mask > 0)
+    reach = round(BLEEDING * stitch.cell * stitch.plan.box[0] / height)
+    distance = distance_to(hole, reach)[0, 0]
+    while reach and (distance > reach).float().mean() < ENOUGH:
+        reach //= 2
+    return distance > reach
 
 
 def whole_image(image: Tensor, mask: Tensor) -> Stitch:

@@ -7,11 +7,11 @@ from gradpaint.colour import COLOUR_MATCHES, match_colour
 
 @pytest.fixture(scope="module")
 def scene():
-    """A picture with texture (3, 96, 128), and what of it is known: all but a box."""
+    """A picture with texture (3, 192, 256), and what of it is known: all but a box."""
     generator = torch.Generator().manual_seed(0)
-    picture = 0.35 + 0.3 * torch.rand(3, 96, 128, generator=generator)
-    known = torch.ones(96, 128, dtype=torch.bool)
-    known[24:72, 40:100] = False
+    picture = 0.35 + 0.3 * torch.rand(3, 192, 256, generator=generator)
+    known = torch.ones(192, 256, dtype=torch.bool)
+    known[48:144, 80:200] = False
     return picture, known
 
 
@@ -41,7 +41,7 @@ def test_a_change_of_contrast(scene):
 
 
 def test_a_shift_that_varies_over_the_picture(scene):
-    y, x = torch.linspace(-1, 1, 96)[:, None], torch.linspace(-1, 1, 128)
+    y, x = torch.linspace(-1, 1, 192)[:, None], torch.linspace(-1, 1, 256)
     result = scene[0] + CONSTANT * x + 0.05 * y
     assert left(result, scene, "smooth") < 0.01 and left(result, scene, "mean") > 0.04
 

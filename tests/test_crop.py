@@ -4,7 +4,7 @@ import itertools
 import pytest
 import torch
 
-from gradpaint.crop import Area, cut, pad_to, plan_crop, resize, resize_mask
+from gradpaint.crop import Area, cut, pad_mirrored, pad_repeated, plan_crop, resize, resize_mask
 
 
 def holes(height, width, *boxes):
@@ -22,8 +22,12 @@ def test_the_whole_image():
 
 def test_the_whole_image_at_the_models_size():
     plan = plan_crop(holes(1500, 1000, (0, 5, 0, 5)), Area(size=512, multiple=16))
-    assert plan.box == (1500, 1000) and plan.encoded == (640, 432) and plan.content[0] in (627, 628)
-    assert plan.content[1] == 418
+    assert plan.box == (1500, 1000) and plan.encoded == plan.content == (624, 416)
+
+
+def test_coarse_multiples_are_rounded_to_not_padded_to():
+    plan = plan_crop(holes(100, 150, (30, 70, 50, 90)), Area(True, 1.5, 32, True, size=64, multiple=64))
+    assert plan.box == (100, 104) and plan.encoded == (64, 64) and plan.content == (62, 64)
 
 
 def test_around_a_hole_in_the_middle():
@@ -98,7 +102,9 @@ def test_masks_stay_black_and_white_and_lose_no_pixel():
         assert small.shape[-2:] == size and set(small.unique().tolist()) == {0.0, 1.0}
 
 
-def test_padding_repeats_the_border():
+def test_padding():
     x = torch.arange(6.0).reshape(1, 1, 2, 3)
-    assert pad_to(x, (3, 5))[0, 0].tolist() == [[0, 1, 2, 2, 2], [3, 4, 5, 5, 5], [3, 4, 5, 5, 5]]
-    assert pad_to(x, (2, 3)) is x
+    assert pad_repeated(x, (3, 5))[0, 0].tolist() == [[0, 1, 2, 2, 2], [3, 4, 5, 5, 5], [3, 4, 5, 5, 5]]
+    assert pad_mirrored(x, (3, 5))[0, 0].tolist() == [[0, 1, 2, 2, 1], [3, 4, 5, 5, 4], [3, 4, 5, 5, 4]]
+    assert pad_mirrored(x, (7, 3))[0, 0, :, 0].tolist() == [0, 3, 3, 0, 0, 3, 3]
+    assert pad_mirrored(x, (2, 3)) is x

@@ -136,14 +136,14 @@ def test_outpainting_extends_the_picture():
     out, share = composite(repainted, ready.stitch)
     assert torch.equal(out[:, :, :30, 10:50], image) and (out[:, 3, 30:] == 1).all()
     assert torch.equal(out[:, :3, 30:], repainted[:, :, 30:34]) and share[0, 0, :30, 10:50].sum() == 0
-    assert (ready.mask[0, 0, 34:] == 1).all(), "below the new part there is nothing known"
+    assert (ready.mask[0, 0, 34:] == 1).all(), "below the new part nothing is known"
 
 
-def test_rows_added_for_the_multiple_go_on_as_the_border_does():
+def test_rows_added_for_the_multiple_mirror_the_picture_but_not_the_hole():
     image, mask = picture(1, 3, 20, 20), with_box(1, 20, 20, (10, 20, 0, 8))
     ready = prepare(image, mask, Preparation("original", area=Area(multiple=16)), 4)
     assert ready.mask[0, 0, 20:, :8].min() == 1 and ready.mask[0, 0, :, 8:].max() == 0
-    assert torch.equal(ready.image[..., 25, :20], image[..., 19, :])
+    assert torch.equal(ready.image[..., 20:24, :20], image[..., 16:, :].flip(-2))
 
 
 def test_grey_masks_stay_grey_unless_told():

@@ -70,7 +70,7 @@ def encoded(vae, ready: Prepared, starts: tuple[int, ...]) -> tuple[dict, Prepar
     height, width = (big // small for big, small in zip(ready.image.shape[-2:], samples.shape[-2:]))
     if (height, width) != (cell_size(vae),) * 2:
         mask = block_max(ready.mask, height, width)
-        ready = Prepared(ready.image, mask, replace(ready.stitch, sampled=mask))
+        ready = Prepared(ready.image, mask, replace(ready.stitch, sampled=mask, cell=max(height, width)))
     return {"samples": samples, "noise_mask": noise_mask(ready.mask, samples, starts)}, ready
 
 
