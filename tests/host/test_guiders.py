@@ -30,6 +30,8 @@ def guider(request, comfy_host, family, models):
 
     a, b, c = (zoo.conditioning(family, seed=seed) for seed in (1, 2, 3))
     model, kind = models[family], request.node.callspec.params["family"]
+    if kind == "dual_model" and not hasattr(nodes, "DualModelGuider"):
+        pytest.skip("this host has no DualModelGuider")
     with torch.inference_mode():
         made = {
             "basic": lambda: nodes.BasicGuider.execute(model, a),

@@ -186,6 +186,8 @@ def test_the_sampler_loads_decoders_and_keeps_a_guiders_second_model(pack, pack_
     import comfy_extras.nodes_custom_sampler as nodes
     from test_alignment_spaces import tiny_vae
 
+    if not hasattr(nodes, "DualModelGuider"):
+        pytest.skip("this host has no DualModelGuider")
     decoders = importlib.import_module(f"{pack.__name__}.nodes.host.decoders")
     vae, model, second = tiny_vae(), zoo.sd15(0), zoo.sd15(5)
     alignment = decoders.HostAlignment(lambda_al=1.0, space="vae", vae=vae)
