@@ -169,6 +169,9 @@ def earlier_part(latent: dict, part: Part, add_noise: bool) -> Handover | None:
     if add_noise:
         check_clean(latent)
         return None
+    if latent["samples"].is_nested:
+        raise ValueError("add_noise is disable, but ComfyUI's KSampler (Advanced) can't go on from a latent of several "
+                         "parts (video with sound); make the whole run in one node")
     found = latent.get(LATENT_KEY)
     if found is None:
         raise ValueError("add_noise is disable, so latent_image is taken to be noisy, but it does not bring along the "

@@ -6,6 +6,7 @@ import pytest
 import torch
 import zoo
 from all_doors import case
+from sampling import nested
 
 STEPS = 6
 FIRST = dict(end_at_step=2, return_with_leftover_noise="enable")
@@ -176,6 +177,14 @@ def test_a_noisy_latent_without_its_clean_one_is_refused(pack_nodes, models):
     foreign = {"samples": first["samples"]}
     with pytest.raises(ValueError, match=r"add_noise is disable.*noisy.*GradPaint KSampler \(Advanced\).*enable"):
         all_doors.advanced(pack_nodes, problem, latent_image=foreign, **{**LAST, "mask": problem.mask})
+
+
+def test_a_nested_latent_can_not_be_split_in_this_host(pack_nodes, models):
+    """The host's own node fails on it, with tensors that do not fit."""
+    problem = case("flux", models["flux"], steps=STEPS)
+    sound = {"samples": nested([problem.latent["samples"], torch.zeros(1, 8, 5, 16)])}
+    with pytest.raises(ValueError, match="can't go on from a latent of several parts.*one node"):
+        all_doors.advanced(pack_nodes, problem, latent_image=sound, **{**LAST, "mask": problem.mask})
 
 
 @pytest.mark.parametrize("door", [all_doors.ksampler, all_doors.advanced])
