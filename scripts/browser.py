@@ -100,6 +100,12 @@ class Frontend:
     def serialized(self) -> dict:
         return self.page.evaluate("() => JSON.parse(JSON.stringify(window.app.graph.serialize()))")
 
+    def forget(self) -> None:
+        """The server forgets earlier results: what it has in its cache it does not show again in the node."""
+        self.page.evaluate("() => window.app.api.fetchApi('/free', {method: 'POST', "
+                           "headers: {'Content-Type': 'application/json'}, body: '{\"free_memory\": true}'})")
+        self.page.wait_for_timeout(SETTLE_MS)
+
     def run(self) -> None:
         """Press Run and wait for the end. RuntimeError with the server's words if it failed."""
         result = self.page.evaluate("""async timeout => {

@@ -53,3 +53,30 @@ def test_unknown_node_and_missing_link():
     graph["nodes"][0]["type"] = "Gone"
     with pytest.raises(ValueError, match="the server has no Gone"):
         to_prompt(graph, INFO)
+
+
+def with_subgraph():
+    """Source -> a subgraph that holds Middle, its mask open -> Sink."""
+    inner = {"id": 5, "type": "Middle", "widgets_values": [],
+             "inputs": [{"name": "image", "link": 1}, {"name": "mask", "link": 2}]}
+    definition = {"id": "sub", "nodes": [inner], "links": [
+        {"id": 1, "origin_id": -10, "origin_slot": 0, "target_id": 5, "target_slot": 0, "type": "IMAGE"},
+        {"id": 2, "origin_id": -10, "origin_slot": 1, "target_id": 5, "target_slot": 1, "type": "MASK"},
+        {"id": 3, "origin_id": 5, "origin_slot": 1, "target_id": -20, "target_slot": 0, "type": "IMAGE"}]}
+    graph = workflow()
+    outer = {"id": 9, "type": "sub", "inputs": [{"name": "image", "link": 7}, {"name": "mask", "link": None}]}
+    graph["nodes"].append(outer)
+    graph["links"] = [[7, 1, 0, 9, 0, "IMAGE"], [8, 9, 0, 2, 0, "IMAGE"]]
+    graph["nodes"][1]["inputs"][0]["link"] = 8
+    return {**graph, "definitions": {"subgraphs": [definition]}}
+
+
+def test_subgraphs_are_unfolded():
+    info = {**INFO, "Middle": {"input": {"required": {"image": ["IMAGE", {}]}, "optional": {"mask": ["MASK", {}]}}}}
+    graph = with_subgraph()
+    assert to_prompt(graph, info) == {
+        "1": {"class_type": "Source", "inputs": {"seed": 3, "kind": "b"}},
+        "2": {"class_type": "Sink", "inputs": {"image": ["9:5", 1], "name": "out", "scale": 0.5}},
+        "9:5": {"class_type": "Middle", "inputs": {"image": ["1", 0]}},
+    }
+    assert graph == with_subgraph()  # the file's own data is left alone
