@@ -1,4 +1,5 @@
 """The ways in: the same picture through each, what a SAMPLER and a patched MODEL do, and which of the two acts."""
+import gc
 import logging
 
 import all_doors
@@ -70,6 +71,22 @@ def test_a_run_that_fails_leaves_an_empty_record(pack_nodes, models):
     with pytest.raises(ValueError, match="cuts the gradient off"):
         all_doors.custom(problem, broken, sampler)
     assert record.last.steps == 0
+
+
+@pytest.mark.parametrize("door", ["apply", "sampler"])
+def test_nothing_of_a_run_but_its_record_stays(tools, pack_nodes, models, door):
+    def alive() -> set[int]:
+        gc.collect()
+        return {id(thing) for thing in gc.get_objects() if isinstance(thing, tools.run.GuidedRun)}
+
+    problem, before = case("flux", models["flux"]), alive()
+    model, sampler = problem.model, all_doors.plain_sampler(problem)
+    if door == "apply":
+        model, record = all_doors.apply(pack_nodes, problem, keep_record="pictures")
+    else:
+        sampler, record = all_doors.sampler(pack_nodes, problem, keep_record="pictures")
+    all_doors.custom(problem, model, sampler)
+    assert record.last.x0_hat and not alive() - before
 
 
 # ---- both, or one twice
