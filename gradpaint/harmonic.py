@@ -12,13 +12,17 @@ from .nearest import hole_box
 DAMPING = 0.7  # of the Jacobi sweeps
 SWEEPS = 2  # before and after each coarser level: the same number, so that the preconditioner is symmetric
 COARSEST = 6  # levels end at this side
+LARGE = 512 * 512  # pixels; larger pictures are solved at half their size and enlarged
+RELAXING = 8  # sweeps after that
+SMALL = 64  # no better first guess is made from a smaller picture than this
 
 
 def harmonic_fill(values: Tensor, hole: Tensor, tolerance: float = 1e-3, iterations: int = 40) -> Tensor:
     """The values, in the hole replaced by the mean of their four neighbours, everywhere at once.
 
-    Linear ramps continue as they are; nothing exceeds the known values. At the image's own border there is no
-    gradient across it.
+    Linear ramps continue as they are; nothing exceeds the known values by more than the tolerance. At the image's own
+    border there is no gradient across it. Very large holes are solved at half their size: along their border the
+    finest detail is then not continued.
 
     Args:
         values: (B, C, H, W), any range.
@@ -61,11 +65,25 @@ class _Level(NamedTuple):
 
 def _solve(image: Tensor, hole: Tensor, tolerance: float, iterations: int) -> Tensor:
     known = (~hole).float()
-    levels = _levels(hole)
-    u = pull_push(image * known, known) * hole
-    residual = _pulls(image * known) * hole - levels[0].apply(u)
+    u = _guess(image * known, known, tolerance, iterations) * hole
+    pulls = _pulls(image * known) * hole
+    if hole.numel() > LARGE:
+        return _relaxed(_finest(hole), u, pulls)
     spread = (image * known).flatten(1).amax(1) - (image + 3e38 * hole).flatten(1).amin(1)
-    goal = tolerance * spread.clamp_min(1e-12)
+    return _conjugate_gradients(_levels(hole), u, pulls, tolerance * spread.clamp_min(1e-12), iterations)
+
+
+def _relaxed(level: _Level, u: Tensor, pulls: Tensor) -> Tensor:
+    """A few Jacobi sweeps, which join an enlarged solution to its border."""
+    inverse = DAMPING / level.diagonal.clamp_min(1e-30) * (level.diagonal > 0)
+    for _ in range(RELAXING):
+        u = u + inverse * (pulls - level.apply(u))
+    return u
+
+
+def _conjugate_gradients(levels: list[_Level], u: Tensor, pulls: Tensor, goal: Tensor, iterations: int) -> Tensor:
+    """goal: (C,), the error at which to stop."""
+    residual = pulls - levels[0].apply(u)
     direction, old = torch.zeros_like(u), None
     for _ in range(iterations):
         better = _cycle(levels, residual)
@@ -79,17 +97,33 @@ def _solve(image: Tensor, hole: Tensor, tolerance: float, iterations: int) -> Te
     return u
 
 
+def _guess(weighted: Tensor, known: Tensor, tolerance: float, iterations: int) -> Tensor:
+    """The solution at half the size, enlarged; of a small one what `pull_push` gives."""
+    height, width = known.shape
+    if max(height, width) <= SMALL:
+        return pull_push(weighted, known)
+    amount = _sum_pairs(_sum_pairs(known, 0), 1)
+    half = _sum_pairs(_sum_pairs(weighted, 0), 1) / amount.clamp_min(1)
+    if not (amount <= 0).any():
+        return pull_push(weighted, known)
+    solved = torch.where(amount <= 0, _solve(half, amount <= 0, tolerance, iterations), half)
+    return F.interpolate(solved[None], scale_factor=2, mode="bilinear", align_corners=False)[0, :, :height, :width]
+
+
 def _pulls(known: Tensor) -> Tensor:
     """The sum of the four neighbours."""
     padded = F.pad(known, (1, 1, 1, 1))
     return padded[:, 1:-1, 2:] + padded[:, 1:-1, :-2] + padded[:, 2:, 1:-1] + padded[:, :-2, 1:-1]
 
 
-def _levels(hole: Tensor) -> list[_Level]:
+def _finest(hole: Tensor) -> _Level:
     inside = hole.float()
-    right, down = inside[:, 1:] * inside[:, :-1], inside[1:] * inside[:-1]
-    anchors = _pulls((1 - inside)[None])[0] * inside
-    levels = [_level(right, down, anchors)]
+    return _level(inside[:, 1:] * inside[:, :-1], inside[1:] * inside[:-1], _pulls((1 - inside)[None])[0] * inside)
+
+
+def _levels(hole: Tensor) -> list[_Level]:
+    levels = [_finest(hole)]
+    right, down, anchors = levels[0].right, levels[0].down, _pulls((~hole).float()[None])[0] * hole
     while max(anchors.shape) > COARSEST:
         # Blocks of 2 x 2 cells in one: springs across the blocks' borders add up. Halved, as moving whole blocks
         # against each other takes twice the energy of the smooth motion it stands for.

@@ -64,7 +64,8 @@ def composite(result: Tensor, stitch: Stitch, blend: int = 0, colour_match: str 
         original, part = stitch.image[picture].clone(), _box(stitch, picture)
         here = _in_picture(result[index:index + 1, :3].to(original.device, torch.float32), stitch.plan)[0]
         old = original[(slice(3), *part)]
-        here = match_colour(here, old.float(), _known(stitch, picture), colour_match, strength).clamp(0, 1)
+        if colour_match != "off":
+            here = match_colour(here, old.float(), _known(stitch, picture), colour_match, strength).clamp(0, 1)
         old.copy_(combine_image(here.to(old), old, weights[picture][0].to(old)))
         images.append(original)
         shares.append(torch.zeros_like(stitch.mask[picture], dtype=torch.float32))

@@ -20,7 +20,7 @@ def inner_hole(kind: str, height: int, width: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", ["thin", "thick", "box", "random_pixels"])
-@pytest.mark.parametrize("size", [(64, 64), (97, 201), (256, 130)])
+@pytest.mark.parametrize("size", [(64, 64), (97, 201), (256, 130), (600, 533)])
 def test_ramps_continue(kind, size):
     image, hole = ramps(*size), inner_hole(kind, *size)
     out = harmonic_fill(image.masked_fill(hole, 0.0), hole)

@@ -111,6 +111,25 @@ def test_the_band_ends_before_the_crop_does():
     assert (height, width) == (36, 36)
 
 
+@pytest.mark.parametrize("cell, reach", [(8, 44), (1, 5)])
+def test_colours_are_compared_away_from_the_hole(cell, reach):
+    """What the decoder carries out of the hole into the cells around it is no shift in colour."""
+    image, mask = picture(1, 3, 200, 200) * 0.5 + 0.2, with_box(1, 200, 200, (88, 112, 88, 112))
+    stitch = prepare(image, mask, Preparation(area=Area(multiple=8)), cell).stitch
+    near = with_box(1, 200, 200, (88 - reach, 112 + reach, 88 - reach, 112 + reach))
+    result = image + 0.03 + 0.2 * near * (1 - mask)
+    for kind in ("smooth", "mean"):
+        out, _ = composite(result, stitch, 0, kind)
+        assert (out - image).abs().max() < 1e-3, kind
+    assert (composite(result, stitch, 0, "off")[0] - image)[mask.expand_as(image) == 1].min() > 0.029
+
+
+def test_where_all_is_near_the_hole_near_pixels_count():
+    image, mask = picture(1, 3, 48, 48) * 0.5 + 0.2, with_box(1, 48, 48, (16, 32, 16, 32))
+    stitch = prepare(image, mask, Preparation(area=Area(multiple=8)), 8).stitch
+    assert (composite(image + 0.05, stitch, 0, "smooth")[0] - image).abs().max() < 1e-3
+
+
 def test_repeated_batches_and_wrong_ones():
     image, mask = picture(2, 3, 32, 32), with_box(2, 32, 32, (8, 16, 8, 16))
     stitch = prepare(image, mask, Preparation(area=Area(multiple=8)), 8).stitch
