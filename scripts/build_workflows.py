@@ -2,7 +2,8 @@
 
     python scripts/build_workflows.py [--server http://127.0.0.1:8188] [--check]
 
-The same nodes give the same bytes. --check writes nothing and fails if a file differs from what would be written.
+Use a server of the version in HOST: others have other inputs. The same nodes give the same bytes. --check writes
+nothing and fails if a file differs from what would be written.
 """
 from __future__ import annotations
 
@@ -17,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from scripts.workflows import blueprint, demos, families, special  # noqa: E402
+
+HOST = "0.29.0"  # the files are this ComfyUI's; they open in others too
 
 
 def built(info: Mapping) -> dict[str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3")
 TITLE, GAP, BAND_GAP, COLUMN_GAP = 30, 40, 90, 70  # pixels; TITLE is the bar above a node's position
 NAMESPACE = uuid.UUID("6f0c1a52-8c1e-4b57-9d0e-2b8f5a7c9d31")
 OURS, CORE = {"cnr_id": "gradpaint", "ver": "0.1.0"}, {"cnr_id": "comfy-core", "ver": "0.18.1"}
@@ -62,11 +62,17 @@ def is_widget(spec) -> bool:
     return (isinstance(spec[0], list) or spec[0] in WIDGET_TYPES) and not options.get("forceInput")
 
 
+def _choices(spec) -> list | None:
+    options = spec[1] if len(spec) > 1 else {}
+    choices = spec[0] if isinstance(spec[0], list) else options.get("options")
+    return [c["key"] if isinstance(c, dict) else c for c in choices] if choices else None  # dict: a dynamic combo
+
+
 def _default(spec, name: str, type_: str) -> Any:
     options = spec[1] if len(spec) > 1 else {}
     if "default" in options:
         return options["default"]
-    choices = spec[0] if isinstance(spec[0], list) else options.get("options")
+    choices = _choices(spec)
     if not choices:
         raise ValueError(f"{type_}: say what {name} is, it has no default")
     return choices[0]
@@ -75,7 +81,7 @@ def _default(spec, name: str, type_: str) -> Any:
 def _check(value, spec, where: str) -> None:
     """ValueError if a number is out of range or a choice unknown. Lists of files differ by machine: not checked."""
     options = spec[1] if len(spec) > 1 else {}
-    choices = spec[0] if isinstance(spec[0], list) else options.get("options")
+    choices = _choices(spec)
     if choices and not any(isinstance(c, str) and "." in c for c in [*choices, value]) and value not in choices:
         raise ValueError(f"{where} is {value!r}; allowed: {choices}")
     if spec[0] in ("INT", "FLOAT"):
@@ -102,11 +108,12 @@ class Graph:
                             {"title": title, **NOTE_COLOURS}, {})
 
     def add(self, type_: str, *, title: str | None = None, box: tuple[int, int] | None = None, wide: int = 300,
-            room: int = 0, models: list[dict] | None = None, control: str = "fixed", **given) -> Node:
+            room: int = 0, models: list[dict] | None = None, control: str = "fixed",
+            omit: tuple[str, ...] = (), **given) -> Node:
         """A node; `given` are its inputs: values, outputs of other nodes, or None for an open socket.
 
         box: its size in pixels; wide: its width, the height as the frontend needs and `room` more, for a preview;
-        models: files to offer for download.
+        models: files to offer for download; omit: optional inputs that older hosts lack, left to their defaults.
         """
         if type_ not in self.info:
             raise ValueError(f"{self.name}: the server has no node {type_}")
@@ -117,7 +124,7 @@ class Graph:
         if unknown:
             raise ValueError(f"{type_} has no input {', '.join(sorted(unknown))}; it has {', '.join(specs)}")
         sockets, widgets, values, rows = [], [], [], 0
-        for name, spec in specs.items():
+        for name, spec in ((name, spec) for name, spec in specs.items() if name not in omit):
             if not is_widget(spec):  # an optional socket given as None stays open
                 if name in required and name not in given:
                     raise ValueError(f"{type_}: nothing for {name}")

@@ -154,7 +154,7 @@ frames here; a batch of masks, one for each frame, does as well.
                     wide=320, room=PREVIEW_ROOM)
     g.at(5, 0, RESULT, spans=True)
     done = decode_and_composite(g, sampled["LATENT"], vae, encoded)
-    made = g.add("CreateVideo", images=done["IMAGE"], fps=frames["fps"], audio=frames["audio"])
+    made = g.add("CreateVideo", images=done["IMAGE"], fps=frames["fps"], audio=frames["audio"], omit=("bit_depth",))
     g.add("SaveVideo", video=made["VIDEO"], filename_prefix="gradpaint/video", box=PREVIEW)
     return g.build()
 

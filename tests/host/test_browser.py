@@ -18,6 +18,8 @@ EXAMPLES = sorted(path.stem for path in FOLDER.glob("*.json"))
 HELP_PAGES = sorted(path.stem for path in (in_host.PACK_ROOT / "web" / "docs").glob("*.md"))
 ASKED = ("/api/userdata", "/user.css", "/en.md)")  # what the frontend asks for on the chance that it is there
 
+LEFT_OUT = ("video-preview", "bit_depth")  # the frontend's own; an input that older hosts lack
+
 
 @pytest.fixture(scope="module")
 def page(server):
@@ -47,7 +49,7 @@ def load(name: str) -> dict:
 
 def plain(prompt: dict) -> dict:
     """Class and inputs alone, without what the frontend adds for itself."""
-    return {key: (node["class_type"], {k: v for k, v in node["inputs"].items() if k != "video-preview"})
+    return {key: (node["class_type"], {k: v for k, v in node["inputs"].items() if k not in LEFT_OUT})
             for key, node in prompt.items()}
 
 

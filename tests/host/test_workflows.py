@@ -1,6 +1,7 @@
 """The example workflows and the blueprint: as built, tidy, fitting the host's nodes; run with stand-ins for files."""
 from __future__ import annotations
 
+import importlib
 import json
 
 import executor
@@ -10,7 +11,7 @@ import standins
 from PIL import Image
 from workflow_api import to_prompt
 
-from scripts.build_workflows import built
+from scripts.build_workflows import HOST, built
 from scripts.workflows.blueprint import NAME as BLUEPRINT
 
 EXAMPLES = sorted(path.stem for path in (in_host.PACK_ROOT / "example_workflows").glob("*.json"))
@@ -52,6 +53,9 @@ def blueprint() -> dict:
 
 
 def test_files_are_as_built(info):
+    version = importlib.import_module("comfyui_version").__version__
+    if version != HOST:
+        pytest.skip(f"the files are built with ComfyUI {HOST}; this is {version}")
     files = built(info)
     committed = {path: (in_host.PACK_ROOT / path).read_text(encoding="utf-8") for path in files}
     different = [path for path in files if committed[path] != files[path]]
