@@ -2,10 +2,13 @@
 import importlib
 
 import all_doors
+import controls
+import loras
 import pytest
 import torch
 import zoo
 from all_doors import case
+from comparing import text
 
 
 @pytest.fixture(scope="module")
@@ -242,3 +245,25 @@ def test_the_sampler_with_weights_unloaded_by_its_second_load(pack, pack_nodes, 
 
     monkeypatch.setattr(doors, "load_again", load_and_unload)
     assert torch.equal(run(), expected) and freed[0] > 0
+
+
+@pytest.mark.parametrize("what", ["controlnet", "control_lora", "hook", "lora"])
+def test_what_comes_with_model_and_conditioning_is_the_same_as_with_a_patched_model(pack_nodes, what):
+    """ControlNets, weight hooks and LoRAs are loaded or applied before the sampler's second load, and stay."""
+    import comfy.hooks
+
+    def picture(door: str):
+        model = zoo.sd15(**controls.CONFIG) if what.startswith("control") else zoo.sd15(0)
+        state = loras.lora(model)
+        model = loras.loaded(model, state, 0.7) if what == "lora" else model
+        problem = case("sd15", model, steps=2, cfg=2.0)
+        if what == "hook":
+            problem.positive = text(1, hooks=comfy.hooks.create_hook_lora(state, 0.8, 0.0))
+        elif what.startswith("control"):
+            problem.positive = controls.with_control(text(1), getattr(controls, what)())
+        if door == "sampler":
+            return all_doors.custom(problem, model, all_doors.sampler(pack_nodes, problem)[0])["samples"]
+        return all_doors.custom(problem, all_doors.apply(pack_nodes, problem)[0], all_doors.plain_sampler(problem))[
+            "samples"]
+
+    assert torch.equal(picture("sampler"), picture("apply"))
