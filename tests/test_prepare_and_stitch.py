@@ -177,6 +177,19 @@ def test_inverting_and_holes_leave_the_pads_alone():
     assert ready.stitch.mask[0, 0, 4:36, 4:36].sum() == 64 and ready.stitch.mask.sum() == 64 + 40 * 40 - 32 * 32
 
 
+def test_a_circled_object_is_enough():
+    image, ring = picture(1, 3, 32, 32), with_box(1, 32, 32, (8, 24, 8, 24)) - with_box(1, 32, 32, (10, 22, 10, 22))
+    assert prepare(image, ring, Preparation(fill_holes=True), 1).stitch.mask.sum() == 16 * 16
+    assert prepare(image, ring, Preparation(), 1).stitch.mask.sum() == 16 * 16 - 12 * 12
+
+
+def test_what_is_broken_outside_stays_outside():
+    image, mask = picture(1, 3, 32, 32), with_box(1, 32, 32, (8, 24, 8, 24))
+    result = torch.where(mask == 1, 0.5, float("nan")).expand(1, 3, 32, 32)
+    out, _ = composite(result, whole_image(image, mask))
+    assert torch.equal(out, torch.where(mask == 1, 0.5, image))
+
+
 def test_context_mask_widens_the_crop():
     image, mask = picture(1, 3, 100, 100), with_box(1, 100, 100, (40, 50, 40, 50))
     how = Preparation(area=Area(True, 1.0, 0, multiple=2))
