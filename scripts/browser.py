@@ -141,9 +141,7 @@ class Frontend:
         width = max(600, int((x1 - x0) * scale) + 60)
         self.page.set_viewport_size({"width": width, "height": max(400, int((y1 - y0) * scale) + 60)})
         self.page.wait_for_timeout(500)
-        clip = self.fit(most=scale)
-        self.page.evaluate(_BARE)  # again: what pops up meanwhile
-        self.page.screenshot(path=str(path), clip=clip)
+        self.page.screenshot(path=str(path), clip=self.fit(most=scale))
 
     def bare(self) -> None:
         """Hides all but the canvas and what lies on it, and draws text at every scale."""
@@ -152,6 +150,7 @@ class Frontend:
         self.setting("Comfy.Graph.CanvasMenu", False)
         self.setting("LiteGraph.Canvas.MinFontSizeForLOD", 0)
         self.page.evaluate(_BARE)
+        self.page.add_style_tag(content=".queue-notification-banner { display: none !important; }")
         self.page.wait_for_timeout(500)
 
     def screenshot(self, path: Path) -> None:

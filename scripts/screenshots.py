@@ -138,6 +138,7 @@ def blueprint(page: Frontend) -> None:
 def nodes(page: Frontend, info: dict) -> None:
     folder = ROOT / "web" / "docs" / "img"
     folder.mkdir(parents=True, exist_ok=True)
+    page.load({"nodes": [], "links": [], "version": 0.4})
     page.bare()
     for node_id in sorted(key for key, entry in info.items() if entry["category"] == "GradPaint"):
         page.page.evaluate(_ONE_NODE, [node_id, NODE_WIDTH])

@@ -165,7 +165,7 @@ known part was kept
     g.at(5, 0, RESULT, spans=True)
     done = decode_and_composite(g, sampled["LATENT"], vae, encoded)
     g.add("GradPaintReport", record=sampled["record"], result=done["IMAGE"], stitch=encoded["stitch"],
-          box=(480, 420))
+          box=(640, 320))  # the frontend shows 200 pixels of text and scrolls the rest
     g.at(6, 0, RESULT, spans=True)
     pictures = g.add("GradPaintPictures", record=sampled["record"], wide=300)
     for name, height in (("timeline", 180), ("gradients", 330), ("losses", 420)):
