@@ -30,13 +30,17 @@ def built(network, metadata=None):
 def vaes(comfy_host):
     from comfy.ldm.wan.vae import WanVAE
     from comfy.sd import VAE
+    from comfy.taesd import taesd
     from comfy.taesd.taesd import TAESD
 
     with torch.inference_mode():
         wan = WanVAE(dim=8, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[],
                      temperal_downsample=[False, True, True], dropout=0.0)
-        return {"pixel_space": VAE(sd={"pixel_space_vae": torch.tensor(1.0)}), "taesd": built(TAESD()),
-                "taef2": built(TAESD(latent_channels=128), {"tae_latent_channels": 128}), "wan": built(wan)}
+        made = {"pixel_space": VAE(sd={"pixel_space_vae": torch.tensor(1.0)}), "taesd": built(TAESD()),
+                "wan": built(wan)}
+        if hasattr(taesd, "EncoderFlux2"):  # not in the oldest hosts
+            made["taef2"] = built(TAESD(latent_channels=128), {"tae_latent_channels": 128})
+        return made
 
 
 @pytest.fixture
@@ -63,8 +67,10 @@ def as_the_host_fits_it(latent):
 
 @pytest.mark.parametrize("vae, cell, multiple", [("pixel_space", 1, 64), ("taesd", 8, 16), ("taef2", 16, 16),
                                                  ("wan", 8, 16)])
-def test_the_hosts_mask_is_not_blurred(encode, vae, cell, multiple):
+def test_the_hosts_mask_is_not_blurred(encode, vaes, vae, cell, multiple):
     """Every latent cell with any of its pixels in the mask is repainted, wholly, and no other."""
+    if vae not in vaes:
+        pytest.skip(f"this ComfyUI has no {vae}")
     mask = box(50, 96, 11, 29, 37, 60) + box(50, 96, 40, 41, 3, 4, 0.4)
     latent, _, shown, sampled = encode(vae, image=picture(1, 50, 96), mask=mask)
     height, width = -(-50 // multiple) * multiple, -(-96 // multiple) * multiple
