@@ -65,7 +65,7 @@ def test_every_schedule_over_the_whole_run(pack, pack_nodes, models, changes):
         assert sum((r.kept_sigmas for r in records), []) == record.kept_sigmas
 
 
-@pytest.mark.parametrize("gradient, cuts", [("model", (-1, 1)), ("x0", (0,))])
+@pytest.mark.parametrize("gradient, cuts", [("model", (-1,)), ("x0", (1,))])
 def test_an_adaptive_stop_is_the_same_wherever_the_cut_is(pack, pack_nodes, gradient, cuts):
     """Before the step at which the loss stops falling, at it and after it; with the model that comes with the pack."""
     loader, scenes = pack.nodes.host.guided_diffusion, pack.gradpaint.scenes
