@@ -92,7 +92,7 @@ and masks it, so no mask need be drawn; with one at `mask`, that part is painted
 3. Describe the whole picture, press Run.
 
 **Change**
-- small borders, several times over, come out better joined than one wide border
+- `grow` of GradPaint Inpaint Encode: a strip of the old picture is painted anew too
 - *GradPaint Early-Stop Scheduler* at `schedule`, on *thorough*: guidance for longer
 """, (420, 420))
     g.at(1, 0, MODEL)

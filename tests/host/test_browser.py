@@ -70,6 +70,19 @@ def test_workflow_opens(name, quiet, object_info):
     assert plain(quiet.prompt()) == plain(to_prompt(load(name), object_info))
 
 
+def test_nodes_2_draws_every_node(quiet):
+    """The frontend's newer way of drawing: each node an element of the page."""
+    quiet.setting("Comfy.VueNodes.Enabled", True)
+    try:
+        quiet.load(load("gradpaint_quickstart"))
+        quiet.fit()
+        nodes = quiet.nodes()
+        quiet.page.wait_for_function("n => document.querySelectorAll('[data-node-id]').length === n", arg=len(nodes))
+        assert not [n for n in nodes if not n["known"] or n["wrong"]]
+    finally:
+        quiet.setting("Comfy.VueNodes.Enabled", False)
+
+
 def test_a_missing_node_and_a_missing_file_are_found(page):
     workflow = load("gradpaint_sd15")
     by_type = {n["type"]: n for n in workflow["nodes"]}
