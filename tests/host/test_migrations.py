@@ -101,6 +101,7 @@ def test_the_handler_is_registered_once(pack, monkeypatch):
 
 RULES = '''
 RENAMED_INPUTS["GradPaintDemoScene"] = {"scene_number": "seed"}
+RENAMED_INPUTS["GradPaintMaskGenerator"] = {"like": "size_from"}
 RENAMED_NODES.append(RenamedNode("GradPaintOldScene", "GradPaintDemoScene", inputs={"edge": "size"},
                                  widgets=("seed", "control_after_generate", "edge", "batch_size")))
 '''
@@ -136,6 +137,38 @@ def test_old_prompts_run_in_the_real_server(renaming_server, class_type, old):
     expected = landscape(HELD_OUT_SEEDS[old["scene_number"]], 64).astype(float)
     assert abs(found - expected).max() <= 1  # Preview Image does not round
     assert "from an older version" in renaming_server.log()
+
+
+def saved_graph() -> dict:
+    """Demo Scene -> Mask Generator, whose input was called `like` when this was saved -> a preview."""
+    def node(number: int, kind: str, inputs: list, outputs: list, values: list) -> dict:
+        return {"id": number, "type": kind, "pos": [300 * number, 0], "size": [200, 300], "flags": {}, "order": number,
+                "mode": 0, "inputs": inputs, "outputs": outputs, "properties": {}, "widgets_values": values}
+
+    return {"last_node_id": 3, "last_link_id": 2, "version": 0.4, "groups": [], "config": {}, "extra": {},
+            "links": [[1, 1, 0, 2, 0, "IMAGE"], [2, 2, 0, 3, 0, "MASK"]],
+            "nodes": [node(1, "GradPaintDemoScene", [], [{"name": "IMAGE", "type": "IMAGE", "links": [1]}],
+                           [7, "fixed", 72, 1]),
+                      node(2, "GradPaintMaskGenerator", [{"name": "like", "type": "*", "link": 1}],
+                           [{"name": "MASK", "type": "MASK", "links": [2]}],
+                           ["box", 512, 512, 1, 0, "fixed", 0.25, 0.8, "thick", "center", "left", 0, 0, 0, 0]),
+                      node(3, "MaskPreview", [{"name": "mask", "type": "MASK", "link": 2}], [], [])]}
+
+
+@pytest.mark.slow
+def test_old_graphs_keep_their_links_in_the_browser(renaming_server, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    browser = importlib.import_module("browser")
+    if browser.missing():
+        pytest.skip(browser.missing())
+    with browser.frontend(renaming_server.url) as frontend:
+        frontend.load(saved_graph())
+        prompt = frontend.prompt()
+    prompt = prompt.get("output", prompt)
+    assert prompt["2"]["inputs"]["like"] == ["1", 0]  # as it was saved; the server knows better
+    history = renaming_server.run(prompt)
+    assert history["status"]["status_str"] == "success", history["status"]
+    assert renaming_server.picture(history["outputs"]["3"]["images"][0]).shape == (72, 72, 3)
 
 
 @pytest.mark.slow
