@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .nearest import distance_to
+from .nearest import distance_to, hole_box
 
 NEARLY = 4 / 255  # values this close to black or white are meant to be black or white (JPEG noise)
 
@@ -64,9 +64,11 @@ def ramp(mask: Tensor, width: int) -> Tensor:
     hole = mask > 0
     if width <= 0 or not hole.any():
         return hole.to(mask)
-    t = 1 - distance_to(hole, width) / (width + 1)
-    t = t.clamp_min(0)
-    return t * t * (3 - 2 * t)
+    box = (..., *hole_box(hole.any(0)[0], width))
+    t = (1 - distance_to(hole[box], width) / (width + 1)).clamp_min(0)
+    out = torch.zeros_like(hole, dtype=torch.float32)
+    out[box] = t * t * (3 - 2 * t)
+    return out
 
 
 def feather(mask: Tensor, width: int) -> Tensor:

@@ -78,12 +78,12 @@ def _nearest(known: Tensor, reach: int) -> tuple[Tensor, Tensor, Tensor]:
     return place // width, place % width, (best // PLACES).float().sqrt()
 
 
-def hole_box(hole: Tensor) -> tuple[slice, slice]:
-    """Rows and columns of the smallest box with all True of hole (H, W), and one pixel around it where there is."""
+def hole_box(hole: Tensor, around: int = 1) -> tuple[slice, slice]:
+    """Rows and columns of the smallest box with all True of hole (H, W), and as many pixels around it as there are."""
     spans = []
     for axis in (0, 1):
         where = hole.any(1 - axis).nonzero()
-        spans.append(slice(max(int(where[0]) - 1, 0), min(int(where[-1]) + 2, hole.shape[axis])))
+        spans.append(slice(max(int(where[0]) - around, 0), min(int(where[-1]) + 1 + around, hole.shape[axis])))
     return tuple(spans)
 
 
