@@ -1,6 +1,7 @@
 """What encoding needs to know of the host's VAE: cells, multiples, frames, and the form of the noise mask."""
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import replace
 
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from ...gradpaint.mask_tools import block_max
 from ...gradpaint.prepare import Prepared
+
+log = logging.getLogger(__name__)
 
 PIXEL_MULTIPLE = 64  # guided-diffusion networks halve the size up to six times; Chroma Radiance has patches of 16
 
@@ -66,6 +69,9 @@ def encoded(vae, ready: Prepared, starts: tuple[int, ...]) -> tuple[dict, Prepar
 
     starts: the video's, see `frame_starts`. Some VAEs have larger cells than they say (TAEF2): what comes out counts.
     """
+    if len(starts) > 2:
+        log.info("%d images are encoded as the frames of one video, as this VAE takes videos; for separate pictures "
+                 "switch video off", len(ready.stitch.image))
     samples = encode(vae, ready.image, bool(starts))
     height, width = (big // small for big, small in zip(ready.image.shape[-2:], samples.shape[-2:]))
     if (height, width) != (cell_size(vae),) * 2:

@@ -193,8 +193,10 @@ def test_frames_of_a_video(encode, composite, vaes, count, latent_frames):
     assert out.shape == frames.shape and torch.equal(out[masks == 0], frames[masks == 0])
 
 
-def test_one_mask_for_a_video(encode):
-    latent, _, _, sampled = encode("wan", image=picture(5, 32, 32), mask=box(32, 32, 0, 8, 0, 8))
+def test_one_mask_for_a_video(encode, caplog):
+    with caplog.at_level(logging.INFO):
+        latent, _, _, sampled = encode("wan", image=picture(5, 32, 32), mask=box(32, 32, 0, 8, 0, 8))
+    assert "5 images are encoded as the frames of one video" in caplog.text
     assert as_the_host_fits_it(latent)[0, 3].sum((1, 2)).tolist() == [1, 1] and len(sampled) == 5
 
 
