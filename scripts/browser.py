@@ -150,7 +150,7 @@ class Frontend:
         self.setting("Comfy.Graph.CanvasMenu", False)
         self.setting("LiteGraph.Canvas.MinFontSizeForLOD", 0)
         self.page.evaluate(_BARE)
-        self.page.add_style_tag(content=".queue-notification-banner { display: none !important; }")
+        self.page.add_style_tag(content='[data-testid="queue-notification-banner"] { display: none !important; }')
         self.page.wait_for_timeout(500)
 
     def screenshot(self, path: Path) -> None:

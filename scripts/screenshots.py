@@ -1,8 +1,8 @@
 """Takes the pictures in the documentation, with a real ComfyUI, its own frontend and a headless Chromium.
 
-    python scripts/screenshots.py [workflows] [thumbnails] [nodes]      (none named: all)
+    python scripts/screenshots.py [workflows] [thumbnails] [nodes] [--only gradpaint_flux ...]
 
-workflows: docs/workflows/<name>.png, the whole graph, after a run where the workflow needs no files;
+None named: all. workflows: docs/workflows/<name>.png, the whole graph, after a run where the workflow needs no files;
 thumbnails: example_workflows/<name>.jpg, the result, or the graph; nodes: web/docs/img/<node id>.png.
 Finds ComfyUI as the tests do (COMFYUI_PATH); for what else is needed see scripts/browser.py.
 """
@@ -106,9 +106,11 @@ def thumbnail(picture: Image.Image, path: Path) -> None:
     ImageOps.pad(picture, (THUMBNAIL, THUMBNAIL), color=(24, 24, 24)).save(path, quality=88)
 
 
-def workflows(page: Frontend, wanted: set[str]) -> None:
+def workflows(page: Frontend, wanted: set[str], only: list[str]) -> None:
     (ROOT / "docs" / "workflows").mkdir(parents=True, exist_ok=True)
     for file in sorted((ROOT / "example_workflows").glob("*.json")):
+        if only and file.stem not in only:
+            continue
         page.load(json.loads(file.read_text(encoding="utf-8")))
         if file.stem in RESULTS:
             page.forget()
@@ -150,7 +152,9 @@ def nodes(page: Frontend, info: dict) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", choices=[[], "workflows", "thumbnails", "nodes"], metavar="what")
-    wanted = set(parser.parse_args().what) or {"workflows", "thumbnails", "nodes"}
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these example workflows")
+    arguments = parser.parse_args()
+    wanted = set(arguments.what) or {"workflows", "thumbnails", "nodes"}
     host = in_host.find_host()
     if host is None:
         sys.exit("no ComfyUI found: set COMFYUI_PATH")
@@ -163,7 +167,7 @@ def main() -> None:
             server.wait()
             with frontend(server.url) as page:
                 if wanted & {"workflows", "thumbnails"}:
-                    workflows(page, wanted)
+                    workflows(page, wanted, arguments.only)
                 if "workflows" in wanted:
                     blueprint(page)
                 if "nodes" in wanted:
