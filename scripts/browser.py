@@ -84,7 +84,7 @@ class Frontend:
 
     def load(self, workflow: dict) -> None:
         self.page.evaluate("async w => { await window.app.loadGraphData(w, true, true); }", workflow)
-        self.page.wait_for_timeout(SETTLE_MS)
+        self.page.wait_for_timeout(SETTLE_MS // 2)
 
     def nodes(self) -> list[dict]:
         """Of each node of the shown graph: id, type, whether it is known, marked as wrong, its place and size."""
