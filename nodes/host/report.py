@@ -10,6 +10,9 @@ from .estimate import ratio_of
 from .record import RunRecord
 
 
+ROUNDING = 1e-6  # of image values: not a change, what mixing a pixel with its equal leaves
+
+
 def summary_lines(record: RunRecord) -> list[str]:
     """What the run did, what it cost and how well it ended, a line each."""
     if not record.steps:
@@ -85,7 +88,7 @@ def image_lines(image: Tensor, original: Tensor, mask: Tensor, contrast: Tensor)
     if not bool(known.any()):
         return ["kept area of the image: nothing was to be kept", seam_line("the image", contrast)]
     error = float(difference[known].max())
-    changed = float((difference[known] > 0).double().mean())
+    changed = float((difference[known] > ROUNDING).double().mean())
     return [f"image outside the mask: {100 * changed:.2g}% of its pixels changed, by {error * 255:.3g} of 255 at most",
             seam_line("the image", contrast)]
 
