@@ -28,7 +28,7 @@ def test_the_two_commands_are_one_line_each():
     assert len(commands) == 2 and not any("\n" in command for command in commands)
     demo, tests = commands
     cli.build_parser().parse_args(shlex.split(demo.rsplit("gradpaint ", 1)[1]))
-    assert tests.endswith("-m pytest tests")
+    assert tests.endswith("-m pytest tests -n 2")
 
 
 def test_shown_commands_are_understood():
