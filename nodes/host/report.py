@@ -9,7 +9,6 @@ from torch import Tensor
 from .estimate import ratio_of
 from .record import RunRecord
 
-
 ROUNDING = 1e-6  # of image values: not a change, what mixing a pixel with its equal leaves
 
 
