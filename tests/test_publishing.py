@@ -106,6 +106,18 @@ def test_the_pack_holds_nothing_heavy(packed, capsys):
     assert sum(sizes.values()) < LARGEST_PACK
 
 
+def test_the_pack_outside_a_git_checkout(tmp_path):
+    wanted = ("__init__.py", "nodes/a.py", "web/docs/a.md", "rebuild/a.py")
+    ignored = ("build/lib/gradpaint/a.py", "gradpaint.egg-info/PKG-INFO", ".venv/a.py", "nodes/__pycache__/a.pyc",
+               "demo/a.png", "docs/a.md", "tests/a.py")
+    for name in wanted + ignored:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for name in (".gitignore", ".comfyignore"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    assert packed_files(tmp_path) == sorted(wanted)
+
+
 def test_icon_and_banner():
     with Image.open(ROOT / "assets" / "icon.png") as icon, Image.open(ROOT / "assets" / "banner.png") as banner:
         assert icon.size == (400, 400) and banner.width * 9 == banner.height * 21
