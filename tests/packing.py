@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def packed_files(root: Path = ROOT) -> list[str]:
-    """Paths below the root. Outside a git checkout: every file that .gitignore lets pass (pip leaves a build/ there)."""
+    """Paths below it. Outside a git checkout: every file that .gitignore lets pass (pip leaves a build/ there)."""
     listed = _git(root, "ls-files", "-z")
     if listed and Path(_git(root, "rev-parse", "--show-toplevel").strip()) == root:
         names = [name for name in listed.split("\0") if name and (root / name).exists()]
