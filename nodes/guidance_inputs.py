@@ -11,10 +11,31 @@ from ..gradpaint.settings import (
     GuidanceSettings,
     GuideSchedule,
 )
+from .host.sampling import sampler_names, scheduler_names
 from .sockets import Alignment, Memory, Schedule
 
 _DEFAULT = GuidanceSettings()
 RECORDS = ("losses", "pictures")
+
+
+def sampler_inputs(steps: str = "denoising steps") -> list:
+    """steps, cfg, sampler_name, scheduler, positive, negative, as KSampler has them. steps: for its tooltip."""
+    return [
+        io.Int.Input(
+            "steps", default=20, min=1, max=10_000,
+            tooltip=f"Number of {steps}. The paper uses 100; 20 to 50 are enough for most models."),
+        io.Float.Input(
+            "cfg", default=8.0, min=0.0, max=100.0, step=0.1, round=0.01,
+            tooltip="Classifier-free guidance scale, as in KSampler. 1 for unconditional models."),
+        io.Combo.Input(
+            "sampler_name", options=sampler_names(),
+            tooltip="The sampling algorithm, as in KSampler. The paper samples with DDPM (ddpm)."),
+        io.Combo.Input(
+            "scheduler", options=scheduler_names(),
+            tooltip="How the noise levels are spaced, as in KSampler."),
+        io.Conditioning.Input("positive", tooltip="What the image should show."),
+        io.Conditioning.Input("negative", tooltip="What it should not show; unused at cfg 1."),
+    ]
 
 
 def guidance_inputs() -> list:

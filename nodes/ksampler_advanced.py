@@ -6,11 +6,10 @@ from torch import Tensor
 
 from ..gradpaint.memory_settings import MemorySettings
 from ..gradpaint.settings import AlignmentSettings, GuideSchedule
-from .guidance_inputs import RECORDS, guidance_inputs, guidance_settings, keep_record_input
+from .guidance_inputs import RECORDS, guidance_inputs, guidance_settings, keep_record_input, sampler_inputs
 from .host.convert import masked_latent
 from .host.mask_check import check_keeps_something
 from .host.parts import ksample_part
-from .host.sampling import sampler_names, scheduler_names
 from .sockets import CATEGORY, Record
 
 SWITCH = ("enable", "disable")
@@ -36,21 +35,7 @@ class GradPaintKSamplerAdvanced(io.ComfyNode):
                 io.Int.Input(
                     "noise_seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
                     tooltip="Seed of the noise. The same seed starts KSampler from the same noise."),
-                io.Int.Input(
-                    "steps", default=20, min=1, max=10_000,
-                    tooltip="Number of denoising steps of the whole run. The paper uses 100; 20 to 50 are enough for "
-                            "most models."),
-                io.Float.Input(
-                    "cfg", default=8.0, min=0.0, max=100.0, step=0.1, round=0.01,
-                    tooltip="Classifier-free guidance scale, as in KSampler. 1 for unconditional models."),
-                io.Combo.Input(
-                    "sampler_name", options=sampler_names(),
-                    tooltip="The sampling algorithm, as in KSampler. The paper samples with DDPM (ddpm)."),
-                io.Combo.Input(
-                    "scheduler", options=scheduler_names(),
-                    tooltip="How the noise levels are spaced, as in KSampler."),
-                io.Conditioning.Input("positive", tooltip="What the image should show."),
-                io.Conditioning.Input("negative", tooltip="What it should not show; unused at cfg 1."),
+                *sampler_inputs(steps="denoising steps of the whole run"),
                 io.Latent.Input(
                     "latent_image",
                     tooltip="The image to repair, encoded; or, with add_noise disable, what the GradPaint KSampler "

@@ -65,8 +65,6 @@ def gaps(english: dict, translation: dict) -> list[str]:
 
 
 def _schemas() -> list:
-    import asyncio
-
     sys.path.insert(0, str(ROOT / "tests" / "host"))
     import in_host
 
@@ -74,12 +72,7 @@ def _schemas() -> list:
     if host is None:
         sys.exit("no ComfyUI found; set COMFYUI_PATH")
     in_host.import_host(host)
-    pack = in_host.import_pack()
-
-    async def nodes():
-        return await (await pack.comfy_entrypoint()).get_node_list()
-
-    return [node.GET_SCHEMA() for node in asyncio.run(nodes())]
+    return [node.GET_SCHEMA() for node in in_host.our_nodes(in_host.import_pack()).values()]
 
 
 def main() -> None:

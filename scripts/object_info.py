@@ -9,7 +9,6 @@ saved workflows, unless --breaking (before a new major version). Needs a ComfyUI
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 from pathlib import Path
 
@@ -28,11 +27,7 @@ def infos() -> tuple[dict, object]:
         sys.exit("no ComfyUI found; set COMFYUI_PATH")
     in_host.import_host(host)
     pack = in_host.import_pack()
-
-    async def nodes():
-        return await (await pack.comfy_entrypoint()).get_node_list()
-
-    found = {node.GET_SCHEMA().node_id: node.GET_NODE_INFO_V1() for node in asyncio.run(nodes())}
+    found = {node_id: node.GET_NODE_INFO_V1() for node_id, node in in_host.our_nodes(pack).items()}
     return found, importlib.import_module(f"{pack.__name__}.nodes.migrations")
 
 

@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ...gradpaint.crop import resize_mask
+from .mask_check import is_empty
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ def masked_latent(latent: dict, mask: Tensor | None = None) -> dict:
         stored = mask_to_tensor(mask)
         if own is not None and own.is_nested:
             stored = type(own)([stored, *own.unbind()[1:]])
-    if not any(bool(torch.any(part > 0)) for part in (stored.unbind() if stored.is_nested else [stored])):
+    if is_empty(stored):
         raise ValueError(f"nothing to repaint: the mask of shape {tuple(mask.shape)} is 0 everywhere, for a latent of "
                          f"shape {tuple(samples.shape)}. Paint the hole white (1 = repaint); an image without alpha "
                          "channel gives an empty mask")

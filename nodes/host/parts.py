@@ -35,10 +35,6 @@ class Part(NamedTuple):
     last: int
 
     @property
-    def before(self) -> int:
-        return self.first
-
-    @property
     def after(self) -> int:
         """Number of the run's steps after this part."""
         return max(len(self.sigmas) - 1 - self.last, 0)
@@ -83,9 +79,9 @@ class PartRun(GuidedRun):
         if self.stop is not None:
             stop = None if earlier is None else copy.deepcopy(earlier.stop)
             if stop is None:
-                whole = part.before + self.counter.total + part.after
+                whole = part.first + self.counter.total + part.after
                 stop = AdaptiveStop(self.settings.schedule, self.y, self.mask, whole, self.stop.lag)
-            self.stop = _CountedFrom(stop, part.before)
+            self.stop = _CountedFrom(stop, part.first)
         if earlier is not None and earlier.grad is not None:
             self._grad = earlier.grad.to(self.y)
 
@@ -99,13 +95,13 @@ class PartRun(GuidedRun):
 
     def _whole(self) -> tuple[list[bool], list[bool]]:
         """Guided and kept steps of the whole run, up to this part's end."""
-        first, total = self.part.before, self.counter.total
+        first, total = self.part.first, self.counter.total
         steps = first + total + self.part.after
         return tuple([on and self.settings.active for on in chosen(self.settings.schedule, steps)][:first + total]
                      for chosen in (guided_steps, kept_steps))
 
     def _schedule(self, end: int | None = None) -> None:
-        first = self.part.before
+        first = self.part.first
         self.guided, self.kept = ([on and (end is None or i < end) for i, on in enumerate(steps[first:])]
                                   for steps in self._whole())
 
@@ -114,7 +110,7 @@ class PartRun(GuidedRun):
         planned, _ = self._whole()
         if self.stop is None or not any(planned):
             return StopReport(max((i + 1 for i, on in enumerate(planned) if on), default=0))
-        before = sum(planned[:self.part.before]) if self.earlier is None else self.earlier.gradients
+        before = sum(planned[:self.part.first]) if self.earlier is None else self.earlier.gradients
         report = self.stop.whole.report(planned, before + len(self.record.guided_steps))
         return report if self.settings.gradient != "x0" else dataclasses.replace(report, saved=0)
 
@@ -154,8 +150,8 @@ class PartWrapper(GradPaintWrapper):
         """The clean latent has been handed over."""
 
     def _done(self, run: PartRun) -> None:
-        if run.part.before or run.part.after:
-            log.info("GradPaint: steps %d to %d of %d:", run.part.before + 1, len(run.part.sigmas) - 1 - run.part.after,
+        if run.part.first or run.part.after:
+            log.info("GradPaint: steps %d to %d of %d:", run.part.first + 1, len(run.part.sigmas) - 1 - run.part.after,
                      len(run.part.sigmas) - 1)
         super()._done(run)
         if float(run.sigmas[-1]) > 0:

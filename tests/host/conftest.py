@@ -7,7 +7,6 @@ library tests, and objects of one are no instances of the other. Host tests take
 """
 from __future__ import annotations
 
-import asyncio
 import importlib
 import json
 from pathlib import Path
@@ -81,11 +80,7 @@ def pack(comfy_host):
 @pytest.fixture(scope="session")
 def pack_nodes(pack) -> dict:
     """The pack's node classes by node_id, through `comfy_entrypoint`."""
-    async def node_list():
-        extension = await pack.comfy_entrypoint()
-        return await extension.get_node_list()
-
-    return {node.GET_SCHEMA().node_id: node for node in asyncio.run(node_list())}
+    return in_host.our_nodes(pack)
 
 
 # ---- the real server, started once for all tests that use it

@@ -5,6 +5,7 @@ The host is looked for at $COMFYUI_PATH (set but empty: none), above this folder
 """
 from __future__ import annotations
 
+import asyncio
 import importlib
 import importlib.util
 import os
@@ -58,6 +59,14 @@ def import_host(path: Path, cpu: bool = True) -> ModuleType:
 
     assert Path(nodes.__file__).resolve() == path / "nodes.py"
     return nodes
+
+
+def our_nodes(pack: ModuleType) -> dict[str, type]:
+    """The pack's node classes by node_id, as the host asks for them."""
+    async def nodes():
+        return await (await pack.comfy_entrypoint()).get_node_list()
+
+    return {node.GET_SCHEMA().node_id: node for node in asyncio.run(nodes())}
 
 
 def import_pack() -> ModuleType:
