@@ -89,7 +89,7 @@ class Frontend:
     def nodes(self) -> list[dict]:
         """Of each node of the shown graph: id, type, whether it is known, marked as wrong, its place and size."""
         return self.page.evaluate("""() => window.app.canvas.graph._nodes.map(n => ({
-            id: n.id, type: n.type, title: n.title, pos: [...n.pos], size: [...n.size],
+            id: String(n.id), type: n.type, title: n.title, pos: [...n.pos], size: [...n.size],
             least: n.computeSize ? [...n.computeSize()] : null,
             known: n.type in window.LiteGraph.registered_node_types || !!n.subgraph, wrong: !!n.has_errors }))""")
 
@@ -106,19 +106,27 @@ class Frontend:
                            "headers: {'Content-Type': 'application/json'}, body: '{\"free_memory\": true}'})")
         self.page.wait_for_timeout(SETTLE_MS)
 
+    def queue(self) -> tuple[int, str]:
+        """Press Run: the server's answer. What the frontend's own call returns means other things in other versions."""
+        with self.page.expect_response(lambda r: r.request.method == "POST" and r.url.endswith("/prompt")) as answer:
+            self.page.evaluate("async () => { await window.app.queuePrompt(0, 1); }")
+        return answer.value.status, answer.value.text()
+
     def run(self) -> None:
         """Press Run and wait for the end. RuntimeError with the server's words if it failed."""
-        result = self.page.evaluate("""async timeout => {
+        self.page.evaluate("""timeout => {
             const api = window.app.api;
-            const done = new Promise((resolve, reject) => {
+            window.runEnds = new Promise(resolve => {
                 api.addEventListener('execution_success', () => resolve(''), {once: true});
                 for (const name of ['execution_error', 'execution_interrupted'])
                     api.addEventListener(name, e => resolve(JSON.stringify(e.detail)), {once: true});
                 setTimeout(() => resolve('not done in time'), timeout);
             });
-            const queued = await window.app.queuePrompt(0, 1);
-            return queued === false ? 'the server refused the prompt' : await done;
         }""", RUN_MS)
+        status, said = self.queue()
+        if status != 200:
+            raise RuntimeError(f"the server refused the prompt: {said[:3000]}")
+        result = self.page.evaluate("() => window.runEnds")
         if result:
             raise RuntimeError(result[:3000])
         self.page.wait_for_timeout(SETTLE_MS)
