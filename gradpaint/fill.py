@@ -36,9 +36,12 @@ def _mirrored(image: Tensor, known: Tensor) -> Tensor:
     """Measured with a VAE: the hole's content reaches into the known latent cells beside it, and with the picture
     mirrored at the border they are nearer to the true picture's than with any other content."""
     def make(one: Tensor, there: Tensor) -> Tensor:
-        row, column, distance = mirrored(there, MIRRORED)
-        smooth = harmonic_fill(one[None], ~there[None, None], EIGHT_BIT)[0]
-        return smooth + (1 - distance / MIRRORED).clamp_min(0) * (one[:, row, column] - smooth)
+        filled = harmonic_fill(one[None], ~there[None, None], EIGHT_BIT)[0]
+        here, mirror, distance = mirrored(there, MIRRORED)
+        smooth = filled.flatten(1)[:, here]
+        mix = smooth + (1 - distance / MIRRORED) * (one.flatten(1)[:, mirror] - smooth)
+        filled.view(len(one), -1)[:, here] = mix
+        return filled
 
     return _from_known(image, known, make)
 
@@ -66,8 +69,10 @@ def _blur(image: Tensor, known: Tensor) -> Tensor:
 
 def _edge(image: Tensor, known: Tensor) -> Tensor:
     def make(one: Tensor, there: Tensor) -> Tensor:
-        row, column, _ = nearest_known(there)
-        return one[:, row, column]
+        here, near, _ = nearest_known(there)
+        filled = one.clone(memory_format=torch.contiguous_format)
+        filled.view(len(one), -1)[:, here] = filled.flatten(1)[:, near]
+        return filled
 
     return _from_known(image, known, make)
 

@@ -14,6 +14,7 @@ SWEEPS = 2  # before and after each coarser level: the same number, so that the 
 COARSEST = 6  # levels end at this side
 LARGE = 512 * 512  # pixels; larger pictures are solved at half their size and enlarged
 RELAXING = 8  # sweeps after that
+BLOCK = 2**16  # pixels that are worked on at a time: few enough to stay in the processor's cache
 SMALL = 64  # no better first guess is made from a smaller picture than this
 
 
@@ -68,17 +69,35 @@ def _solve(image: Tensor, hole: Tensor, tolerance: float, iterations: int) -> Te
     u = _guess(image * known, known, tolerance, iterations) * hole
     pulls = _pulls(image * known) * hole
     if hole.numel() > LARGE:
-        return _relaxed(_finest(hole), u, pulls)
+        return _relaxed(hole, u, pulls)
     spread = (image * known).flatten(1).amax(1) - (image + 3e38 * hole).flatten(1).amin(1)
     return _conjugate_gradients(_levels(hole), u, pulls, tolerance * spread.clamp_min(1e-12), iterations)
 
 
-def _relaxed(level: _Level, u: Tensor, pulls: Tensor) -> Tensor:
-    """A few Jacobi sweeps, which join an enlarged solution to its border."""
-    inverse = DAMPING / level.diagonal.clamp_min(1e-30) * (level.diagonal > 0)
+def _relaxed(hole: Tensor, u: Tensor, pulls: Tensor) -> Tensor:
+    """A few Jacobi sweeps, which join an enlarged solution to its border. u is 0 outside the hole."""
+    height, width = hole.shape
+    weight = DAMPING / _pulls(torch.ones(1, height, width, device=u.device))[0].clamp_min(1) * hole
+    out, rows = torch.empty_like(u), max(4 * RELAXING, BLOCK // width)
+    for start in range(0, height, rows):  # strips fit into the processor's cache; each sweep spoils a row at their ends
+        low, high = max(start - RELAXING, 0), min(start + rows + RELAXING, height)
+        for channel, forces, result in zip(u, pulls, out):
+            strip = _swept(weight[low:high], channel[low:high], forces[low:high])
+            result[start:start + rows] = strip[start - low:start - low + rows]
+    return out
+
+
+def _swept(weight: Tensor, u: Tensor, pulls: Tensor) -> Tensor:
+    """u (H, W) after the sweeps; weight: the damping over the number of neighbours, 0 outside the hole."""
+    pulls, old, new = weight * pulls, u.clone(), torch.empty_like(u)
     for _ in range(RELAXING):
-        u = u + inverse * (pulls - level.apply(u))
-    return u
+        torch.add(pulls, old, alpha=1 - DAMPING, out=new)
+        new[:, :-1].addcmul_(weight[:, :-1], old[:, 1:])
+        new[:, 1:].addcmul_(weight[:, 1:], old[:, :-1])
+        new[:-1].addcmul_(weight[:-1], old[1:])
+        new[1:].addcmul_(weight[1:], old[:-1])
+        old, new = new, old
+    return old
 
 
 def _conjugate_gradients(levels: list[_Level], u: Tensor, pulls: Tensor, goal: Tensor, iterations: int) -> Tensor:

@@ -6,76 +6,82 @@ import math
 import torch
 from torch import Tensor
 
-PLACES = 2**30  # more pixels than any picture has
-FAR = 2**32  # squared pixels
+BLOCK = 2**16  # pixels that are worked on at a time: few enough to stay in the processor's cache
 
 
 def distance_to(region: Tensor, limit: int) -> Tensor:
     """Euclidean distance in pixels to the nearest True of region (B, 1, H, W), exact up to limit, inf beyond it."""
-    down = _distance_along_columns(region)
-    squared = down * down
-    nearest = squared.clone()
-    for dx in range(1, min(limit, region.shape[-1] - 1) + 1):
-        for to, source in ((slice(dx, None), slice(None, -dx)), (slice(None, -dx), slice(dx, None))):
-            part = nearest[..., to]
-            torch.minimum(part, squared[..., source] + dx * dx, out=part)
-    return nearest.sqrt().masked_fill(nearest > limit * limit, math.inf)
-
-
-def _distance_along_columns(region: Tensor) -> Tensor:
-    rows = torch.arange(region.shape[-2], device=region.device, dtype=torch.float32)[:, None]
-    above = rows - torch.where(region, rows, -math.inf).cummax(-2).values
-    below = torch.where(region, -rows, -math.inf).flip(-2).cummax(-2).values.flip(-2)
-    return torch.minimum(above, -below - rows)
+    squared = torch.minimum(*_from_above_and_below(_to_itself(region))).square_().flatten(0, -2)
+    nearest, spare = squared.clone(), torch.empty_like(squared[:_rows(squared)])
+    for rows in _blocks(squared):
+        here, best = squared[rows], nearest[rows]
+        left = limit * limit - float(here.min())  # of the limit, for the way along the row
+        for dx in range(1, min(math.isqrt(int(left)), here.shape[1] - 1) + 1 if left > 0 else 1):
+            far = torch.add(here, dx * dx, out=spare[:len(here)])
+            torch.minimum(best[:, dx:], far[:, :-dx], out=best[:, dx:])
+            torch.minimum(best[:, :-dx], far[:, dx:], out=best[:, :-dx])
+    return nearest.masked_fill_(nearest > limit * limit, math.inf).sqrt_().view(region.shape)
 
 
 def nearest_known(known: Tensor, limit: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Row, column and distance of the nearest known pixel of each pixel; a known one's is itself.
+    """The unknown pixels no farther than limit from a known one, the nearest known one of each, and the distance.
 
-    known: (H, W), bool, not False everywhere. limit: pixels farther than this from a known one may get a wrong one.
+    known: (H, W), bool, not False everywhere. Returns (N,) each; pixels are row * W + column.
     """
-    row, column = (grid.clone() for grid in _grid(known))
-    distance = torch.zeros(known.shape, device=known.device)
-    if not known.all():
-        box = hole_box(~known)
-        part = known[box]
-        reach = _farthest(part) if limit is None else min(limit, _farthest(part))
-        near_row, near_column, distance[box] = _nearest(part, reach)
-        row[box], column[box] = near_row + box[0].start, near_column + box[1].start
-    return row, column, distance
+    if known.all():
+        return (torch.empty(0, dtype=torch.long, device=known.device),) * 2 + (torch.empty(0, device=known.device),)
+    rows, columns = hole_box(~known)
+    here, there, distance = _nearest(known[rows, columns], limit)
+    wide, narrow = known.shape[1], columns.stop - columns.start
+
+    def outside(place: Tensor) -> Tensor:
+        return (place // narrow + rows.start) * wide + place % narrow + columns.start
+
+    return outside(here), outside(there), distance
 
 
 def mirrored(known: Tensor, limit: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Row and column of each pixel's mirror image at the nearest known pixel, and the distance of the latter.
-
-    Where the mirror image is not known either, the nearest known pixel itself. known, limit: see `nearest_known`.
-    """
+    """As `nearest_known`, but instead of that the mirror image of each pixel at it, where that is known."""
     height, width = known.shape
-    (row, column), (near_row, near_column, distance) = _grid(known), nearest_known(known, limit)
-    there_row, there_column = 2 * near_row - row, 2 * near_column - column
-    inside = (there_row >= 0) & (there_row < height) & (there_column >= 0) & (there_column < width)
-    inside &= known[there_row.clamp(0, height - 1), there_column.clamp(0, width - 1)]
-    return torch.where(inside, there_row, near_row), torch.where(inside, there_column, near_column), distance
+    here, near, distance = nearest_known(known, limit)
+    row, column = 2 * (near // width) - here // width, 2 * (near % width) - here % width
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    there = (row * width + column).where(inside, near)
+    return here, there.where(known.flatten()[there], near), distance
 
 
-def _grid(like: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.meshgrid(*(torch.arange(side, device=like.device) for side in like.shape), indexing="ij")
+def _nearest(known: Tensor, limit: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    above, below = _from_above_and_below(_to_itself(known))
+    down = torch.where(above <= below, -above, below)  # to the nearest in the column; inf if there is none
+    bound = torch.minimum(*_from_above_and_below(down.abs().T)).T  # along the row, and then down: never the shorter way
+    width, found = known.shape[1], []
+    for block in _blocks(known):
+        farthest = int(bound[block].max())
+        reach = farthest if limit is None else min(farthest, limit)
+        step, squared = _nearest_in_rows(down[block], reach)
+        row, column = (~known[block] & (squared <= reach * reach)).nonzero(as_tuple=True)
+        there = column + step[row, column]
+        row_there = row + down[block][row, there].long()
+        found.append(((row + block.start) * width + column, (row_there + block.start) * width + there,
+                      squared[row, column].to(bound).sqrt_()))
+    return tuple(torch.cat(parts) for parts in zip(*found))
 
 
-def _nearest(known: Tensor, reach: int) -> tuple[Tensor, Tensor, Tensor]:
-    row, along = _nearest_row(known)
-    width = known.shape[1]
-    # Squared distance and place in one number: the least of them is the nearest, and says where it is.
-    place = row * width + torch.arange(width, device=known.device)
-    squared = torch.where(along < math.inf, along * along, float(FAR)).long()
-    key = squared * PLACES + place
-    best = key.clone()
-    for dx in range(1, min(reach, width - 1) + 1):
-        for to, source in ((slice(dx, None), slice(None, -dx)), (slice(None, -dx), slice(dx, None))):
-            part = best[:, to]
-            torch.minimum(part, key[:, source] + dx * dx * PLACES, out=part)
-    place = best % PLACES
-    return place // width, place % width, (best // PLACES).float().sqrt()
+def _nearest_in_rows(down: Tensor, reach: int) -> tuple[Tensor, Tensor]:
+    """How far along its row each pixel's nearest known one is, and its squared distance, if within reach."""
+    bits, beyond = (2 * reach).bit_length(), reach * reach + 1
+    kind = torch.int32 if (2 * beyond) << bits < 2**31 else torch.int64
+    squared = down.square().clamp_max(beyond).to(kind)
+    # Squared distance and step in one number: the least of them is the nearest, and says where it is.
+    key = (squared << bits) + reach
+    best, spare = key.clone(), torch.empty_like(key)
+    if int(squared.min()) < beyond:
+        for dx in range(1, min(reach, key.shape[1] - 1) + 1):
+            far = torch.add(key, (dx * dx << bits) - dx, out=spare)
+            torch.minimum(best[:, dx:], far[:, :-dx], out=best[:, dx:])
+            far += 2 * dx
+            torch.minimum(best[:, :-dx], far[:, dx:], out=best[:, :-dx])
+    return (best & (1 << bits) - 1) - reach, best >> bits
 
 
 def hole_box(hole: Tensor, around: int = 1) -> tuple[slice, slice]:
@@ -87,17 +93,27 @@ def hole_box(hole: Tensor, around: int = 1) -> tuple[slice, slice]:
     return tuple(spans)
 
 
-def _nearest_row(known: Tensor) -> tuple[Tensor, Tensor]:
-    """In each pixel's column: the nearest known row, and how far it is (inf if there is none)."""
-    rows = torch.arange(known.shape[0], device=known.device, dtype=torch.float32)[:, None].expand(known.shape)
-    above = torch.where(known, rows, -math.inf).cummax(0).values
-    below = -torch.where(known, -rows, -math.inf).flip(0).cummax(0).values.flip(0)
-    nearest = torch.where(rows - above <= below - rows, above, below)
-    along = (nearest - rows).abs()
-    return nearest.where(along < math.inf, 0.0).long(), along
+def _to_itself(region: Tensor) -> Tensor:
+    return torch.where(region, 0.0, math.inf)
 
 
-def _farthest(known: Tensor) -> int:
-    """No pixel is farther than this from a known one."""
-    along = torch.minimum(_nearest_row(known)[1], _nearest_row(known.T)[1].T).max()
-    return math.ceil(math.hypot(*known.shape) if along == math.inf else float(along))
+def _from_above_and_below(distance: Tensor) -> tuple[Tensor, Tensor]:
+    """The least distance (..., H, W) of the pixels above and below in the column, and of itself, with the way there."""
+    sides = []
+    for step in (1, -1):
+        out = torch.empty_like(distance, memory_format=torch.contiguous_format)
+        last = torch.full_like(out[..., 0, :], math.inf)
+        for here, least in list(zip(distance.contiguous().unbind(-2), out.unbind(-2)))[::step]:
+            torch.add(last, 1, out=least)
+            last = torch.minimum(least, here, out=least)
+        sides.append(out)
+    return tuple(sides)
+
+
+def _rows(pixels: Tensor) -> int:
+    return max(1, BLOCK // pixels.shape[1])
+
+
+def _blocks(pixels: Tensor) -> list[slice]:
+    """Rows of (H, W) that are worked on together."""
+    return [slice(start, start + _rows(pixels)) for start in range(0, len(pixels), _rows(pixels))]
