@@ -4,14 +4,16 @@ Nothing of ComfyUI is imported until ComfyUI asks for the nodes, so that this fi
 NODE_CLASS_MAPPINGS must stay absent: where it exists, even empty, ComfyUI does not call `comfy_entrypoint`.
 """
 import logging
+import sys
 
-from .nodes.host.version import host_problem
+from .nodes.host.version import host_problem, install_problems
 
 WEB_DIRECTORY = "./web"
 
+log = logging.getLogger(__name__)
 _problem = host_problem()
 if _problem:
-    logging.getLogger(__name__).error(_problem)
+    log.error(_problem)
 
 
 async def comfy_entrypoint():
@@ -21,6 +23,8 @@ async def comfy_entrypoint():
     class GradPaintExtension(ComfyExtension):
         async def on_load(self):
             if not _problem:
+                for text in install_problems(__name__, tuple(sys.modules)):
+                    log.warning(text)
                 from .nodes.host.migrate import register
                 await register()
 

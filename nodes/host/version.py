@@ -1,9 +1,13 @@
-"""Which ComfyUI is around us. Imports nothing of it, so this works in any version and without one."""
+"""Which ComfyUI is around us, and how we lie in it. Imports nothing of it, so this works in any version and without
+one.
+"""
 from __future__ import annotations
 
 import importlib
 import re
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 
 MINIMUM = (0, 18, 1)
 
@@ -39,3 +43,20 @@ def version_problem(found: str | None) -> str | None:
 def host_problem() -> str | None:
     """`version_problem` of the ComfyUI that is importing us."""
     return version_problem(host_version())
+
+
+def install_problems(package: str, modules: Iterable[str] = ()) -> list[str]:
+    """What is odd about our place, a line each. package: our name in `modules`, both as ComfyUI gives them: a folder."""
+    plain = lambda given: given.replace("_x_", ".")  # noqa: E731
+    name = Path(plain(package)).name
+    problems = []
+    if not re.fullmatch(r"[\w()-]+", name, re.ASCII):
+        problems.append(f"GradPaint is in a folder named {name!r}. Its nodes work, but ComfyUI does not find the help "
+                        "pages, or the example workflows, of folders with spaces, dots or letters beyond a-z in their "
+                        "names: rename it to gradpaint and restart ComfyUI.")
+    own = ".nodes.host.version"
+    others = sorted(plain(other.removesuffix(own)) for other in modules if other.endswith(own) and other != package + own)
+    if others:
+        problems.append(f"GradPaint is installed more than once: in {', '.join(others)} and in {plain(package)}. ComfyUI "
+                        "uses the nodes of the last one that it loaded; remove all but one and restart it.")
+    return problems
