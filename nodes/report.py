@@ -37,12 +37,16 @@ class GradPaintReport(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **inputs) -> float:
+        return float("nan")  # each run, also of kept results: the frontend forgets the text when its page is loaded anew
+
+    @classmethod
     def execute(cls, record, result=None, stitch=None) -> io.NodeOutput:
         lines = summary_lines(record.last)
         if stitch is not None:
             lines += _of_image(result, stitch)
         text = "\n".join(lines)
-        show_in_node(text, getattr(cls.hidden, "unique_id", None))
+        show_in_node(text.replace("\n", "  \n"), getattr(cls.hidden, "unique_id", None))  # Nodes 2.0 reads Markdown
         return io.NodeOutput(text, ui=ui.PreviewText(text))
 
 
