@@ -38,7 +38,7 @@ class GradPaintReport(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **inputs) -> float:
-        return float("nan")  # each run, also of kept results: the frontend forgets the text when its page is loaded anew
+        return float("nan")  # runs even where all is cached: a page loaded anew has forgotten the text
 
     @classmethod
     def execute(cls, record, result=None, stitch=None) -> io.NodeOutput:
