@@ -46,17 +46,18 @@ def host_problem() -> str | None:
 
 
 def install_problems(package: str, modules: Iterable[str] = ()) -> list[str]:
-    """What is odd about our place, a line each. package: our name in `modules`, both as ComfyUI gives them: a folder."""
+    """What is odd about our place, a line each. package: our name in `modules`, both from ComfyUI: it is our folder."""
     plain = lambda given: given.replace("_x_", ".")  # noqa: E731
     name = Path(plain(package)).name
     problems = []
     if not re.fullmatch(r"[\w()-]+", name, re.ASCII):
         problems.append(f"GradPaint is in a folder named {name!r}. Its nodes work, but ComfyUI does not find the help "
-                        "pages, or the example workflows, of folders with spaces, dots or letters beyond a-z in their "
-                        "names: rename it to gradpaint and restart ComfyUI.")
+                        "pages, and not always the example workflows, of folders with spaces, dots or letters beyond "
+                        "a-z in their names: rename it to gradpaint and restart ComfyUI.")
     own = ".nodes.host.version"
-    others = sorted(plain(other.removesuffix(own)) for other in modules if other.endswith(own) and other != package + own)
+    others = [plain(other.removesuffix(own)) for other in modules if other.endswith(own) and other != package + own]
     if others:
-        problems.append(f"GradPaint is installed more than once: in {', '.join(others)} and in {plain(package)}. ComfyUI "
-                        "uses the nodes of the last one that it loaded; remove all but one and restart it.")
+        problems.append(f"GradPaint is installed more than once: in {', '.join(sorted(others))} and in "
+                        f"{plain(package)}. ComfyUI uses the nodes of the last one that it loaded; remove all but one "
+                        "and restart it.")
     return problems
