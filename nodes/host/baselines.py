@@ -103,7 +103,7 @@ class NoisyWrapper(GradPaintWrapper):
                              "ddpm or dpmpp_2m, or another method")
         return plan
 
-    def _new_run(self, seed: int | None, *arguments) -> GuidedRun:
+    def _new_run(self, seed: int | None, before, *arguments) -> GuidedRun:
         return NoisyRun(*arguments, seed=seed)
 
 
@@ -114,7 +114,7 @@ class ManifoldWrapper(NoisyWrapper):
         super().__init__(EVERY_STEP, on_record, memory)
         self.size = size
 
-    def _new_run(self, seed: int | None, *arguments) -> GuidedRun:
+    def _new_run(self, seed: int | None, before, *arguments) -> GuidedRun:
         return ManifoldRun(*arguments, size=self.size, seed=seed)
 
 
@@ -125,5 +125,5 @@ class DescentWrapper(GradPaintWrapper):
         super().__init__(EVERY_STEP, on_record, memory)
         self.size = size
 
-    def _new_run(self, seed: int | None, *arguments) -> GuidedRun:
+    def _new_run(self, seed: int | None, before, *arguments) -> GuidedRun:
         return DescentRun(*arguments, size=self.size)

@@ -26,9 +26,11 @@ from .hooks import WeightGroups
 from .keep import Keeper
 from .mask_check import is_empty, is_full
 from .memory import MemoryLadder
+from .part_run import Part, PartRun
 from .probe import probe_sampler
 from .record import LiveRecord
 from .run import GuidedRun
+from .unfinished import Before, Unfinished
 
 log = logging.getLogger(__name__)
 
@@ -68,12 +70,14 @@ def with_wrapper(model, wrapper: GradPaintWrapper):
 
 
 class GradPaintWrapper:
-    """The `sampler_sample` wrapper. Holds settings only; what belongs to a run lives in its GuidedRun."""
+    """The `sampler_sample` wrapper. Holds settings, and what a run left to be gone on with; what else belongs to a run
+    lives in its GuidedRun."""
 
     def __init__(self, settings: GuidanceSettings, on_record=None, memory: MemorySettings | None = None,
                  mask: torch.Tensor | None = None, keep: bool = False):
         self.settings, self.on_record, self.memory = settings, on_record, memory or MemorySettings()
         self.mask, self.keep = mask, keep
+        self._unfinished = Unfinished()
 
     @property
     def differentiates(self) -> bool:
@@ -85,7 +89,8 @@ class GradPaintWrapper:
                  disable_pbar=False):
         if isinstance(self.on_record, LiveRecord):
             self.on_record.clear()
-        run = executor if _leave_alone(executor.class_obj, denoise_mask) else functools.partial(self._sample, executor)
+        alone = _leave_alone(executor.class_obj, sigmas, denoise_mask)
+        run = executor if alone else functools.partial(self._sample, executor)
         return run(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
 
     def _sample(self, executor, guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar):
@@ -95,15 +100,15 @@ class GradPaintWrapper:
         settings = _for_model(self.settings, model)
         self._prepare(guider, settings, noise)
         sampler, adds_noise = executor.class_obj, bool(noise.any())
-        if not adds_noise:
-            self._without_noise(sigmas)
+        before = None if adds_noise else self._before(latent_image, sigmas)
+        known = latent_image if before is None else before.handover.known.to(latent_image)
         plan = self._plan(sampler, guider, sigmas, noise, extra_args.get("seed"))
         ladder = MemoryLadder(self.memory, model, latent_image.device)
-        run = self._new_run(extra_args.get("seed"), guider, settings, latent_image, denoise_mask, sigmas, plan,
+        run = self._new_run(extra_args.get("seed"), before, guider, settings, known, denoise_mask, sigmas, plan,
                             callback, ladder)
         run.keeper = Keeper(run.guided, guider) if self.keep else None
         if run.needs_model_gradient:
-            run.differentiator.decode = decoder_for(model, settings.alignment, latent_image)
+            run.differentiator.decode = decoder_for(model, settings.alignment, known)
             run.differentiator.fine_mask = _fine(self.mask, latent_image)
         modules = _differentiated_modules(guider) if run.needs_model_gradient else []
         _check_supported(guider, modules)
@@ -121,12 +126,13 @@ class GradPaintWrapper:
         try:
             groups = _weight_groups(guider)
             with guided_only(guider, modules, lambda: _prepared(modules, groups, ladder), run.differentiator):
-                samples = executor(guider, sigmas, extra_args, run.callback, noise, latent_image, None, disable_pbar)
+                samples = executor(guider, sigmas.clone(), extra_args, run.callback, noise, latent_image, None,
+                                   disable_pbar)  # UniPC writes into its sigmas: on the CPU those of the caller
             samples = run.finish(samples)
         finally:
             guider.conds = conds
             wrappers[PREDICT_NOISE] = theirs
-        self._done(run)
+        self._done(run, samples)
         return samples
 
     # ---- what other doors and methods do otherwise, see `doors`, `parts` and `baselines`
@@ -134,25 +140,39 @@ class GradPaintWrapper:
     def _prepare(self, guider, settings: GuidanceSettings, noise: torch.Tensor) -> None:
         """Before anything else; the host has loaded the models."""
 
-    def _without_noise(self, sigmas: torch.Tensor) -> None:
-        if float(sigmas[0]) > 0:
-            log.warning("GradPaint: no noise is added in this run, so its latent is noisy already, and so will be what "
-                        "is kept. To split a run use GradPaint KSampler (Advanced) for each part: it hands the clean "
-                        "latent on")
+    def _before(self, latent: torch.Tensor, sigmas: torch.Tensor) -> Before | None:
+        """What a run that adds no noise to its latent goes on from."""
+        before = Unfinished.before(latent)
+        if before is not None:
+            log.info("GradPaint: goes on after step %d of a run that left its noise in", len(before.sigmas) - 1)
+        elif float(sigmas[0]) > 0:
+            log.warning("GradPaint: no noise is added in this run, and its latent is from no GradPaint run that is "
+                        "remembered. Noise that is in the part to keep will stay there. To split a run have GradPaint "
+                        "make its first part too")
+        return before
 
     _plan = staticmethod(probe_sampler)
 
-    def _new_run(self, seed: int | None, *arguments) -> GuidedRun:
-        return GuidedRun(*arguments)
+    def _new_run(self, seed: int | None, before: Before | None, guider, settings: GuidanceSettings,
+                 latent: torch.Tensor, mask: torch.Tensor, sigmas: torch.Tensor, *others) -> GuidedRun:
+        steps = sigmas[:0] if before is None else before.sigmas[:-1].to(sigmas)
+        part = Part(torch.cat([steps, sigmas]), len(steps), len(steps) + len(sigmas) - 1)
+        earlier = None if before is None else before.handover
+        return PartRun(guider, settings, latent, mask, sigmas, *others, part=part, earlier=earlier)
 
-    def _done(self, run: GuidedRun) -> None:
+    def _noise_left(self, run: PartRun, samples: torch.Tensor) -> None:
+        self._unfinished.remember(run, samples)
+
+    def _done(self, run: GuidedRun, samples: torch.Tensor) -> None:
+        if isinstance(run, PartRun) and float(run.sigmas[-1]) > 0:
+            self._noise_left(run, samples)
         learn(run, run.record)
         _report(run)
         if self.on_record is not None:
             self.on_record(run.record)
 
 
-def _leave_alone(sampler, mask: torch.Tensor | None) -> bool:
+def _leave_alone(sampler, sigmas: torch.Tensor, mask: torch.Tensor | None) -> bool:
     """Whether the run is to be a plain one, and the log has been told why."""
     if getattr(sampler, "acts_for_gradpaint", False):
         log.info("GradPaint: both the model and the sampler have GradPaint on them: the GradPaint Sampler's settings "
@@ -166,6 +186,8 @@ def _leave_alone(sampler, mask: torch.Tensor | None) -> bool:
     elif is_empty(mask):
         log.warning("GradPaint: the noise mask is 0 everywhere, so there is nothing to repaint: plain sampling. "
                     "Paint the hole white.")
+    elif float(sigmas[-1]) > float(sigmas[0]):
+        log.info("GradPaint: the noise grows over this run (Flip Sigmas), so there is nothing to guide: plain sampling")
     else:
         return False
     return True

@@ -1,23 +1,20 @@
-"""A run that is split over several sampler nodes: each part is guided as it would be in the whole run.
+"""A run that is split over several GradPaint KSamplers (Advanced): each part is guided as it would be in the whole run.
 
-Guided steps are counted over the whole run. What a later part needs of the earlier ones travels in the LATENT under
-LATENT_KEY, beside the noisy samples; nodes that hand a LATENT on copy it along.
+What a later part needs of the earlier ones travels in the LATENT under LATENT_KEY, beside the noisy samples; nodes that
+hand a LATENT on copy it along.
 """
 from __future__ import annotations
 
-import copy
-import dataclasses
 import logging
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ...gradpaint.early_stop import AdaptiveStop, StopReport
 from ...gradpaint.memory_settings import MemorySettings
-from ...gradpaint.schedule import guided_steps, kept_steps
+from ...gradpaint.schedule import guided_steps
 from ...gradpaint.settings import GuidanceSettings
 from .guidance import GradPaintWrapper, with_wrapper
+from .part_run import Handover, Part, PartRun
 from .record import RunRecord
 from .run import GuidedRun
 from .sampling import ksample, sigmas_of
@@ -25,101 +22,6 @@ from .sampling import ksample, sigmas_of
 log = logging.getLogger(__name__)
 
 LATENT_KEY = "gradpaint"
-
-
-class Part(NamedTuple):
-    """sigmas: noise levels of the whole run; first, last: steps of it after which the part begins and ends."""
-
-    sigmas: Tensor
-    first: int
-    last: int
-
-    @property
-    def after(self) -> int:
-        """Number of the run's steps after this part."""
-        return max(len(self.sigmas) - 1 - self.last, 0)
-
-    @property
-    def is_empty(self) -> bool:
-        return self.first >= min(self.last, len(self.sigmas) - 1)
-
-
-class Handover(NamedTuple):
-    """What a later part needs. known: the clean latent, as the host's samplers see it; grad: the last gradient taken,
-    for steps that go on in its direction; stop: of an adaptive schedule; gradients: how many were taken so far; noisy:
-    the samples beside it, to know them again."""
-
-    known: Tensor
-    grad: Tensor | None
-    stop: AdaptiveStop | None
-    gradients: int
-    noisy: Tensor | None = None
-
-
-class _CountedFrom:
-    """An AdaptiveStop of the whole run, for a run that counts its steps from `first` on."""
-
-    def __init__(self, stop: AdaptiveStop, first: int):
-        self.whole, self._first = stop, first
-        self.over = stop.over
-
-    def update(self, i: int, *loss) -> None:
-        self.whole.update(self._first + i, *loss)
-
-    def limited(self, nudge: Tensor, i: int) -> Tensor:
-        return self.whole.limited(nudge, self._first + i)
-
-
-class PartRun(GuidedRun):
-    """The steps `part` of a run; earlier: what the part before it handed over."""
-
-    def __init__(self, *arguments, part: Part, earlier: Handover | None):
-        self.part, self.earlier = part, earlier
-        super().__init__(*arguments)
-        if self.stop is not None:
-            stop = None if earlier is None else copy.deepcopy(earlier.stop)
-            if stop is None:
-                whole = part.first + self.counter.total + part.after
-                stop = AdaptiveStop(self.settings.schedule, self.y, self.mask, whole, self.stop.lag)
-            self.stop = _CountedFrom(stop, part.first)
-        if earlier is not None and earlier.grad is not None:
-            self._grad = earlier.grad.to(self.y)
-
-    def handover(self) -> Handover:
-        """For the next part."""
-        keeps = self._grad is not None and self.settings.schedule.between == "keep"
-        stop = None if self.stop is None else self.stop.whole
-        before = 0 if self.earlier is None else self.earlier.gradients
-        return Handover(self.y.cpu(), self._grad.cpu() if keeps else None, stop,
-                        before + len(self.record.guided_steps))
-
-    def _whole(self) -> tuple[list[bool], list[bool]]:
-        """Guided and kept steps of the whole run, up to this part's end."""
-        first, total = self.part.first, self.counter.total
-        steps = first + total + self.part.after
-        return tuple([on and self.settings.active for on in chosen(self.settings.schedule, steps)][:first + total]
-                     for chosen in (guided_steps, kept_steps))
-
-    def _schedule(self, end: int | None = None) -> None:
-        first = self.part.first
-        self.guided, self.kept = ([on and (end is None or i < end) for i, on in enumerate(steps[first:])]
-                                  for steps in self._whole())
-
-    def _stop_report(self) -> StopReport:
-        self._schedule()  # as planned
-        planned, _ = self._whole()
-        if self.stop is None or not any(planned):
-            return StopReport(max((i + 1 for i, on in enumerate(planned) if on), default=0))
-        before = sum(planned[:self.part.first]) if self.earlier is None else self.earlier.gradients
-        report = self.stop.whole.report(planned, before + len(self.record.guided_steps))
-        return report if self.settings.gradient != "x0" else dataclasses.replace(report, saved=0)
-
-    def _mask_at(self, timestep: Tensor, model_options: dict) -> Tensor:
-        function = model_options.get("denoise_mask_function")
-        if function is None:
-            return self.mask
-        sigmas = self.part.sigmas.to(self.sigmas)  # its thresholds are spread over the whole run
-        return function(timestep, self.mask, extra_options={"model": self.guider, "sigmas": sigmas})
 
 
 class PartWrapper(GradPaintWrapper):
@@ -134,7 +36,7 @@ class PartWrapper(GradPaintWrapper):
         steps = guided_steps(self.settings.schedule, len(self.part.sigmas) - 1)
         return super().differentiates and any(steps[self.part.first:self.part.last])
 
-    def _new_run(self, seed: int | None, guider, settings, latent: Tensor, *arguments) -> GuidedRun:
+    def _new_run(self, seed: int | None, before, guider, settings, latent: Tensor, *arguments) -> GuidedRun:
         return PartRun(guider, settings, self._known(latent), *arguments, part=self.part, earlier=self.earlier)
 
     def _known(self, latent: Tensor) -> Tensor:
@@ -146,16 +48,17 @@ class PartWrapper(GradPaintWrapper):
                              "Finish the run first, then resize or cut the latent")
         return self.earlier.known.to(latent)
 
-    def _without_noise(self, sigmas: Tensor) -> None:
+    def _before(self, latent: Tensor, sigmas: Tensor) -> None:
         """The clean latent has been handed over."""
 
-    def _done(self, run: PartRun) -> None:
+    def _done(self, run: PartRun, samples: Tensor) -> None:
         if run.part.first or run.part.after:
             log.info("GradPaint: steps %d to %d of %d:", run.part.first + 1, len(run.part.sigmas) - 1 - run.part.after,
                      len(run.part.sigmas) - 1)
-        super()._done(run)
-        if float(run.sigmas[-1]) > 0:
-            self.on_handover(run.handover())
+        super()._done(run, samples)
+
+    def _noise_left(self, run: PartRun, samples: Tensor) -> None:
+        self.on_handover(run.handover())
 
 
 def earlier_part(latent: dict, part: Part, add_noise: bool) -> Handover | None:

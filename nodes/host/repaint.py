@@ -92,7 +92,7 @@ class _StretchWrapper(NoisyWrapper):
             self._plans[key] = super()._plan(sampler, guider, sigmas, like, seed)
         return self._plans[key]
 
-    def _done(self, run) -> None:
+    def _done(self, run, samples) -> None:
         self.evaluations += run.record.evaluations
 
 

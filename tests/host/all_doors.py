@@ -79,11 +79,11 @@ def host_ksampler(host, case: Case, model):
                                       **case.run_inputs())[0]
 
 
-def host_advanced(host, case: Case, model):
+def host_advanced(host, case: Case, model, **changes):
+    inputs = dict(model=model, add_noise="enable", noise_seed=case.seed, latent_image=case.masked, start_at_step=0,
+                  end_at_step=10_000, return_with_leftover_noise="disable", **case.run_inputs())
     with torch.inference_mode():
-        return host.KSamplerAdvanced().sample(
-            model=model, add_noise="enable", noise_seed=case.seed, latent_image=case.masked, start_at_step=0,
-            end_at_step=10_000, return_with_leftover_noise="disable", **case.run_inputs())[0]
+        return host.KSamplerAdvanced().sample(**{**inputs, **changes})[0]
 
 
 def custom(case: Case, model, sampler):

@@ -218,15 +218,16 @@ def test_fresh_noise_ignores_an_old_handover(pack_nodes, models):
     assert torch.equal(out["samples"], all_doors.advanced(pack_nodes, problem)[0]["samples"])
 
 
-def test_a_patched_model_under_the_hosts_node_warns_of_a_noisy_latent(comfy_host, pack_nodes, models, caplog):
+def test_a_patched_model_warns_of_a_noisy_latent_of_unknown_origin(comfy_host, pack_nodes, models, caplog):
     problem = case("flux", models["flux"], steps=STEPS)
-    first = all_doors.advanced(pack_nodes, problem, **FIRST)[0]
+    first = all_doors.host_advanced(comfy_host, problem, problem.model, end_at_step=2,
+                                    return_with_leftover_noise="enable")
     model = all_doors.apply(pack_nodes, problem)[0]
     with torch.inference_mode(), caplog.at_level("WARNING"):
         comfy_host.KSamplerAdvanced().sample(
             model=model, add_noise="disable", noise_seed=3, start_at_step=2, end_at_step=10_000, latent_image=first,
             return_with_leftover_noise="disable", **problem.run_inputs())
-    assert "noisy already" in caplog.text and "GradPaint KSampler (Advanced)" in caplog.text
+    assert "no GradPaint run that is remembered" in caplog.text and "make its first part too" in caplog.text
 
 
 def test_the_log_says_which_part_it_was(pack_nodes, models, caplog):
