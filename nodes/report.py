@@ -42,7 +42,7 @@ class GradPaintReport(io.ComfyNode):
 
     @classmethod
     def execute(cls, record, result=None, stitch=None) -> io.NodeOutput:
-        lines = summary_lines(record.last)
+        lines = summary_lines(record.of(result))
         if stitch is not None:
             lines += _of_image(result, stitch)
         text = "\n".join(lines)

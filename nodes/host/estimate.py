@@ -35,16 +35,18 @@ def estimate(run) -> str | None:
     guided, total = sum(run.guided), len(run.guided)
     if not guided:
         return None
+    most = "at most " if run.stop is not None else ""
+    said, made = f"{most}{guided} of {total} steps will be guided", guided + _for_pictures(run)
     known = _last.get(run.guider.inner_model)
     if known is not None and known.key == key_of(run):
-        factor = _factor(known.ratio, guided, total)
+        factor = _factor(known.ratio, guided, made, total)
         seconds = (factor - 1) * total * known.plain
-        return (f"{guided} of {total} steps will be guided: about {factor:.1f} times a plain run's time, {seconds:.0f} "
+        return (f"{said}: {most or 'about '}{factor:.1f} times a plain run's time, {seconds:.0f} "
                 f"s more (a guided step took as long as {known.ratio:.1f} plain ones in this model's last run)")
-    low, high = (_factor(ratio, guided, total) for ratio in _expected(run))
+    low, high = (_factor(ratio, guided, made, total) for ratio in _expected(run))
     if high == 1:
-        return f"{guided} of {total} steps will be guided, at next to no cost in time"
-    return (f"{guided} of {total} steps will be guided: about {low:.1f} to {high:.1f} times a plain run's time, more "
+        return f"{said}, at next to no cost in time"
+    return (f"{said}: {most or 'about '}{low:.1f} to {high:.1f} times a plain run's time, more "
             "where memory is short")
 
 
@@ -69,5 +71,12 @@ def _expected(run) -> tuple[float, float]:
     return POSITIVE_ONLY if gradient == "cond" and not one_branch else MODEL
 
 
-def _factor(ratio: float, guided: int, total: int) -> float:
-    return 1 + (ratio - 1) * guided / total
+def _for_pictures(run) -> int:
+    """Guided evaluations that are made a second time, for the maps of the alignment loss's own gradient."""
+    keeps = run.keeper is not None and run.needs_model_gradient and run.settings.alignment.lambda_al > 0
+    return len(run.keeper.map_steps) if keeps else 0
+
+
+def _factor(ratio: float, guided: int, made: int, total: int) -> float:
+    """guided: steps; made: guided evaluations."""
+    return 1 + (ratio * made - guided) / total

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from ...gradpaint.early_stop import StopReport
 from ...gradpaint.term_maps import TermMaps
@@ -70,15 +71,21 @@ class RunRecord:
         """Itself, so that a node may take this or a LiveRecord."""
         return self
 
+    def of(self, result) -> RunRecord:
+        """Likewise."""
+        return self
+
 
 class LiveRecord:
     """The record of whichever run was made last with a patched MODEL or SAMPLER, which outlive their runs.
 
-    An `on_record` callback. Nothing of a run is kept longer than till the next one begins.
+    An `on_record` callback. Nothing of a run is kept longer than till the next one begins, but for results that have
+    been asked about.
     """
 
     def __init__(self):
         self._last = RunRecord()
+        self._asked = WeakTensorKeyDictionary()
 
     def __call__(self, record: RunRecord) -> None:
         """A run is over."""
@@ -92,3 +99,9 @@ class LiveRecord:
     def last(self) -> RunRecord:
         """The last run's; an empty one before any run is over."""
         return self._last
+
+    def of(self, result) -> RunRecord:
+        """The record of the run behind a LATENT or IMAGE: the last one when asked the first time, which is right after
+        that run, and still that one when asked again, whatever other runs there were."""
+        values = result.get("samples") if isinstance(result, dict) else result
+        return self._asked.setdefault(values, self._last) if isinstance(values, Tensor) else self._last

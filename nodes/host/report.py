@@ -15,7 +15,9 @@ ROUNDING = 1e-6  # of image values: not a change, what mixing a pixel with its e
 def summary_lines(record: RunRecord) -> list[str]:
     """What the run did, what it cost and how well it ended, a line each."""
     if not record.steps:
-        return ["no GradPaint run yet: the sampler behind this record has not run, had no mask, or made no steps"]
+        return ["no GradPaint run yet: the sampler behind this record has not run, had no mask, or made no steps. With "
+                "Apply GradPaint and GradPaint Sampler connect the sampling node's result too: the report then waits "
+                "for it"]
     return [*_steps(record), *_cost(record), *_losses(record), *_result(record)]
 
 

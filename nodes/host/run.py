@@ -235,12 +235,11 @@ class GuidedRun:
 
     def _judge(self, samples: Tensor) -> None:
         """Kept area and border of the result, in the model's units."""
-        result, y, mask = (first_part(t, self.guider.conds) for t in (samples, self.y, self.last_mask))
-        mask = mask[:, :1].float()
-        known = (mask == 0).expand_as(y)
+        known = (self.last_mask == 0).expand_as(self.y)  # in all parts of a nested latent
         if bool(known.any()):
-            self.record.known_error = float((result - y).abs().where(known, 0.0).max())
-        self.record.contrast = border_contrast(result.float(), mask).cpu()
+            self.record.known_error = float((samples - self.y).abs().where(known, 0.0).max())
+        result, mask = (first_part(t, self.guider.conds) for t in (samples, self.last_mask))
+        self.record.contrast = border_contrast(result.float(), mask[:, :1].float()).cpu()
 
     def _stop_report(self) -> StopReport:
         self._schedule()  # as planned

@@ -53,7 +53,7 @@ def test_guidance_stops_and_the_rest_of_the_run_is_plain(pack, tools, model, pro
     assert graphs[:STEPS] == [True] * count + [False] * (STEPS - count)
     assert record.backwards == count == len(record.mse) == len(record.memory.rungs)
     assert record.stop.saved == STEPS - count and record.guided_steps == list(range(count))
-    assert f"guidance stopped after step {count}" in caplog.text
+    assert f"guidance stopped after step {count}" in caplog.text and "at most 12 of 12 steps will be" in caplog.text
     fixed, other, _ = run(pack, tools, model, one(problem, 0), sampler, mode="steps", steps=count)
     assert torch.equal(out, fixed)
     assert (other.stop.reason, other.stop.step, other.stop.saved) == ("schedule", count, 0)

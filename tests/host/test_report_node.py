@@ -5,9 +5,11 @@ import statistics
 import time
 import types
 
+import all_doors
 import pytest
 import torch
 import zoo
+from all_doors import case
 from guided_runs import gradpaint
 from sampling import problem, sample, schedule
 from test_nodes import run
@@ -94,7 +96,23 @@ def test_run_that_ends_early_is_not_judged(tools, model, pack_nodes):
 
 def test_report_of_no_run(modules, pack_nodes):
     for empty in (modules.record.RunRecord(), modules.record.LiveRecord()):
-        assert report(pack_nodes, empty)[0].startswith("no GradPaint run yet")
+        (line,) = report(pack_nodes, empty)
+        assert line.startswith("no GradPaint run yet") and "connect the sampling node's result" in line
+
+
+def test_of_two_runs_with_one_model_each_result_has_its_own_report(comfy_host, pack_nodes):
+    """Said right after its run, and said again when the graph is queued once more without a change."""
+    problem = case("flux", zoo.flux(0))
+    model, record = all_doors.apply(pack_nodes, problem)
+    said, results = [], []
+    for problem.steps in (4, 6):
+        results.append(all_doors.host_ksampler(comfy_host, problem, model))
+        said.append(report(pack_nodes, record, result=results[-1]))
+    assert [lines[0] for lines in said] == ["steps: 4, of which guided 2", "steps: 6, of which guided 3"]
+    assert [report(pack_nodes, record, result=result) for result in results] == said
+    assert len(record._asked) == 2
+    results.clear()
+    assert len(record._asked) == 0  # records of results that are gone are gone
 
 
 def test_report_is_shown_in_the_node(tools, model, pack_nodes):
@@ -151,6 +169,17 @@ def test_log_says_the_cost_before_the_run_and_learns_from_it(tools, pack, tmp_pa
     assert expected_of(caplog)[1].startswith("GradPaint: 4 of 8 steps will be guided: about "
                                              f"{1 + (ratio - 1) / 2:.1f} times a plain run's time, ")
     assert f"as long as {ratio:.1f} plain ones" in expected_of(caplog)[1]
+
+
+def test_estimate_counts_the_evaluations_for_pictures(pack_nodes, modules, caplog):
+    caplog.set_level(logging.INFO)
+    flux = zoo.flux(0)
+    settings = importlib.import_module(modules.record.__name__.replace(".nodes.host.record", ".gradpaint.settings"))
+    given = {"alignment": settings.AlignmentSettings(lambda_al=0.1, space="latent")}
+    all_doors.ksampler(pack_nodes, case("flux", flux, steps=8, settings=given), keep_record="pictures")
+    all_doors.ksampler(pack_nodes, case("flux", flux, steps=8), keep_record="pictures")  # one loss, one evaluation
+    assert [line.split(": ")[2].split(" times")[0] for line in expected_of(caplog)] == ["about 2.3 to 2.8",
+                                                                                       "about 1.4 to 1.6"]
 
 
 @pytest.mark.parametrize("changes, message", [
