@@ -9,9 +9,11 @@ import json
 from pathlib import Path
 
 SNAPSHOT = Path(__file__).with_name("object_info.json")
-KEPT = ("input", "output", "output_name", "output_is_list", "display_name", "category")
+KEPT = ("input", "output", "output_name", "output_is_list", "output_node", "display_name", "category")
 TEXTS = ("tooltip", "advanced", "display_name")  # no workflow depends on these options of an input
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+SEEDS = ("seed", "noise_seed")  # the frontend gives these their control, unless the input says otherwise
+CONTROL = "control_after_generate"
 # Choices that are the machine's: the host's samplers, the user's files.
 HOST_CHOICES = ("sampler_name", "scheduler", "ckpt_name")
 
@@ -57,8 +59,8 @@ def widgets(info: dict) -> list[str]:
     for name, (_, (kind, options)) in inputs(info).items():
         if kind in WIDGET_TYPES and not options.get("forceInput"):
             found.append(name)
-            if options.get("control_after_generate"):
-                found.append(f"{name}: control after generate")
+            if options.get(CONTROL, kind == "INT" and name in SEEDS):
+                found.append(f"{name}: {CONTROL}")
     return found
 
 
@@ -89,6 +91,13 @@ def _node_problems(before: dict, after: dict, names: dict, rule) -> list[str]:
     places_now = widgets(after)[:len(places_then)]
     if rule is None and places_then != places_now:
         problems.append(f"widgets were {places_then}, their places are now {places_now}; new ones go last")
+    if rule is not None:
+        wanted = [CONTROL if CONTROL in place else place for place in widgets(before)]
+        if list(rule.widgets) != wanted:
+            problems.append(f"nodes/migrations.py: the widgets of {rule.old} were {wanted}, its rule says "
+                            f"{list(rule.widgets)}: values of saved graphs would be lost")
+    if before.get("output_node") and not after.get("output_node"):
+        problems.append("was an output node, is none: prompts that end in it have no output")
     return problems + _output_problems(before, after, rule)
 
 
@@ -115,9 +124,11 @@ def _output_problems(before: dict, after: dict, rule) -> list[str]:
     for place, old in enumerate(zip(before["output"], before["output_is_list"])):
         now = moved.get(place, place)
         new = list(zip(after["output"], after["output_is_list"]))
-        if now >= len(new) or new[now] != old:
-            problems.append(f"output {place} was {before['output_name'][place]} ({old[0]}), "
-                            f"is {after['output_name'][now] if now < len(new) else 'gone'}")
+        name, names = before["output_name"][place], after["output_name"]
+        # A name of its own is a label that may change; one that is now at another place has moved there.
+        elsewhere = name in names and (now >= len(names) or names[now] != name)
+        if now >= len(new) or new[now] != old or elsewhere:
+            problems.append(f"output {place} was {name} ({old[0]}), is {names[now] if now < len(new) else 'gone'}")
     return problems
 
 

@@ -72,6 +72,9 @@ def test_every_listed_rule_leads_somewhere(migrations, pack_nodes):
         assert set(names.values()) <= ids and not set(names) & ids
     for rule in migrations.RENAMED_NODES:
         assert rule.new in pack_nodes and rule.old not in pack_nodes
+        schema = pack_nodes[rule.new].GET_SCHEMA()
+        ids = {given.id for given in schema.inputs} | set(migrations.RENAMED_INPUTS.get(rule.new, ()))
+        assert set(rule.inputs.values()) <= ids and all(place < len(schema.outputs) for place in rule.outputs.values())
 
 
 def test_the_handler(pack, migrations, monkeypatch, caplog):

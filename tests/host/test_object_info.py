@@ -1,5 +1,6 @@
 """Saved workflows go on working: our nodes against the committed snapshot of /object_info, and the rule by itself."""
 import copy
+import dataclasses
 import importlib
 import json
 
@@ -56,7 +57,7 @@ def node(**inputs) -> dict:
                                    "kind": ["COMBO", {"default": "a", "options": ["a", "b"]}], **inputs},
                       "optional": {"size": ["INT", {"default": 8, "min": 1, "max": 64}], "mask": ["MASK", {}]}},
             "output": ["IMAGE", "MASK"], "output_name": ["image", "mask"], "output_is_list": [False, False],
-            "display_name": "Node", "category": "GradPaint"}
+            "output_node": True, "display_name": "Node", "category": "GradPaint"}
 
 
 def changed(edit) -> tuple[dict, dict]:
@@ -86,7 +87,10 @@ BREAKING = {
         lambda n: put_first(n["input"]["optional"], "first", ["INT", {"default": 1}]), "widgets were"),
     "required now": (lambda n: n["input"]["required"].update(mask=n["input"]["optional"].pop("mask")), "was optional"),
     "no control after the seed": (
-        lambda n: n["input"]["required"]["seed"][1].pop("control_after_generate"), "widgets were"),
+        lambda n: n["input"]["required"]["seed"][1].update(control_after_generate=False), "widgets were"),
+    "no control any more by its name": (
+        lambda n: (n["input"]["required"]["seed"][1].clear(), rename(n["input"]["required"], "seed", "start")),
+        "widgets were"),
     "a widget that became a socket": (
         lambda n: n["input"]["optional"]["size"][1].update(forceInput=True), "widgets were"),
     "choice removed": (lambda n: n["input"]["required"]["kind"][1].update(options=["b", "c"]), "choice 'a' is gone"),
@@ -95,6 +99,9 @@ BREAKING = {
     "outputs swapped": (lambda n: n["output"].reverse(), "output 0 was image"),
     "output removed": (lambda n: (n["output"].pop(), n["output_name"].pop(), n["output_is_list"].pop()),
                        "output 1 was mask (MASK), is gone"),
+    "outputs of one type swapped": (
+        lambda n: n.update(output_name=["mask", "image"], output=["IMAGE", "IMAGE"]), "output 0 was image"),
+    "no output node": (lambda n: n.update(output_node=False), "was an output node"),
     "a list now": (lambda n: n["output_is_list"].__setitem__(0, True), "output 0"),
 }
 HARMLESS = {
@@ -105,6 +112,8 @@ HARMLESS = {
     "no limit": lambda n: n["input"]["optional"]["size"][1].pop("min"),
     "new output, last": lambda n: (n["output"].append("INT"), n["output_name"].append("n"),
                                    n["output_is_list"].append(False)),
+    "other label of an output": lambda n: n.update(output_name=["picture", "mask"]),
+    "the frontend's own control": lambda n: n["input"]["required"]["seed"][1].pop("control_after_generate"),
     "other title": lambda n: n.update(display_name="New", category="Other"),
 }
 
@@ -129,8 +138,11 @@ def test_what_is_listed_as_renamed_passes(pack):
     old, new = changed(lambda n: rename(n["input"]["required"], "seed", "noise_seed"))
     assert breaking(old, new, {"Node": {"seed": "noise_seed"}}) == []
     migrations = importlib.import_module(f"{pack.__name__}.nodes.migrations")
-    rule = migrations.RenamedNode("Node", "NewNode", inputs={"seed": "noise_seed"})
+    widgets = ("seed", "control_after_generate", "kind", "size")
+    rule = migrations.RenamedNode("Node", "NewNode", inputs={"seed": "noise_seed"}, widgets=widgets)
     assert breaking(old, {"NewNode": new["Node"]}, {}, [rule]) == []
+    wrong = dataclasses.replace(rule, widgets=("seed", "kind", "size"))
+    assert "values of saved graphs would be lost" in "".join(breaking(old, {"NewNode": new["Node"]}, {}, [wrong]))
     assert breaking(old, {"NewNode": new["Node"]}, {}, []) != []
 
 
