@@ -36,7 +36,7 @@ def test_nodes_links_and_values():
     assert workflow["links"] == [[1, 1, 0, 2, 0, "IMAGE"]]
     assert source["outputs"][0]["links"] == [1] and source["outputs"][1]["links"] is None
     assert [(s["name"], s["link"]) for s in sink["inputs"]] == [("image", 1), ("mask", None), ("name", None)]
-    assert [g["title"] for g in workflow["groups"]] == ["Left", "Right"]
+    assert [g["title"] for g in workflow["groups"]] == ["1. Left", "2. Right"]
     assert source["pos"][0] + source["size"][0] < sink["pos"][0]
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from .graph import Graph, Node, Out
 
-MODEL, INPUT, PROMPT, SAMPLE, RESULT = "1. Model", "2. Image and mask", "3. Prompt", "4. Inpaint", "5. Result"
+MODEL, INPUT, PROMPT, SAMPLE, RESULT = "Model", "Image and mask", "Prompt", "Inpaint", "Result"
 BUNDLED = "landscapes64 (bundled)"
 PICTURE = "example.png"  # comes with ComfyUI
 PREVIEW = (300, 330)
@@ -35,9 +35,13 @@ def scene_and_mask(g: Graph, scene: dict, mask: dict) -> tuple[Node, Node]:
     return drawn, hole
 
 
-def side_by_side(g: Graph, images: list[Out], scale: float) -> Node:
-    """One picture of all of them, from left to right, enlarged for the screen."""
+def side_by_side(g: Graph, images: list[Out]) -> Out:
+    """One picture of all of them, from left to right."""
     strip = images[0]
     for image in images[1:]:
         strip = g.add("ImageStitch", image1=strip, image2=image, spacing_width=4)["IMAGE"]
-    return g.add("ImageScaleBy", image=strip, upscale_method="nearest-exact", scale_by=scale)
+    return strip
+
+
+def enlarged(g: Graph, images: Out, scale: float) -> Out:
+    return g.add("ImageScaleBy", image=images, upscale_method="nearest-exact", scale_by=scale)["IMAGE"]

@@ -12,10 +12,11 @@ from .chain import (
     bundled_model,
     decode_and_composite,
     encode,
+    enlarged,
     scene_and_mask,
     side_by_side,
 )
-from .graph import Graph, Node, Out
+from .graph import Graph, Node
 
 SETTINGS = dict(steps=50, cfg=1.0, sampler_name="ddim", scheduler="normal")
 SEEN = {"masked_content": "neutral"}  # so that the pictures show where the hole was
@@ -29,15 +30,16 @@ def sample(g: Graph, model: Node, encoded: Node, seed: int = 7, type_: str = "Gr
 
 
 def start(name: str, info: Mapping, text: str, note_height: int, scene: dict, mask: dict, **options):
-    """The left part, in columns 0 to 3: (graph, loader, VAE, encode node, scene)."""
-    g = Graph(name, info, band_gap=60)
+    """The left part, in columns 0 to 2: (graph, loader, VAE, encode node, scene). Narrow, so that the frontend, which
+    fits a template into the window, draws its text (it leaves out text that would be too small)."""
+    g = Graph(name, info, column_gap=50)
     g.at(0, spans=True)
-    g.note(text, (420, note_height))
-    g.at(1, 0, MODEL, spans=True)
+    g.note(text, (400, note_height))
+    g.at(1, 0, MODEL)
     model, vae = bundled_model(g)
-    g.at(2, 0, INPUT, spans=True)
+    g.at(1, 1, INPUT, spans=True)
     drawn, hole = scene_and_mask(g, scene, mask)
-    g.at(3, 0, INPUT, spans=True)
+    g.at(2, 1, INPUT, spans=True)
     encoded = encode(g, drawn["IMAGE"], hole["MASK"], vae["VAE"], **options)
     return g, model, vae["VAE"], encoded, drawn
 
@@ -62,24 +64,18 @@ lines and colours continue across the mask's border.
 **Your own pictures and models**: *Load Image* instead of the scene and the mask; *Load Checkpoint* with its VAE \
 instead of the bundled model and `pixel_space`, prompts instead of its conditioning. The rest of the graph stays.
 """, 520, dict(seed=12), dict(kind="thick", seed=5), **SEEN)
-    g.at(4, 0, SAMPLE)
+    g.at(3, 0, SAMPLE, spans=True)
     with_ = sample(g, model, encoded)
-    g.at(4, 1, SAMPLE)
     without = sample(g, model, encoded, type_="KSampler", title="KSampler (without GradPaint)")
-    g.at(5, 0, RESULT)
+    g.at(4, 0, RESULT, spans=True)
     first = decode_and_composite(g, with_["LATENT"], vae, encoded)
-    g.at(5, 1, RESULT)
     second = decode_and_composite(g, without["LATENT"], vae, encoded)
-    g.at(6, 0, RESULT, spans=True)
+    strip = enlarged(g, side_by_side(g, [encoded["IMAGE"], first["IMAGE"], second["IMAGE"]]), 4.0)
+    g.at(5, 0, RESULT, spans=True)
+    g.add("PreviewImage", images=strip, title="Given - with GradPaint - without", box=(560, 290))
     for title, done, folder in (("With GradPaint", first, "with"), ("Without", second, "without")):
-        g.add("SaveImage", images=done["IMAGE"], filename_prefix=f"gradpaint/{folder}", box=(300, 350), title=title)
-    g.at(7, 0, RESULT, spans=True)
-    _strip(g, [encoded["IMAGE"], first["IMAGE"], second["IMAGE"]], 4.0, "Given - with GradPaint - without", (640, 280))
+        g.add("SaveImage", images=done["IMAGE"], filename_prefix=f"gradpaint/{folder}", box=(560, 270), title=title)
     return g.build()
-
-
-def _strip(g: Graph, images: list[Out], scale: float, title: str, box: tuple[int, int]) -> Node:
-    return g.add("PreviewImage", images=side_by_side(g, images, scale)["IMAGE"], title=title, box=box)
 
 
 def compare_methods(info: Mapping) -> dict:
@@ -101,24 +97,24 @@ a method on the model; ComfyUI's own KSampler runs it.
 - the `seed` of all samplers alike
 - another model: *Load Checkpoint* with its VAE
 """, 420, dict(seed=5), dict(kind="thick", seed=3), **SEEN)
-    shown = [drawn["IMAGE"], encoded["IMAGE"]]
+    strip = side_by_side(g, [drawn["IMAGE"], encoded["IMAGE"]])
     for band, method in enumerate(methods):
-        g.at(4, band, SAMPLE)
+        g.at(3, band, SAMPLE)
         options = {"resamplings": 4} if method == "repaint" else {}
         patched = g.add("GradPaintInpaintMethod", model=model["model"], method=method, title=f"Method: {method}",
                         wide=320, **options)
-        g.at(5, band, SAMPLE)
+        g.at(4, band, SAMPLE)
         sampled = sample(g, model, encoded, type_="KSampler", patched=patched["MODEL"], title=f"KSampler: {method}",
                          room=170)
-        g.at(6, band, SAMPLE)
-        shown.append(decode_and_composite(g, sampled["LATENT"], vae, encoded)["IMAGE"])
-    g.at(5, len(methods), SAMPLE)
+        g.at(5, band, SAMPLE)
+        strip = side_by_side(g, [strip, decode_and_composite(g, sampled["LATENT"], vae, encoded)["IMAGE"]])
+    g.at(4, len(methods), SAMPLE)
     sampled = sample(g, model, encoded)
-    g.at(6, len(methods), SAMPLE)
-    shown.append(decode_and_composite(g, sampled["LATENT"], vae, encoded)["IMAGE"])
-    g.at(7, 0, RESULT, spans=True)
+    g.at(5, len(methods), SAMPLE)
+    strip = side_by_side(g, [strip, decode_and_composite(g, sampled["LATENT"], vae, encoded)["IMAGE"]])
+    g.at(6, 0, RESULT, spans=True)
     title = " - ".join(("True", "given", *methods, "GradPaint"))
-    _strip(g, shown, 3.0, title, (840, 240))
+    g.add("PreviewImage", images=enlarged(g, strip, 3.0), title=title, box=(840, 260))
     return g.build()
 
 
@@ -135,13 +131,12 @@ Four scenes and four masks: the first mask belongs to the first picture, and so 
 - `batch_size` of scene and mask alike
 - `batch_size` of the mask to 1: one mask for all pictures
 """, 300, dict(seed=20, batch_size=4), dict(kind="thick", batch_size=4, seed=11), **SEEN)
-    g.at(4, 0, SAMPLE, spans=True)
+    g.at(3, 0, SAMPLE, spans=True)
     sampled = sample(g, model, encoded)
-    g.at(5, 0, RESULT, spans=True)
+    g.at(4, 0, RESULT, spans=True)
     done = decode_and_composite(g, sampled["LATENT"], vae, encoded)
-    larger = [g.add("ImageScaleBy", image=images, upscale_method="nearest-exact", scale_by=4.0)["IMAGE"]
-              for images in (encoded["IMAGE"], done["IMAGE"])]
-    g.at(6, 0, RESULT, spans=True)
+    larger = [enlarged(g, images, 4.0) for images in (encoded["IMAGE"], done["IMAGE"])]
+    g.at(5, 0, RESULT, spans=True)
     for title, images in zip(("Given", "Inpainted"), larger):
         g.add("PreviewImage", images=images, title=title, box=(420, 440))
     return g.build()
@@ -160,14 +155,14 @@ known part was kept
 
 `keep_record` of the sampler is on *pictures*; *losses* costs nothing and keeps the curves and the report only.
 """, 320, dict(seed=12), dict(kind="thick", seed=5))
-    g.at(4, 0, SAMPLE, spans=True)
+    g.at(3, 0, SAMPLE, spans=True)
     sampled = sample(g, model, encoded, keep_record="pictures")
-    g.at(5, 0, RESULT, spans=True)
+    g.at(4, 0, RESULT, spans=True)
     done = decode_and_composite(g, sampled["LATENT"], vae, encoded)
-    g.add("GradPaintReport", record=sampled["record"], result=done["IMAGE"], stitch=encoded["stitch"],
-          box=(640, 320))  # the frontend shows 200 pixels of text and scrolls the rest
-    g.at(6, 0, RESULT, spans=True)
     pictures = g.add("GradPaintPictures", record=sampled["record"], wide=300)
-    for name, height in (("timeline", 180), ("gradients", 330), ("losses", 420)):
-        g.add("PreviewImage", images=pictures[name], title=name.capitalize(), box=(640, height))
+    g.at(5, 0, RESULT, spans=True)
+    g.add("GradPaintReport", record=sampled["record"], result=done["IMAGE"], stitch=encoded["stitch"],
+          box=(600, 310))  # the frontend shows 200 pixels of text and scrolls the rest
+    for name, height in (("timeline", 250), ("gradients", 330), ("losses", 380)):  # 250: the frontend's least
+        g.add("PreviewImage", images=pictures[name], title=name.capitalize(), box=(600, height))
     return g.build()

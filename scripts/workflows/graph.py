@@ -93,8 +93,8 @@ def _check(value, spec, where: str) -> None:
 class Graph:
     """A workflow under construction. info: /object_info of a server with this pack."""
 
-    def __init__(self, name: str, info: Mapping, band_gap: int = BAND_GAP):
-        self.name, self.info, self.band_gap = name, info, band_gap
+    def __init__(self, name: str, info: Mapping, band_gap: int = BAND_GAP, column_gap: int = COLUMN_GAP):
+        self.name, self.info, self.band_gap, self.column_gap = name, info, band_gap, column_gap
         self.nodes: list[Node] = []
         self.links: list[tuple[Out, Node, str, str]] = []
         self._cell, self._group, self._spans = (0, 0), None, False
@@ -179,7 +179,7 @@ class Graph:
         x = 0
         for column in columns:
             left[column] = x
-            x += COLUMN_GAP + max(n.size[0] for cell, nodes in cells.items() for n in nodes if cell[0] == column)
+            x += self.column_gap + max(n.size[0] for cell, nodes in cells.items() for n in nodes if cell[0] == column)
         for (column, band), nodes in cells.items():
             y = top[band] + TITLE
             for node in nodes:
@@ -192,7 +192,9 @@ class Graph:
             members = [n for n in self.nodes if n.group == title]
             x0, y0 = (min(n.position[i] for n in members) for i in (0, 1))
             x1, y1 = (max(n.position[i] + n.size[i] for n in members) for i in (0, 1))
-            groups.append({"id": len(groups) + 1, "title": title, "color": GROUP_COLOUR, "font_size": 24, "flags": {},
+            number = len(groups) + 1
+            groups.append({"id": number, "title": f"{number}. {title}", "color": GROUP_COLOUR, "font_size": 24,
+                           "flags": {},
                            "bounding": [x0 - 20, y0 - TITLE - 44, x1 - x0 + 40, y1 - y0 + TITLE + 64]})
         return groups
 

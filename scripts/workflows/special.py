@@ -34,12 +34,12 @@ back. The rest of the picture keeps every pixel.
 - `blend`: the width of the band in which result and picture mix
 """, 340, dict(seed=3, size=256), dict(kind="ellipse", coverage=0.02, seed=1),
                                               area="around the mask", target_size=64, square=True)
-    g.at(4, 0, SAMPLE, spans=True)
+    g.at(3, 0, SAMPLE, spans=True)
     sampled = demos.sample(g, model, encoded)
-    g.at(5, 0, RESULT, spans=True)
+    g.at(4, 0, RESULT, spans=True)
     done = decode_and_composite(g, sampled["LATENT"], vae, encoded)
     g.add("PreviewImage", images=encoded["IMAGE"], title="What the model gets", box=(300, 330))
-    g.at(6, 0, RESULT, spans=True)
+    g.at(5, 0, RESULT, spans=True)
     g.add("PreviewImage", images=drawn["IMAGE"], title="Before", box=(440, 440))
     g.add("SaveImage", images=done["IMAGE"], filename_prefix="gradpaint/crop", title="After", box=(440, 440))
     return g.build()
@@ -57,18 +57,17 @@ sigmas. The mask is the latent's own, from GradPaint Inpaint Encode.
 - the sampler in *KSamplerSelect*, the sigmas in *BasicScheduler*
 - *CFGGuider* for another guider: *BasicGuider* for Flux, *DualCFGGuider*, *PerpNegGuider*
 """, 320, dict(seed=12), dict(kind="thick", seed=5), **demos.SEEN)
-    g.at(4, 0, SAMPLE)
+    g.at(3, 0, SAMPLE, spans=True)
     noise = g.add("RandomNoise", noise_seed=7)
     guider = g.add("CFGGuider", model=model["model"], positive=model["positive"], negative=model["negative"], cfg=1.0)
     sigmas = g.add("BasicScheduler", model=model["model"], scheduler="normal", steps=50)
-    g.at(4, 1, SAMPLE)
     plain = g.add("KSamplerSelect", sampler_name="ddim")
     wrapped = g.add("GradPaintSampler", sampler=plain["SAMPLER"])
-    g.at(5, 1, SAMPLE)
+    g.at(4, 0, SAMPLE, spans=True)
     sampled = g.add("SamplerCustomAdvanced", noise=noise["NOISE"], guider=guider["GUIDER"],
                     sampler=wrapped["SAMPLER"], sigmas=sigmas["SIGMAS"], latent_image=encoded["LATENT"],
                     room=PREVIEW_ROOM)
-    g.at(6, 0, RESULT, spans=True)
+    g.at(5, 0, RESULT, spans=True)
     done = decode_and_composite(g, sampled["output"], vae, encoded)
     g.add("PreviewImage", images=encoded["IMAGE"], title="Given", box=PREVIEW)
     g.add("SaveImage", images=done["IMAGE"], filename_prefix="gradpaint/custom", title="Inpainted", box=PREVIEW)

@@ -86,6 +86,24 @@ def test_tidy(name):
     assert all(boxes[source][0] <= boxes[target][0] for _, source, _, target, _, _ in workflow["links"])
 
 
+TOO_MUCH_FOR_ONE_LOOK = ("gradpaint_compare_methods", "gradpaint_report")
+
+
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name not in TOO_MUCH_FOR_ONE_LOOK])
+def test_text_is_drawn_when_the_template_opens(name):
+    """The frontend fits it into three quarters of the window, and draws no text of less than 8 pixels (of 14)."""
+    workflow = load(name)
+    boxes = [*(n["pos"] + n["size"] for n in workflow["nodes"]), *(g["bounding"] for g in workflow["groups"])]
+    width, height = (max(b[i] + b[i + 2] for b in boxes) - min(b[i] for b in boxes) for i in (0, 1))
+    assert 0.75 * min(1920 / width, 1080 / height) >= 8 / 14
+
+
+def test_groups_are_numbered_in_a_row():
+    for name in EXAMPLES:
+        titles = [group["title"] for group in load(name)["groups"]]
+        assert [title.split(". ")[0] for title in titles] == [str(i + 1) for i in range(len(titles))]
+
+
 def overlap(a, b) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
