@@ -85,11 +85,13 @@ class _DryRuns:
         x = torch.zeros((batch,) + (1,) * (self.like.ndim - 1), device=self.like.device)
         extra_args = {"model_options": {"transformer_options": {"sample_sigmas": self.sigmas}}, "seed": self.seed,
                       "denoise_mask": None}
+        options = dict(self.sampler.extra_options)
+        if options.get("noise_sampler") is not None:  # somebody's own: of the real shape, with a state of its own
+            options["noise_sampler"] = lambda sigma, sigma_next: torch.zeros_like(x)
         with torch.random.fork_rng(devices=[self.like.device] if self.like.device.type == "cuda" else []):
             torch.manual_seed(0)
             end = self.sampler.sampler_function(recorder, x, self.sigmas.clone(), extra_args=extra_args,
-                                                callback=recorder.callback, disable=True,
-                                                **self.sampler.extra_options)
+                                                callback=recorder.callback, disable=True, **options)
         recorder.values.append(end)
         return recorder
 

@@ -56,6 +56,36 @@ def test_every_sampler_node_of_the_host(pack_nodes, models, name, inputs):
     assert (out - problem.latent["samples"])[known].abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_noise_sampler_of_somebodys_own_is_drawn_from_by_the_run_only(pack_nodes, models, batch):
+    """It makes noise of the real state's shape, from a generator of its own."""
+    import comfy.k_diffusion.sampling as sampling
+    import comfy.samplers
+
+    problem = case("flux", models["flux"], batch=batch, steps=4)
+    drawn = []
+
+    def inner():
+        generator = torch.Generator().manual_seed(1)
+
+        def noise(sigma, sigma_next):
+            drawn.append(float(sigma))
+            return torch.randn(problem.latent["samples"].shape, generator=generator)
+        return comfy.samplers.KSAMPLER(sampling.sample_euler_ancestral, {"noise_sampler": noise})
+
+    plain = all_doors.custom(problem, problem.model, inner())["samples"]
+    drawn.clear()
+    sampler, record = all_doors.sampler(pack_nodes, problem, inner=inner())
+    out = all_doors.custom(problem, problem.model, sampler)["samples"]
+    assert len(drawn) == 3 and record.last.guided_steps == [0, 1]
+    unguided = all_doors.sampler(pack_nodes, problem, inner=inner(), strength=0.0)[0]
+    unguided = all_doors.custom(problem, problem.model, unguided)["samples"]
+    hole = (problem.mask > 0)[:, None].expand_as(out)
+    assert (unguided - plain)[hole].abs().mean() < 0.5 * plain[hole].std()  # the same noise, another known part
+    # The state itself is moved: that is known from the dry run alone.
+    assert (out - unguided)[hole].abs().mean() > 0
+
+
 def euler_without_a_function():
     """A SAMPLER of another kind than KSAMPLER, as nodes_void.py has one."""
     import comfy.samplers
