@@ -17,6 +17,7 @@ import torch
 from ...gradpaint.memory_settings import MemorySettings
 from ...gradpaint.schedule import guided_steps
 from ...gradpaint.settings import GuidanceSettings
+from . import unfinished
 from .autograd import differentiable
 from .compiled import check_engine, guided_only
 from .decoders import alignment_on, decoder_for
@@ -30,7 +31,7 @@ from .part_run import Part, PartRun
 from .probe import probe_sampler
 from .record import LiveRecord
 from .run import GuidedRun
-from .unfinished import Before, Unfinished
+from .unfinished import Before
 
 log = logging.getLogger(__name__)
 
@@ -70,14 +71,12 @@ def with_wrapper(model, wrapper: GradPaintWrapper):
 
 
 class GradPaintWrapper:
-    """The `sampler_sample` wrapper. Holds settings, and what a run left to be gone on with; what else belongs to a run
-    lives in its GuidedRun."""
+    """The `sampler_sample` wrapper. Holds settings only; what belongs to a run lives in its GuidedRun."""
 
     def __init__(self, settings: GuidanceSettings, on_record=None, memory: MemorySettings | None = None,
                  mask: torch.Tensor | None = None, keep: bool = False):
         self.settings, self.on_record, self.memory = settings, on_record, memory or MemorySettings()
         self.mask, self.keep = mask, keep
-        self._unfinished = Unfinished()
 
     @property
     def differentiates(self) -> bool:
@@ -142,7 +141,7 @@ class GradPaintWrapper:
 
     def _before(self, latent: torch.Tensor, sigmas: torch.Tensor) -> Before | None:
         """What a run that adds no noise to its latent goes on from."""
-        before = Unfinished.before(latent)
+        before = unfinished.before(latent)
         if before is not None:
             log.info("GradPaint: goes on after step %d of a run that left its noise in", len(before.sigmas) - 1)
         elif float(sigmas[0]) > 0:
@@ -161,7 +160,7 @@ class GradPaintWrapper:
         return PartRun(guider, settings, latent, mask, sigmas, *others, part=part, earlier=earlier)
 
     def _noise_left(self, run: PartRun, samples: torch.Tensor) -> None:
-        self._unfinished.remember(run, samples)
+        unfinished.remember(run, samples)
 
     def _done(self, run: GuidedRun, samples: torch.Tensor) -> None:
         if isinstance(run, PartRun) and float(run.sigmas[-1]) > 0:

@@ -1,13 +1,12 @@
 """Runs that end with noise left in their result, remembered for the run that goes on with it.
 
 The host's ways of splitting a run (KSampler (Advanced), SplitSigmas) hand only the noisy latent on, which does not say
-what is to be kept. So a patched MODEL or SAMPLER remembers the clean latent of its last such runs; whichever of them is
-given the noisy one finds it. It is forgotten with the MODEL or SAMPLER, which the host keeps as long as the result.
+what is to be kept. So the clean latents of the last few such runs are remembered, and found again by the noisy ones. Not
+by the MODEL or SAMPLER: the second part may have another, and the host may have dropped the first one's by then.
 """
 from __future__ import annotations
 
 import collections
-import weakref
 from typing import NamedTuple
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from .part_run import Handover, PartRun
 
-KEPT = 4  # runs by one MODEL or SAMPLER: parallel ones of one graph
+KEPT = 4  # runs: parallel ones of one graph. Their latents are in host memory
 SAMPLED = 4096  # values by which a latent is known again
 SAME = 0.01  # relative difference: the host may store latents in 16 bits
 
@@ -27,27 +26,35 @@ class Before(NamedTuple):
     handover: Handover
 
 
-class Unfinished:
-    """The runs that one wrapper remembers."""
+class _Left(NamedTuple):
+    """How a run ended."""
 
-    _all: weakref.WeakSet[Unfinished] = weakref.WeakSet()
+    shape: torch.Size
+    values: Tensor
+    before: Before
 
-    def __init__(self):
-        self._runs: collections.deque[tuple[torch.Size, Tensor, Before]] = collections.deque(maxlen=KEPT)
-        self._all.add(self)
 
-    def remember(self, run: PartRun, samples: Tensor) -> None:
-        """samples: the run's result, in the model's units."""
-        before = Before(run.part.sigmas.cpu(), run.handover())
-        self._runs.append((samples.shape, _sampled(samples), before))
+_runs: collections.deque[_Left] = collections.deque(maxlen=KEPT)  # the last one first
 
-    @classmethod
-    def before(cls, latent: Tensor) -> Before | None:
-        """Of the run that left this latent, None if nobody remembers it."""
-        values = _sampled(latent)
-        runs = (run for unfinished in list(cls._all) for run in reversed(unfinished._runs))
-        return next((before for shape, known, before in runs
-                     if shape == latent.shape and bool((values - known).norm() <= SAME * known.norm())), None)
+
+def remember(run: PartRun, samples: Tensor) -> None:
+    """samples: the run's result, in the model's units."""
+    again, others = _found(samples), list(_runs)
+    _runs.clear()
+    _runs.extend(left for left in others if left is not again)
+    _runs.appendleft(_Left(samples.shape, _sampled(samples), Before(run.part.sigmas.cpu(), run.handover())))
+
+
+def before(latent: Tensor) -> Before | None:
+    """Of the run that left this latent, None if it is not remembered. latent: in the model's units."""
+    found = _found(latent)
+    return None if found is None else found.before
+
+
+def _found(latent: Tensor) -> _Left | None:
+    values = _sampled(latent)
+    return next((left for left in _runs if left.shape == latent.shape
+                 and bool((values - left.values).norm() <= SAME * left.values.norm())), None)
 
 
 def _sampled(latent: Tensor) -> Tensor:
