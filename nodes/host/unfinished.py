@@ -1,7 +1,7 @@
 """Runs that end with noise left in their result, remembered for the run that goes on with it.
 
 The host's ways of splitting a run (KSampler (Advanced), SplitSigmas) hand only the noisy latent on, which does not say
-what is to be kept. So the clean latents of the last few such runs are remembered, and found again by the noisy ones. Not
+what is to be kept. The clean latents of the last few such runs are remembered here, and found by the noisy ones; not
 by the MODEL or SAMPLER: the second part may have another, and the host may have dropped the first one's by then.
 """
 from __future__ import annotations
