@@ -23,7 +23,10 @@ def match_colour(result: Tensor, original: Tensor, known: Tensor, kind: str, str
     """
     if kind not in COLOUR_MATCHES:
         raise ValueError(f"colour_match is {kind!r}, but must be one of {', '.join(COLOUR_MATCHES)}")
-    if kind == "off" or strength == 0 or not known.any():
+    if kind == "off" or strength == 0:
+        return result
+    known = known & (result.isfinite() & original.isfinite()).all(0)
+    if not known.any():
         return result
     make = {"mean": _mean, "mean and contrast": _mean_and_contrast, "smooth": _smooth}[kind]
     return result + strength * make(result, original, known)
@@ -34,18 +37,21 @@ def _mean(result: Tensor, original: Tensor, known: Tensor) -> Tensor:
 
 
 def _mean_and_contrast(result: Tensor, original: Tensor, known: Tensor) -> Tensor:
-    """Contrast changes by a factor of at most 2 either way: a flat surrounding says little about the hole."""
+    """Contrast changes by a factor of at most 2 either way, and only as far as the two go together on the known part:
+    a flat surrounding, where all spread is noise, says nothing about the hole."""
     ours, theirs = original[:, known], result[:, known]
-    gain = (ours.std(1, correction=0) / theirs.std(1, correction=0).clamp_min(1e-4)).clamp(0.5, 2)[:, None, None]
-    mean = theirs.mean(1)[:, None, None]
-    return (result - mean) * (gain - 1) + ours.mean(1)[:, None, None] - mean
+    middle, mean = ours.mean(1, keepdim=True), theirs.mean(1, keepdim=True)
+    spread, other = ((x - m).square().mean(1, keepdim=True) for x, m in ((ours, middle), (theirs, mean)))
+    together = ((ours - middle) * (theirs - mean)).mean(1, keepdim=True).square() / (spread * other).clamp_min(1e-12)
+    gain = 1 + together.clamp_max(1) * ((spread / other.clamp_min(1e-8)).sqrt().clamp(0.5, 2) - 1)
+    return (result - mean[..., None]) * (gain[..., None] - 1) + (middle - mean)[..., None]
 
 
 def _smooth(result: Tensor, original: Tensor, known: Tensor) -> Tensor:
     weight = known.float()
     height, width = weight.shape
     pad = (0, -width % CELL, 0, -height % CELL)
-    total = F.avg_pool2d(F.pad((original - result) * weight, pad)[None], CELL)
+    total = F.avg_pool2d(F.pad(torch.where(known, original - result, 0.0), pad)[None], CELL)
     amount = F.avg_pool2d(F.pad(weight, pad)[None, None], CELL)
     total, amount = _blur(total), _blur(amount)  # detail that the autoencoder lost is not a shift
     hole = amount < 0.1

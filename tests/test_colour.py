@@ -70,6 +70,27 @@ def test_flat_surroundings_and_nothing_known(scene):
         assert torch.allclose(match_colour(flat, flat + 0.1, known, kind), flat + 0.1, atol=1e-5)
 
 
+def test_contrast_is_not_taken_from_noise_on_a_flat_surrounding(scene):
+    """A product on white: what the autoencoder adds there is no reason to flatten or to sharpen the product."""
+    _, known = scene
+    noise = 0.01 * torch.randn(3, 192, 256, generator=torch.Generator().manual_seed(1))
+    result = torch.where(known, 0.95 + noise, scene[0])
+    for original in (torch.full_like(result, 0.95), 0.95 + noise.flip(-1) / 3):
+        change = match_colour(result, original, known, "mean and contrast") - result
+        assert change[:, ~known].abs().max() < 5e-3
+
+
+@pytest.mark.parametrize("kind", ["smooth", "mean", "mean and contrast"])
+def test_what_is_not_finite_does_not_spread(scene, kind):
+    picture, known = scene
+    result, original = picture + CONSTANT, picture.clone()
+    result[:, 100, 100] = original[:, 5, 5] = float("nan")
+    result[0, 7, 200] = float("inf")
+    out = match_colour(result, original, known, kind)
+    fine = result.isfinite().all(0)
+    assert (out - picture)[:, fine].abs().max() < 2e-3 and not fine.all()
+
+
 def test_few_known_pixels_are_enough(scene):
     picture, known = scene[0][:, :30, :30], torch.zeros(30, 30, dtype=torch.bool)
     known[5, 7] = True

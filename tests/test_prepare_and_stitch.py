@@ -130,6 +130,15 @@ def test_where_all_is_near_the_hole_near_pixels_count():
     assert (composite(image + 0.05, stitch, 0, "smooth")[0] - image).abs().max() < 1e-3
 
 
+@pytest.mark.parametrize("kind", ["smooth", "mean"])
+def test_the_less_is_known_the_less_colours_are_matched(kind):
+    """Outpainting: what differs on a small known part is the hole's doing, through the autoencoder's normalisation."""
+    image = torch.full((1, 3, 128, 128), 0.4)
+    stitch = prepare(image, None, Preparation(pads=(64, 64, 64, 64), area=Area(multiple=8)), 8).stitch
+    out, _ = composite(torch.full((1, 3, 256, 256), 0.5), stitch, 0, kind)
+    assert torch.allclose(out[..., :64, :], torch.tensor(0.5 - 0.1 * 0.25 / 0.75), atol=1e-4)
+
+
 def test_repeated_batches_and_wrong_ones():
     image, mask = picture(2, 3, 32, 32), with_box(2, 32, 32, (8, 16, 8, 16))
     stitch = prepare(image, mask, Preparation(area=Area(multiple=8)), 8).stitch
