@@ -42,7 +42,8 @@ class Stitch:
         if count % every:
             what = f"{every} frames" if self.frames else f"{every} pictures"
             raise ValueError(f"image holds {count} pictures, but stitch belongs to {what}: connect the decoded result "
-                             "of the latent that came with the stitch, all of it, or repeats of all of it")
+                             "of the latent that came with the stitch, all of it, or repeats of all of it. To "
+                             "go on with some of the pictures, choose them after the composite")
         return [(i, i % every) for i in range(count) if i % every < pictures]
 
 

@@ -1,14 +1,18 @@
 """GradPaint Composite: the repainted part back into the image as it came."""
 from __future__ import annotations
 
+import logging
+
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..gradpaint.colour import COLOUR_MATCHES
 from ..gradpaint.stitch import Stitch as StitchData
 from ..gradpaint.stitch import composite, whole_image
-from .host.convert import fit_mask, tensor_to_mask, to_channels_first
+from .host.convert import fit_mask, mask_to_tensor, tensor_to_mask, to_channels_first
 from .sockets import CATEGORY, Stitch
+
+log = logging.getLogger(__name__)
 
 
 class GradPaintComposite(io.ComfyNode):
@@ -59,10 +63,15 @@ class GradPaintComposite(io.ComfyNode):
                 raise ValueError("stitch is not connected: connect it from GradPaint Inpaint Encode, or connect both "
                                  "original and mask")
             pictures = to_channels_first(original, "original")
+            if len(pictures) == 1:
+                pictures = pictures.expand(len(mask_to_tensor(mask)), -1, -1, -1)
             stitch = whole_image(pictures, fit_mask(mask, pictures))
         elif original is not None or mask is not None:
             raise ValueError("stitch is connected, and so is original or mask: they are for use without a stitch; "
                              "disconnect them, or the stitch")
+        if not image.isfinite().all():
+            log.warning("image holds values that are NaN or infinite: the model or the VAE overflowed, and what it "
+                        "made is lost there. Try another precision (--fp32-vae, --fp32-unet)")
         pictures, weights = composite(to_channels_first(image), stitch, blend, colour_match, colour_strength)
         return io.NodeOutput(pictures.movedim(1, -1).contiguous(), tensor_to_mask(weights))
 

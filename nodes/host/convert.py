@@ -49,10 +49,20 @@ def tensor_to_mask(mask: Tensor) -> Tensor:
 
 
 def to_channels_first(image: Tensor, name: str = "image") -> Tensor:
-    """IMAGE (B, H, W, 3 or 4) -> (B, 3 or 4, H, W), the values as they are; a view of it."""
-    if image.ndim != 4 or image.shape[-1] not in (3, 4) or 0 in image.shape:
-        raise ValueError(f"{name} has shape {tuple(image.shape)}, but must be (batch, height, width, 3 or 4), none 0")
-    return image.movedim(-1, 1)
+    """IMAGE (B, H, W, 1, 3 or 4) -> (B, 3 or 4, H, W), the values as they are; a view of it. One channel is grey."""
+    if image.ndim != 4 or image.shape[-1] not in (1, 3, 4) or 0 in image.shape:
+        raise ValueError(f"{name} has shape {tuple(image.shape)}, but must be (batch, height, width, 1, 3 or 4), "
+                         "none 0")
+    return image.movedim(-1, 1).expand(-1, max(image.shape[-1], 3), -1, -1)
+
+
+def check_finite(image: Tensor, name: str = "image") -> None:
+    """ValueError if any value is NaN or infinite: a VAE and a model would spread it over the whole picture."""
+    broken = (~image.isfinite()).flatten(1).sum(1)
+    if broken.any():
+        where = broken.nonzero()[:, 0].tolist()
+        raise ValueError(f"{name} {where[0]} of {len(image)} (counted from 0) has {int(broken[where[0]])} values that "
+                         "are NaN or infinite. If a VAE decoded it, that overflowed: start ComfyUI with --fp32-vae")
 
 
 def fit_mask(mask: Tensor, image: Tensor, name: str = "mask") -> Tensor:

@@ -137,6 +137,27 @@ def test_what_cannot_be_done_is_said(encode, inputs, message):
         encode(**{"image": picture(1, 40, 72), **inputs})
 
 
+def test_grey_images_of_one_channel(encode, composite):
+    image, mask = picture(1, 32, 48, 1), box(32, 48, 8, 16, 8, 16)
+    _, stitch, shown, _ = encode(image=image, mask=mask)
+    out, share = composite(shown[..., :1], stitch)
+    assert out.shape == (1, 32, 48, 3) and torch.equal(out[share == 0], image.expand(-1, -1, -1, 3)[share == 0])
+
+
+def test_what_is_not_finite_is_said(encode, composite, caplog):
+    image, mask = picture(3, 32, 32), box(32, 32, 8, 16, 8, 16)
+    _, stitch, shown, _ = encode(image=image, mask=mask)
+    shown = shown.clone()
+    shown[1, 10, 10] = float("nan")
+    with caplog.at_level(logging.WARNING):
+        out, _ = composite(shown, stitch)
+    assert "NaN or infinite: the model or the VAE overflowed" in caplog.text
+    assert (~out.isfinite()).nonzero().tolist() == [[1, 10, 10, channel] for channel in range(3)]
+    image[2, 0, 0, 0] = float("inf")
+    with pytest.raises(ValueError, match=r"image 2 of 3 \(counted from 0\) has 1 values that are NaN or infinite"):
+        encode(image=image, mask=mask)
+
+
 def test_outpainting_needs_no_mask(encode, composite):
     image = picture(1, 40, 56, 4)
     latent, stitch, shown, sampled = encode(image=image, pad_left=16, pad_bottom=10)
@@ -161,6 +182,8 @@ def test_composite_without_a_stitch(composite):
     out, share = composite(result, original=image, mask=mask, blend=0, colour_match="off")
     assert torch.equal(out, torch.where(mask[..., None] == 1, result, image))
     assert torch.equal(share, mask.repeat(2, 1, 1))
+    masks = torch.cat([mask, box(30, 40, 0, 9, 0, 9)])  # one picture, two masks
+    assert torch.equal(composite(result, original=image[:1], mask=masks, blend=0)[1], masks)
     out, _ = composite(F.interpolate(result.movedim(-1, 1), (60, 80)).movedim(1, -1), original=image, mask=mask)
     assert out.shape == image.shape
     with pytest.raises(ValueError, match="connect both original and mask"):
