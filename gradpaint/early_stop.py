@@ -47,7 +47,7 @@ class StopReport:
 
     def __str__(self) -> str:
         if self.reason == "schedule":
-            return f"guidance lasted {self.step} steps, as scheduled"
+            return f"guidance lasted {self.step} step{'' if self.step == 1 else 's'}, as scheduled"
         return (f"guidance stopped after step {self.step}, its loss no longer falling; {self.saved} backward passes "
                 "saved")
 

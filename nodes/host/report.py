@@ -48,7 +48,8 @@ def _cost(record: RunRecord) -> list[str]:
         return [line, "memory: no step needed any for a backward pass"]
     peak = "" if memory.peak_bytes is None else (f"; at most {memory.peak_bytes / 2**20:.1f} MiB in a guided step "
                                                  f"({memory.peak_kind})")
-    again = f"; {memory.repeats} steps made again after running out of memory" if memory.repeats else ""
+    times = "a step" if memory.repeats == 1 else f"{memory.repeats} steps"
+    again = f"; {times} made again after running out of memory" if memory.repeats else ""
     return [line, f"memory: {memory.rungs[-1]}{peak}{again}"]
 
 
