@@ -90,6 +90,32 @@ def test_nodes_2_draws_every_node(quiet):
         quiet.setting("Comfy.VueNodes.Enabled", False)
 
 
+REPORT = "window.app.graph._nodes.find(n => n.type === 'GradPaintReport')"
+
+
+def test_report_is_shown_line_by_line_and_again_when_all_is_cached(quiet):
+    """Nodes 2.0 reads the text as Markdown; a page that is loaded anew has forgotten it."""
+    workflow = load("gradpaint_report")
+    sampler = next(n for n in workflow["nodes"] if n["type"] == "GradPaintKSampler")
+    sampler["widgets_values"][2] = 4  # steps
+    quiet.load(workflow)
+    quiet.run()
+    assert not overlapping(quiet.nodes())  # with the sizes that they take for their pictures
+    quiet.setting("Comfy.VueNodes.Enabled", True)
+    try:
+        quiet.page.evaluate(f"() => {{ const c = window.app.canvas, n = {REPORT}; c.ds.scale = 1; "
+                            "c.ds.offset = [100 - n.pos[0], 150 - n.pos[1]]; c.setDirty(true, true); }")
+        quiet.page.wait_for_function(
+            f"() => document.querySelector(`[data-node-id='${{{REPORT}.id}}']`)?.innerText.split('\\n')"
+            ".some(line => line.trim() === 'steps: 4, of which guided 2')", timeout=20_000)
+    finally:
+        quiet.setting("Comfy.VueNodes.Enabled", False)
+    quiet.load(workflow)
+    assert not quiet.page.evaluate(f"() => {REPORT}.widgets?.length")
+    quiet.run()
+    assert quiet.page.evaluate(f"() => {REPORT}.widgets[0]?.value").startswith("steps: 4, of which guided 2")
+
+
 def test_a_missing_node_is_found(page):
     workflow = load("gradpaint_sd15")
     {n["type"]: n for n in workflow["nodes"]}["GradPaintComposite"]["type"] = "GradPaintNoSuchNode"
