@@ -118,7 +118,7 @@ class GradPaintEncode(io.ComfyNode):
         how = Preparation(masked_content, invert_mask, threshold, fill_holes, pads, grow, feather,
                           Area(area == AREAS[1], context, context_pixels, square, target_size,
                                host_vae.size_multiple(vae, multiple)))
-        starts = host_vae.frame_starts(vae, len(pictures)) if video else ()
+        starts = host_vae.frame_starts(vae, len(pictures)) if video and len(image) > 1 else ()
         ready = prepare(pictures, masks[0], how, host_vae.cell_size(vae), starts, masks[1])
         latent, ready = host_vae.encoded(vae, ready, starts)
         return io.NodeOutput(latent, ready.stitch, ready.image.movedim(1, -1).contiguous(), tensor_to_mask(ready.mask))

@@ -230,6 +230,9 @@ def test_pictures_with_a_video_vae(encode, composite):
     assert latent["samples"].shape == (2, 16, 1, 4, 4)
     assert as_the_host_fits_it(latent)[:, 0, 0].sum((1, 2)).tolist() == [1, 4]
     assert composite(shown, stitch)[0].shape == images.shape
+    one, stitch, shown, _ = encode("wan", image=images[:1], mask=masks)  # one picture with two masks is no video
+    assert torch.equal(one["noise_mask"], latent["noise_mask"]) and one["samples"].shape == (2, 16, 1, 4, 4)
+    assert composite(shown, stitch)[0].shape == images.shape
 
 
 def test_sound_is_refused(pack_nodes, vaes):
