@@ -33,6 +33,9 @@ def _highest(mask: Tensor, radius: int) -> Tensor:
     if radius == 0 or not mask.any():
         return mask
     radius = min(radius, math.ceil(math.hypot(*mask.shape[-2:])))
+    low, high = mask.aminmax()
+    if ((mask == low) | (mask == high)).all():  # black and white
+        return torch.where(distance_to(mask == high, radius) <= radius, high, low)
     out, row, reach = mask, mask, 0
     for dy in range(radius, -1, -1):  # rows above and below at this distance: the disc is the wider, the nearer
         width = math.isqrt(radius * radius - dy * dy)

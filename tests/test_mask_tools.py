@@ -24,6 +24,9 @@ def test_grow_is_the_highest_in_a_disc(radius):
     mask[..., 2, 3] = 0.4
     assert torch.equal(mask_tools.grow(mask, radius), disc_max(mask, radius))
     assert torch.equal(-mask_tools.grow(-mask, -radius), disc_max(mask, radius))
+    spots = torch.stack([mask[0] > 0, mask[0] > 1, mask[0] < 1]).float()  # black and white ones take another way
+    assert torch.equal(mask_tools.grow(spots, radius), disc_max(spots, radius))
+    assert torch.equal(mask_tools.grow(1 - spots, -radius), 1 - disc_max(spots, radius))
 
 
 def test_shrinking_spares_the_images_border():
