@@ -130,6 +130,70 @@ def test_what_does_not_break_passes(name):
     assert breaking(*changed(HARMLESS[name])) == []
 
 
+OUTPUTS = ("output", "output_name", "output_is_list")
+
+
+def input_changes(info: dict, kind: str, name: str):
+    """(what, a copy of the node with it): this input changed in each way that breaks workflows."""
+    def fresh() -> tuple[dict, dict]:
+        new = copy.deepcopy(info)
+        return new, new["input"][kind]
+
+    new, group = fresh()
+    rename(group, name, "other_name")
+    yield "renamed", new
+    new, group = fresh()
+    group.pop(name)
+    yield "removed", new
+    new, group = fresh()
+    group[name][0] = "AUDIO"
+    yield "of another type", new
+    if kind == "optional":
+        new, group = fresh()
+        new["input"].setdefault("required", {})[name] = group.pop(name)
+        yield "required", new
+    choices = info["input"][kind][name][1].get("options")
+    for choice in choices if isinstance(choices, list) else ():
+        new, group = fresh()
+        group[name][1]["options"].remove(choice)
+        yield f"without {choice}", new
+
+
+def order_changes(info: dict):
+    """Likewise: widgets and outputs in another order, outputs gone."""
+    shown = schema_changes.widgets(info)
+    for kind in ("required", "optional"):
+        names = list(info["input"].get(kind, {}))
+        for place, (a, b) in enumerate(zip(names, names[1:])):
+            if a in shown and b in shown:
+                new = copy.deepcopy(info)
+                order = [*names[:place], b, a, *names[place + 2:]]
+                new["input"][kind] = {name: info["input"][kind][name] for name in order}
+                yield f"{a} and {b} swapped", new
+    for place in range(len(info["output"])):
+        new = copy.deepcopy(info)
+        for key in OUTPUTS:
+            new[key].pop(place)
+        yield f"output {place} removed", new
+        if place:
+            new = copy.deepcopy(info)
+            for key in OUTPUTS:
+                new[key].insert(place - 1, new[key].pop(place))
+            yield f"outputs {place - 1} and {place} swapped", new
+
+
+def test_every_breaking_change_of_our_nodes_is_told(saved):
+    tried, untold = 0, []
+    for node_id, info in saved.items():
+        changes = [(f"{name} {what}", new) for kind in ("required", "optional") for name in info["input"].get(kind, {})
+                   for what, new in input_changes(info, kind, name)]
+        for what, new in [*changes, *order_changes(info)]:
+            tried += 1
+            if not breaking({node_id: info}, {node_id: new}):
+                untold.append(f"{node_id}: {what}")
+    assert tried > 500 and untold == []
+
+
 def test_a_removed_node_breaks():
     assert breaking({"Node": node()}, {}) == ["Node: the node is gone"]
 
