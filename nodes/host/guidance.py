@@ -161,6 +161,9 @@ class GradPaintWrapper:
 
     def _noise_left(self, run: PartRun, samples: torch.Tensor) -> None:
         unfinished.remember(run, samples)
+        if run.settings.schedule.mode != "steps" and any(run.guided):
+            log.info("GradPaint: noise is left, for a second part of the run. The guided share was counted over this "
+                     "part alone, not knowing the other; a number of steps would not depend on it")
 
     def _done(self, run: GuidedRun, samples: torch.Tensor) -> None:
         if isinstance(run, PartRun) and float(run.sigmas[-1]) > 0:

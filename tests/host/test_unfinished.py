@@ -58,12 +58,14 @@ def test_two_of_the_hosts_nodes_give_the_picture_of_one(pack, pack_nodes, models
         assert record.last.steps == STEPS - cut
 
 
-def test_ksampler_advanced_twice_with_a_patched_model_each(comfy_host, pack_nodes, models):
+def test_ksampler_advanced_twice_with_a_patched_model_each(comfy_host, pack_nodes, models, caplog):
     """As Wan 2.2 is used, with a model for each half. The first may be gone by then (ComfyUI drops kept results where
     memory is short), and the second half may be made again from the first one's latent."""
     problem = case("flux", models["flux"], steps=STEPS)
-    first = all_doors.host_advanced(comfy_host, problem, all_doors.apply(pack_nodes, problem)[0], end_at_step=3,
-                                    return_with_leftover_noise="enable")
+    with caplog.at_level("INFO"):
+        first = all_doors.host_advanced(comfy_host, problem, all_doors.apply(pack_nodes, problem)[0], end_at_step=3,
+                                        return_with_leftover_noise="enable")
+    assert caplog.text.count("The guided share was counted over this part alone") == 1
     gc.collect()
     model, record = all_doors.apply(pack_nodes, problem)
     known = (problem.mask == 0)[:, None].expand_as(problem.latent["samples"])
