@@ -3,7 +3,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from gradpaint.colour import COLOUR_MATCHES
 from gradpaint.crop import Area
+from gradpaint.fill import FILLS
 from gradpaint.mask_tools import ramp
 from gradpaint.prepare import Preparation, prepare
 from gradpaint.stitch import composite, whole_image
@@ -30,17 +32,20 @@ def random_case(seed):
     for one in mask:
         top, left = draw(0, height - 20), draw(0, width - 20)
         one[0, top:top + draw(1, 20), left:left + draw(1, 20)] = (1.0, 0.6)[draw(0, 1)]
-    how = Preparation(content=("fill", "original", "edge")[draw(0, 2)], grow=draw(-1, 6),
+    how = Preparation(content=FILLS[draw(0, len(FILLS) - 1)], grow=draw(-1, 6),
                       feather=draw(0, 1) * draw(0, 9), pads=tuple(draw(0, 1) * draw(0, 30) for _ in range(4)),
                       fill_holes=bool(draw(0, 1)),
                       area=Area(bool(draw(0, 2)), 1 + draw(0, 10) / 10, draw(0, 40), bool(draw(0, 1)),
                                 draw(0, 1) * draw(30, 200), (1, 8, 16)[draw(0, 2)]))
-    return picture(batch, 3 + draw(0, 1), height, width, seed), mask, how, draw(0, 12)
+    image = picture(batch, 3 + draw(0, 1), height, width, seed)
+    kind = (torch.float32, torch.float16, torch.bfloat16, torch.float64)[draw(0, 3)]
+    return image.to(kind).contiguous(memory_format=torch.channels_last), mask, how, draw(0, 36)
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_known_pixels_come_back_bit_for_bit(seed):
     image, mask, how, blend = random_case(seed)
+    before = image.clone(), mask.clone()
     cell = min(8, how.area.multiple)
     try:
         ready = prepare(image, mask, how, cell)
@@ -52,9 +57,17 @@ def test_known_pixels_come_back_bit_for_bit(seed):
     assert ready.image.shape[1] == 3 and 0 <= ready.image.min() and ready.image.max() <= 1
     latent_mask = F.interpolate(ready.mask, scale_factor=1 / cell, mode="bilinear")
     assert torch.equal(latent_mask, F.max_pool2d(ready.mask, cell))
-    repainted = picture(len(image), 3, height, width, seed + 1000)
-    out, share = composite(repainted, ready.stitch, blend, "smooth")
+    scale = (1, 1, 2, 0.5)[seed % 4]
+    repainted = picture(2 * len(image), 3, int(height * scale), int(width * scale), seed + 1000)
+    twice = composite(repainted, ready.stitch, blend, COLOUR_MATCHES[seed // 4 % len(COLOUR_MATCHES)])
+    assert torch.equal(image, before[0]) and torch.equal(mask, before[1]), "the caller's"
+    for out, share in zip(*(x.chunk(2) for x in twice)):
+        check(image, mask, how, blend, ready, out, share)
+
+
+def check(image, mask, how, blend, ready, out, share):
     left, top, right, bottom = how.pads
+    assert out.dtype == image.dtype and out.isfinite().all()
     assert out.shape[-2:] == (image.shape[-2] + top + bottom, image.shape[-1] + left + right) == share.shape[-2:]
     inner = (slice(None), slice(None), slice(top, top + image.shape[-2]), slice(left, left + image.shape[-1]))
     known = (share[inner] == 0).expand(image.shape)
