@@ -142,7 +142,7 @@ def inpaint(arguments):
     if result.skipped_nudges:
         complain(f"warning: {result.skipped_nudges} steps had a gradient that was not finite and ran unguided")
     print(f"written to {save_image(result.image, out)} "
-          f"({result.evaluations} model evaluations, {result.backwards} of them differentiated)")
+          f"({result.evaluations} model evaluations, {result.backwards} backward passes)")
     if guidance.schedule.mode == "adaptive" and arguments.method == "gradpaint":
         print(result.stop)
     if arguments.pictures is not None:

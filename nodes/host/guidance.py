@@ -198,7 +198,7 @@ def _leave_alone(sampler, sigmas: torch.Tensor, mask: torch.Tensor | None) -> bo
 def _check_latent(model, latent_image: torch.Tensor, noise: torch.Tensor) -> None:
     channels = getattr(model.latent_format, "latent_channels", None)
     if latent_image.ndim > 3 and channels not in (None, latent_image.shape[1]):  # packed ones have fewer dimensions
-        raise ValueError(f"the latent has {latent_image.shape[1]} channels, but {type(model).__name__} works on "
+        raise ValueError(f"the latent has {latent_image.shape[1]} channels, but this model works on "
                          f"{channels}: it is another model's. Encode the picture with the VAE that belongs to this "
                          "model (pixel_space, in the VAE loader, for models of pixels)")
     if latent_image.shape[1:] != noise.shape[1:]:  # Hunyuan Image's refiner

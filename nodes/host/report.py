@@ -89,9 +89,9 @@ def image_lines(image: Tensor, original: Tensor, mask: Tensor, contrast: Tensor)
     known = mask == 0
     if not bool(known.any()):
         return ["kept area of the image: nothing was to be kept", seam_line("the image", contrast)]
-    error = float(difference[known].max())
-    changed = float((difference[known] > ROUNDING).double().mean())
-    return [f"image outside the mask: {100 * changed:.2g}% of its pixels changed, by {error * 255:.3g} of 255 at most",
+    changed = difference[known] * (difference[known] > ROUNDING)
+    share, most = float((changed > 0).double().mean()), float(changed.max())
+    return [f"image outside the mask: {100 * share:.2g}% of its pixels changed, by {most * 255:.3g} of 255 at most",
             seam_line("the image", contrast)]
 
 

@@ -136,7 +136,7 @@ def test_without_added_noise_what_is_in_the_hole_is_kept_at_any_level(pack_nodes
 def test_a_latent_of_another_models_vae_is_named(pack_nodes, models, door):
     problem = case("flux", models["flux"])
     problem.latent = {"samples": problem.latent["samples"][:, :4]}
-    with pytest.raises(ValueError, match="has 4 channels, but Flux works on 16.*VAE that belongs to this model"):
+    with pytest.raises(ValueError, match="has 4 channels, but this model works on 16.*VAE that belongs to this model"):
         if door == "KSampler":
             all_doors.ksampler(pack_nodes, problem)
         else:
