@@ -14,7 +14,7 @@ FIXED = ["inpaint", "photo.jpg.png", "mask.png", "--steps", 10]
 def test_pictures_are_written(capsys, case, tiny_model):  # noqa: F811
     code, text, _ = run(capsys, *FIXED, "--model", tiny_model, "--pictures", "shown/run")
     assert code == 0 and "timeline.png, gradients.png, losses.png" in text
-    assert "8 of them differentiated" in text  # four guided, each shown by term
+    assert "8 backward passes" in text  # four guided, each shown by term
     shown = {name: Image.open(f"shown/run/{name}.png") for name in ("timeline", "gradients", "losses")}
     width, height = 19 * 7, 13 * 7  # the image's own size, enlarged by a whole factor
     assert shown["timeline"].size == (8 + 8 * (width + 8), 32 + height + 8)
@@ -24,7 +24,7 @@ def test_pictures_are_written(capsys, case, tiny_model):  # noqa: F811
 def test_nothing_more_is_computed_or_written_without(capsys, case, tiny_model):  # noqa: F811
     before = set(Path().rglob("*"))
     code, text, _ = run(capsys, *FIXED, "--model", tiny_model)
-    assert code == 0 and "4 of them differentiated" in text
+    assert code == 0 and "4 backward passes" in text
     assert {path.name for path in set(Path().rglob("*")) - before} == {"photo.jpg_gradpaint.png"}
 
 
