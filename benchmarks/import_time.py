@@ -56,6 +56,8 @@ def measure(host: Path, rounds: int) -> dict[str, list[dict[str, float]]]:
     """{"with": runs, "without": runs}, from a copy of the pack as it is installed."""
     found = {"without": [], "with": []}
     with tempfile.TemporaryDirectory() as name:
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as installed: compiled once, in the round not counted
+        os.environ["PYTHONPYCACHEPREFIX"] = str(Path(name) / "pycache")
         pack = Path(name) / "gradpaint"
         for file in packed_files():
             (pack / file).parent.mkdir(parents=True, exist_ok=True)
