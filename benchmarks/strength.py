@@ -28,6 +28,8 @@ CASES = [  # system, sampler, steps
     ("demo as flow", "euler", 30),
     ("demo128", "ddpm", 30),
 ]
+FEW_STEPS = [(system, sampler, steps) for system in ("anime64", "anime64 as flow", "demo", "demo as flow")
+             for sampler in ("euler", "dpmpp_2m") for steps in (4, 6, 8)]
 SEED = 11
 
 
@@ -38,6 +40,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--first", type=int, default=0, help="first image")
     parser.add_argument("--strengths", type=float, nargs="+", default=list(STRENGTHS))
     parser.add_argument("--only", default="", help="cases whose system begins with this")
+    parser.add_argument("--few-steps", action="store_true", help="4 to 8 steps, as turbo models are run, instead")
     parser.add_argument("--finished", action="store_true", help="only the cases that are in --state")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--state", type=Path, required=True, help="folder for finished cases")
@@ -118,7 +121,7 @@ def main() -> None:
     os.environ["TORCH_HOME"] = str((args.assets / "torch_home").resolve())
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     study = Study(args, bench_host.load("cpu").package)
-    rows = [study.row(*case) for case in CASES
+    rows = [study.row(*case) for case in (FEW_STEPS if args.few_steps else CASES)
             if case[0].startswith(args.only) and (study.finished(*case) or not args.finished)]
     others = [f"LPIPS, strength {strength:g} minus 1" for strength in args.strengths if strength != 1.0]
     listed = " / ".join(f"{strength:g}" for strength in args.strengths)
