@@ -7,14 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .nearest import hole_box
+from .nearest import BLOCK, hole_box
 
 DAMPING = 0.7  # of the Jacobi sweeps
 SWEEPS = 2  # before and after each coarser level: the same number, so that the preconditioner is symmetric
 COARSEST = 6  # levels end at this side
 LARGE = 512 * 512  # pixels; larger pictures are solved at half their size and enlarged
 RELAXING = 8  # sweeps after that
-BLOCK = 2**16  # pixels that are worked on at a time: few enough to stay in the processor's cache
 SMALL = 64  # no better first guess is made from a smaller picture than this
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..gradpaint.colour import COLOUR_MATCHES
 from ..gradpaint.stitch import Stitch as StitchData
 from ..gradpaint.stitch import composite, whole_image
-from .host.convert import fit_mask, mask_to_tensor, tensor_to_mask, to_channels_first
+from .host.convert import fit_mask, one_per_mask, tensor_to_mask, to_channels_first
 from .sockets import CATEGORY, Stitch
 
 log = logging.getLogger(__name__)
@@ -62,9 +62,7 @@ class GradPaintComposite(io.ComfyNode):
             if original is None or mask is None:
                 raise ValueError("stitch is not connected: connect it from GradPaint Inpaint Encode, or connect both "
                                  "original and mask")
-            pictures = to_channels_first(original, "original")
-            if len(pictures) == 1:
-                pictures = pictures.expand(len(mask_to_tensor(mask)), -1, -1, -1)
+            pictures = one_per_mask(to_channels_first(original, "original"), mask)
             stitch = whole_image(pictures, fit_mask(mask, pictures))
         elif original is not None or mask is not None:
             raise ValueError("stitch is connected, and so is original or mask: they are for use without a stitch; "

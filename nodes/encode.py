@@ -8,7 +8,7 @@ from ..gradpaint.crop import Area
 from ..gradpaint.fill import FILLS
 from ..gradpaint.prepare import Preparation, prepare
 from .host import vae as host_vae
-from .host.convert import check_finite, fit_mask, mask_to_tensor, tensor_to_mask, to_channels_first
+from .host.convert import check_finite, fit_mask, one_per_mask, tensor_to_mask, to_channels_first
 from .sockets import CATEGORY, Stitch
 
 AREAS = ("whole image", "around the mask")
@@ -111,8 +111,8 @@ class GradPaintEncode(io.ComfyNode):
             raise ValueError("mask is not connected, and no pad is set: connect a mask of what to repaint, or set "
                              "pad_left, pad_top, pad_right or pad_bottom to extend the picture")
         check_finite(pictures)
-        if mask is not None and len(pictures) == 1:
-            pictures = pictures.expand(len(mask_to_tensor(mask)), -1, -1, -1)
+        if mask is not None:
+            pictures = one_per_mask(pictures, mask)
         masks = [None if given is None else fit_mask(given, pictures, name)
                  for given, name in ((mask, "mask"), (context_mask, "context_mask"))]
         how = Preparation(masked_content, invert_mask, threshold, fill_holes, pads, grow, feather,

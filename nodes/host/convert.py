@@ -65,6 +65,11 @@ def check_finite(image: Tensor, name: str = "image") -> None:
                          "are NaN or infinite. If a VAE decoded it, that overflowed: start ComfyUI with --fp32-vae")
 
 
+def one_per_mask(image: Tensor, mask: Tensor) -> Tensor:
+    """(B, C, H, W): a single image once for each of its masks, a batch as it is; a view of it."""
+    return image.expand(len(mask_to_tensor(mask)), -1, -1, -1) if len(image) == 1 else image
+
+
 def fit_mask(mask: Tensor, image: Tensor, name: str = "mask") -> Tensor:
     """MASK at the size and batch of image (B, C, H, W): (B, 1, H, W), float, on its device.
 
