@@ -27,15 +27,15 @@ sys.path[:0] = [str(ROOT), str(ROOT / "training")]
 
 import latent_space  # noqa: E402
 
-from gradpaint.decoders import LinearRGB, fit_linear_rgb, view  # noqa: E402
 from gradpaint.evaluation.compare import MethodRun, library_method, paired_table, score, summary_table  # noqa: E402
 from gradpaint.evaluation.tables import markdown  # noqa: E402
-from gradpaint.imageio import load_image  # noqa: E402
+from gradpaint.image.files import load_image  # noqa: E402
 from gradpaint.masks import make_masks, masks_above  # noqa: E402
-from gradpaint.samplers import inpaint  # noqa: E402
-from gradpaint.scenes import HELD_OUT_SEEDS, TRAIN_SEEDS, landscapes  # noqa: E402
-from gradpaint.schedule import spaced_sigmas  # noqa: E402
-from gradpaint.settings import AlignmentSettings, GuidanceSettings, GuideSchedule  # noqa: E402
+from gradpaint.method.decoders import LinearRGB, fit_linear_rgb, view  # noqa: E402
+from gradpaint.method.settings import AlignmentSettings, GuidanceSettings, GuideSchedule  # noqa: E402
+from gradpaint.models.scenes import HELD_OUT_SEEDS, TRAIN_SEEDS, landscapes  # noqa: E402
+from gradpaint.sampling.inpaint import inpaint  # noqa: E402
+from gradpaint.sampling.sigmas import spaced_sigmas  # noqa: E402
 
 FIRST_SCENE = 40_000  # within HELD_OUT_SEEDS
 MIN_COVERAGE = 0.1
@@ -141,7 +141,7 @@ class LatentProblem:
 
     def step_seconds(self, settings: GuidanceSettings, decoder: str | None, guided: bool) -> float:
         """CPU seconds of one step of one image: the least of three, after one to warm up."""
-        from gradpaint.guide import Guide
+        from gradpaint.sampling.guide import Guide
 
         part = slice(0, 4)
         guide = Guide(settings if guided else None, self.y[part], self.cells[part], 2, self.seen(part, decoder))

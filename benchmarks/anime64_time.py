@@ -31,11 +31,11 @@ def main() -> None:
     pack = bench_host.load("cpu").package
     part = lambda name: importlib.import_module(f"{pack.__name__}.{name}")  # noqa: E731
     files = anime64_host.image_files(args.assets, args.n)
-    images = torch.cat([part("gradpaint.imageio").load_image(file) for file in files])
+    images = torch.cat([part("gradpaint.image.files").load_image(file) for file in files])
     masks = part("gradpaint.masks").make_masks("thick", 64, 64, range(args.n))
     plain = anime64_host.load_model(args.assets, bfloat16=False)
-    settings = part("gradpaint.settings").GuidanceSettings()
-    guided = part("nodes.host.guidance").apply_gradpaint(plain, settings)
+    settings = part("gradpaint.method.settings").GuidanceSettings()
+    guided = part("nodes.host.sampling.wrapper").apply_gradpaint(plain, settings)
 
     def seconds(model) -> float:
         import comfy.sample

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 ROOT = Path(__file__).resolve().parents[1]
 # Never ROOT itself: our nodes/ would hide the host's nodes.py.
-sys.path.insert(0, str(ROOT / "tests" / "host"))
+sys.path.insert(0, str(ROOT / "tests" / "host" / "support"))
 
 import in_host  # noqa: E402
 
@@ -37,9 +37,10 @@ def load(device: str = "cpu") -> SimpleNamespace:
 def modules(pack) -> SimpleNamespace:
     """The parts of an imported pack that benchmarks use."""
     part = lambda name: importlib.import_module(f"{pack.__name__}.{name}")  # noqa: E731
-    return SimpleNamespace(package=pack, guidance=part("nodes.host.guidance"), autograd=part("nodes.host.autograd"),
-                           device_memory=part("nodes.host.device_memory"), settings=part("gradpaint.settings"),
-                           memory_settings=part("gradpaint.memory_settings"))
+    return SimpleNamespace(package=pack, guidance=part("nodes.host.sampling.wrapper"),
+                           autograd=part("nodes.host.autograd.bridge"),
+                           device_memory=part("nodes.host.memory.device_memory"),
+                           settings=part("gradpaint.method.settings"))
 
 
 def _without_arguments(function, *args, **kwargs):

@@ -16,7 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests" / "host"), str(ROOT / "benchmarks")]
+sys.path[:0] = [str(ROOT / "tests" / "host" / "support"), str(ROOT / "benchmarks")]
 
 import in_host  # noqa: E402
 from full_size import SETTINGS, TEXT  # noqa: E402

@@ -22,11 +22,11 @@ from torch import autocast  # noqa: E402
 
 from gradpaint.evaluation.compare import MethodRun, score  # noqa: E402
 from gradpaint.evaluation.metrics import mean_estimate, paired_difference, seam_improvement, seam_ratio  # noqa: E402
-from gradpaint.imageio import load_image  # noqa: E402
+from gradpaint.image.files import load_image  # noqa: E402
 from gradpaint.masks import masks_above  # noqa: E402
-from gradpaint.samplers import inpaint  # noqa: E402
-from gradpaint.schedule import spaced_sigmas  # noqa: E402
-from gradpaint.settings import GuidanceSettings, GuideSchedule  # noqa: E402
+from gradpaint.method.settings import GuidanceSettings, GuideSchedule  # noqa: E402
+from gradpaint.sampling.inpaint import inpaint  # noqa: E402
+from gradpaint.sampling.sigmas import spaced_sigmas  # noqa: E402
 
 SEED = 5
 HEADER = ("| guided | share of the steps, per image | masked MSE | seam | LPIPS | minus {0}: masked MSE | LPIPS | "
@@ -55,7 +55,7 @@ def system(args):
     if args.system == "demo":
         from gradpaint.guided_diffusion import load_denoiser
         from gradpaint.models import bundled_model_path
-        from gradpaint.scenes import HELD_OUT_SEEDS, landscapes
+        from gradpaint.models.scenes import HELD_OUT_SEEDS, landscapes
 
         model = load_denoiser(bundled_model_path())
         images = landscapes([HELD_OUT_SEEDS[500 + args.first + i] for i in range(args.n)], model.image_size)

@@ -22,7 +22,7 @@ SETTINGS = {
 }
 TEXT = {"sd15": (77, 768, 768), "sdxl": (77, 2048, 1280)}  # tokens, width, pooled width
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-TINY = {"sd15-tiny": "sd15", "sdxl-tiny": "sdxl", "flux-tiny": "flux"}  # of tests/host/zoo.py
+TINY = {"sd15-tiny": "sd15", "sdxl-tiny": "sdxl", "flux-tiny": "flux"}  # of tests/host/support/zoo.py
 NAMES = (*SETTINGS, *TINY)
 
 

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests" / "host"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT / "tests" / "host" / "support"), str(ROOT / "tests" / "project")]
 
 import in_host  # noqa: E402
 from packing import packed_files  # noqa: E402

@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from gradpaint.settings import DEFAULT_LAMBDA_AL, DEFAULT_SOFTNESS, DEFAULT_STRENGTH  # noqa: E402
+from gradpaint.method.settings import DEFAULT_LAMBDA_AL, DEFAULT_SOFTNESS, DEFAULT_STRENGTH  # noqa: E402
 
 
 def arguments() -> argparse.Namespace:
@@ -50,10 +50,10 @@ def main() -> None:
     from tqdm import tqdm
 
     from gradpaint.evaluation.compare import compare, library_method
-    from gradpaint.imageio import load_image
+    from gradpaint.image.files import load_image
     from gradpaint.masks import make_masks
-    from gradpaint.schedule import spaced_sigmas
-    from gradpaint.settings import AlignmentSettings, GuidanceSettings
+    from gradpaint.method.settings import AlignmentSettings, GuidanceSettings
+    from gradpaint.sampling.sigmas import spaced_sigmas
 
     torch.set_num_threads(args.threads)
     files = sorted((args.assets / "anime64" / "dev").glob("*.png"))[: args.n]
@@ -90,7 +90,7 @@ def main() -> None:
     if args.out is not None:
         args.out.write_text(text)
     if args.sheet is not None:
-        from gradpaint.report import checkerboard, contact_sheet
+        from gradpaint.drawing.contact_sheet import checkerboard, contact_sheet
 
         masked = checkerboard(images, masks)
         rows = [[images[i], masked[i], *(run.images[i] for run in runs.values())] for i in range(len(images))]

@@ -195,9 +195,9 @@ def report(args: argparse.Namespace, library: SimpleNamespace) -> str:
 def load_library(pack) -> SimpleNamespace:
     """The parts of an imported pack that this benchmark uses."""
     part = lambda name: importlib.import_module(f"{pack.__name__}.{name}")  # noqa: E731
-    names = {"imageio": "imageio", "masks": "masks", "settings": "settings", "compare": "evaluation.compare",
+    names = {"imageio": "image.files", "masks": "masks", "settings": "method.settings", "compare": "evaluation.compare",
              "metrics": "evaluation.metrics", "tables": "evaluation.tables", "methodspec": "evaluation.methodspec"}
-    return SimpleNamespace(host_methods=part("nodes.host.methods"),
+    return SimpleNamespace(host_methods=part("nodes.host.sampling.methods"),
                            **{key: part(f"gradpaint.{name}") for key, name in names.items()})
 
 

@@ -123,7 +123,7 @@ def _guided(pack, name: str, memory: str, around: Callable = contextlib.nullcont
     made = pack.settings.GuidanceSettings(schedule=schedule, **settings)
 
     def prepare(patcher, record):
-        return pack.guidance.apply_gradpaint(patcher, made, record, pack.memory_settings.MemorySettings(mode=memory))
+        return pack.guidance.apply_gradpaint(patcher, made, record, pack.settings.MemorySettings(mode=memory))
 
     return Variant(name, prepare, around)
 

@@ -49,10 +49,10 @@ class Lab:
         import anime64
         import torch
 
-        from gradpaint.classifier_free import ClassifierFree
-        from gradpaint.imageio import load_image
+        from gradpaint.image.files import load_image
         from gradpaint.masks import make_masks
-        from gradpaint.schedule import spaced_sigmas
+        from gradpaint.sampling.classifier_free import ClassifierFree
+        from gradpaint.sampling.sigmas import spaced_sigmas
 
         self.args, self.autocast = args, True
         files = sorted((args.assets / "anime64" / "dev").glob("*.png"))[: args.n]
@@ -87,7 +87,7 @@ def _identity_attention(self, x):
 
 def variants(system: str) -> dict:
     """Name -> GuidanceSettings, None for no guidance at all (eq. 3 alone)."""
-    from gradpaint.settings import GuidanceSettings, GuideSchedule
+    from gradpaint.method.settings import GuidanceSettings, GuideSchedule
 
     def settings(every=1, between="plain", **changes):
         return GuidanceSettings(schedule=GuideSchedule(every=every, between=between), **changes)
@@ -137,8 +137,8 @@ def step_times(lab: Lab, system: str) -> str:
     """Markdown: CPU seconds of one step of each kind over those of a plain one, in float32, by interleaved rounds."""
     import torch
 
-    from gradpaint.guide import Guide
-    from gradpaint.settings import GuidanceSettings, GuideSchedule
+    from gradpaint.method.settings import GuidanceSettings, GuideSchedule
+    from gradpaint.sampling.guide import Guide
 
     y, mask, sigma = lab.images[:2], lab.masks[:2], float(lab.sigmas[lab.args.steps // 4])
     x = y + sigma * torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
@@ -177,9 +177,9 @@ def directions(lab: Lab, system: str) -> str:
     import torch
 
     from gradpaint.evaluation.metrics import mean_estimate
-    from gradpaint.gradient import loss_gradient, x0_gradient
-    from gradpaint.samplers import inpaint
-    from gradpaint.settings import GuidanceSettings
+    from gradpaint.method.gradient import loss_gradient, x0_gradient
+    from gradpaint.method.settings import GuidanceSettings
+    from gradpaint.sampling.inpaint import inpaint
 
     denoiser, settings = lab.systems[system], GuidanceSettings()
     y, mask = lab.images[: lab.args.batch], lab.masks[: lab.args.batch]

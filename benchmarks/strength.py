@@ -51,8 +51,8 @@ def arguments() -> argparse.Namespace:
 class Study:
     def __init__(self, args, pack):
         self.args, self.pack, self._built = args, pack, {}
-        self.settings = importlib.import_module(f"{pack.__name__}.gradpaint.settings")
-        self.guidance = importlib.import_module(f"{pack.__name__}.nodes.host.guidance")
+        self.settings = importlib.import_module(f"{pack.__name__}.gradpaint.method.settings")
+        self.guidance = importlib.import_module(f"{pack.__name__}.nodes.host.sampling.wrapper")
         self.metrics = importlib.import_module(f"{pack.__name__}.gradpaint.evaluation.metrics")
 
     def system(self, name: str) -> systems.System:

@@ -50,11 +50,11 @@ def build(name: str, pack, assets: Path, n: int, first: int = 0, mask: str = "th
     if family == "anime64":
         model = anime64_host.load_model(assets)
         files = anime64_host.image_files(assets, first + n)[first:]
-        images = torch.cat([part("gradpaint.imageio").load_image(file) for file in files])
+        images = torch.cat([part("gradpaint.image.files").load_image(file) for file in files])
     else:
         size = 128 if family == "demo128" else 64
         model = _demo_model(part("nodes.host.guided_diffusion"))
-        scenes = part("gradpaint.scenes")
+        scenes = part("gradpaint.models.scenes")
         images = scenes.landscapes([scenes.HELD_OUT_SEEDS[500 + first + i] for i in range(n)], size)
     if name.endswith("as flow"):
         model = _as_flow(model)

@@ -24,13 +24,13 @@ import torch  # noqa: E402
 from torch import Tensor, autocast  # noqa: E402
 
 from gradpaint.evaluation.metrics import lpips, masked_mse, paired_difference, pooled_ratio, seam_energy  # noqa: E402
-from gradpaint.gradient import loss_gradient  # noqa: E402
-from gradpaint.known_region import combine_image, combine_noisy  # noqa: E402
-from gradpaint.losses import alignment_loss, border_band, weighted_mean  # noqa: E402
-from gradpaint.samplers import ddpm_step  # noqa: E402
-from gradpaint.schedule import spaced_sigmas  # noqa: E402
-from gradpaint.settings import AlignmentSettings  # noqa: E402
-from gradpaint.step import normalise  # noqa: E402
+from gradpaint.method.gradient import loss_gradient  # noqa: E402
+from gradpaint.method.known_region import combine_image, combine_noisy  # noqa: E402
+from gradpaint.method.losses import alignment_loss, border_band, weighted_mean  # noqa: E402
+from gradpaint.method.settings import AlignmentSettings  # noqa: E402
+from gradpaint.method.step import normalise  # noqa: E402
+from gradpaint.sampling.inpaint import ddpm_step  # noqa: E402
+from gradpaint.sampling.sigmas import spaced_sigmas  # noqa: E402
 
 STEPS = 30
 SPLITS = {"tune": (1000, 7), "test": (2000, 11)}  # first seed of the masks, seed of the noise
@@ -54,7 +54,7 @@ class Variant:
     clip       g_hat is limited to this quantile of its absolute values.
     blur       g_hat is blurred by a Gaussian of so many pixels.
     rule       alpha "even"; or, as large on average in the first half of a run of equal angles, in proportion to the
-               "angle" (theta - theta_next, see gradpaint.step) or the "signal" (cos theta_next - cos theta); "fading":
+               "angle" (theta - theta_next, see method.step) or the "signal" (cos theta_next - cos theta); "fading":
                as the angle, times tan theta_next where that is below 1.
     sphere     the nudge keeps the distance between state and x0_hat.
     posterior  not eq. 9, but x0_hat moved by posterior * (1 + sigma^2) * J^T (y - x0_hat) (Pi-GDM).
@@ -309,7 +309,7 @@ def _anime64(args):
 
     files = anime64_host.image_files(args.assets, 32)
     files = files[:16] if args.split == "tune" else files[16:]
-    from gradpaint.imageio import load_image
+    from gradpaint.image.files import load_image
 
     sys.path.insert(0, str(args.assets / "anime64"))
     import anime64
@@ -320,7 +320,7 @@ def _anime64(args):
 def _demo(args):
     from gradpaint.guided_diffusion import load_denoiser
     from gradpaint.models import bundled_model_path
-    from gradpaint.scenes import HELD_OUT_SEEDS, landscapes
+    from gradpaint.models.scenes import HELD_OUT_SEEDS, landscapes
 
     denoiser = load_denoiser(bundled_model_path())
     first = 300 if args.split == "tune" else 500

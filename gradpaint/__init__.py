@@ -1,5 +1,5 @@
 """GradPaint: training-free inpainting with any diffusion model, guided by gradients through the model itself.
 
-The library half of the node pack; it never imports ComfyUI. Start at `gradpaint.samplers.inpaint`.
+The library half of the node pack; it never imports ComfyUI. Start at `gradpaint.sampling.inpaint.inpaint`.
 """
 __version__ = "0.1.0"

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..gradpaint.settings import ALIGNMENT_SPACES, PAPER_LAMBDA_AL, AlignmentSettings
-from .host.decoders import HostAlignment
+from ..gradpaint.method.settings import ALIGNMENT_SPACES, PAPER_LAMBDA_AL, AlignmentSettings
+from .host.latents.decoders import HostAlignment
 from .sockets import CATEGORY, Alignment
 
 _DEFAULT = AlignmentSettings()

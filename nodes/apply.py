@@ -3,11 +3,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..gradpaint.memory_settings import MemorySettings
-from ..gradpaint.settings import AlignmentSettings, GuideSchedule
+from ..gradpaint.method.settings import AlignmentSettings, GuideSchedule, MemorySettings
 from .guidance_inputs import RECORDS, guidance_inputs, guidance_settings, keep_record_input
-from .host.guidance import apply_gradpaint
-from .host.record import LiveRecord
+from .host.report.record import LiveRecord
+from .host.sampling.wrapper import apply_gradpaint
 from .sockets import CATEGORY, Record
 
 

@@ -6,10 +6,10 @@ import logging
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..gradpaint.colour import COLOUR_MATCHES
-from ..gradpaint.stitch import Stitch as StitchData
-from ..gradpaint.stitch import composite, whole_image
-from .host.convert import fit_mask, one_per_mask, tensor_to_mask, to_channels_first
+from ..gradpaint.image.colour import COLOUR_MATCHES
+from ..gradpaint.image.stitch import Stitch as StitchData
+from ..gradpaint.image.stitch import composite, whole_image
+from .host.latents.convert import fit_mask, one_per_mask, tensor_to_mask, to_channels_first
 from .sockets import CATEGORY, Stitch
 
 log = logging.getLogger(__name__)

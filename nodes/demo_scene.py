@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..gradpaint.scenes import HELD_OUT_SEEDS, landscapes
-from .host.convert import tensor_to_image
+from ..gradpaint.models.scenes import HELD_OUT_SEEDS, landscapes
+from .host.latents.convert import tensor_to_image
 from .sockets import CATEGORY
 
 

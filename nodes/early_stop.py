@@ -5,7 +5,7 @@ import dataclasses
 
 from comfy_api.latest import io
 
-from ..gradpaint.settings import BETWEEN, PAPER_GUIDED_STEPS, PAPER_TOTAL_STEPS, GuideSchedule
+from ..gradpaint.method.settings import BETWEEN, PAPER_GUIDED_STEPS, PAPER_TOTAL_STEPS, GuideSchedule
 from .sockets import CATEGORY, Schedule
 
 _DEFAULT = GuideSchedule()

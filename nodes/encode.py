@@ -4,11 +4,11 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..gradpaint.crop import Area
-from ..gradpaint.fill import FILLS
-from ..gradpaint.prepare import Preparation, prepare
-from .host import vae as host_vae
-from .host.convert import check_finite, fit_mask, one_per_mask, tensor_to_mask, to_channels_first
+from ..gradpaint.image.crop import Area
+from ..gradpaint.image.fill import FILLS
+from ..gradpaint.image.prepare import Preparation, prepare
+from .host.latents import vae as host_vae
+from .host.latents.convert import check_finite, fit_mask, one_per_mask, tensor_to_mask, to_channels_first
 from .sockets import CATEGORY, Stitch
 
 AREAS = ("whole image", "around the mask")

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..gradpaint.settings import (
+from ..gradpaint.method.settings import (
     GRADIENTS,
     NORMALIZATIONS,
     PAPER_ALPHA,
@@ -11,7 +11,7 @@ from ..gradpaint.settings import (
     GuidanceSettings,
     GuideSchedule,
 )
-from .host.sampling import sampler_names, scheduler_names
+from .host.sampling.ksampler import sampler_names, scheduler_names
 from .sockets import Alignment, Memory, Schedule
 
 _DEFAULT = GuidanceSettings()

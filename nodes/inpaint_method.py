@@ -3,9 +3,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..gradpaint.baselines.defaults import DEFAULT_JUMP_LENGTH, DEFAULT_RESAMPLINGS, DEFAULT_STEP, DEFAULT_ZETA
-from ..gradpaint.memory_settings import MemorySettings
-from .host.methods import NAMES, apply_method
+from ..gradpaint.method.settings import MemorySettings
+from ..gradpaint.sampling.baselines.defaults import DEFAULT_JUMP_LENGTH, DEFAULT_RESAMPLINGS, DEFAULT_STEP, DEFAULT_ZETA
+from .host.sampling.methods import NAMES, apply_method
 from .sockets import CATEGORY, Memory
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..gradpaint.memory_settings import MemorySettings
-from ..gradpaint.settings import AlignmentSettings, GuideSchedule
+from ..gradpaint.method.settings import AlignmentSettings, GuideSchedule, MemorySettings
 from .guidance_inputs import RECORDS, guidance_inputs, guidance_settings, keep_record_input, sampler_inputs
-from .host.convert import masked_latent
-from .host.guidance import apply_gradpaint
-from .host.mask_check import check_keeps_something
-from .host.parts import check_clean, with_handover
-from .host.record import RunRecord
-from .host.sampling import ksample
+from .host.latents.convert import masked_latent
+from .host.latents.mask_check import check_keeps_something
+from .host.report.record import RunRecord
+from .host.sampling.ksample_part import check_clean, with_handover
+from .host.sampling.ksampler import ksample
+from .host.sampling.wrapper import apply_gradpaint
 from .sockets import CATEGORY, Record
 
 

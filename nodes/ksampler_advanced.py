@@ -4,12 +4,11 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..gradpaint.memory_settings import MemorySettings
-from ..gradpaint.settings import AlignmentSettings, GuideSchedule
+from ..gradpaint.method.settings import AlignmentSettings, GuideSchedule, MemorySettings
 from .guidance_inputs import RECORDS, guidance_inputs, guidance_settings, keep_record_input, sampler_inputs
-from .host.convert import masked_latent
-from .host.mask_check import check_keeps_something
-from .host.parts import ksample_part
+from .host.latents.convert import masked_latent
+from .host.latents.mask_check import check_keeps_something
+from .host.sampling.ksample_part import ksample_part
 from .sockets import CATEGORY, Record
 
 SWITCH = ("enable", "disable")

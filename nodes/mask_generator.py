@@ -4,7 +4,7 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ..gradpaint.masks import MASK_KINDS, make_masks, mask_options
-from .host.convert import size_of, tensor_to_mask
+from .host.latents.convert import size_of, tensor_to_mask
 from .sockets import CATEGORY
 
 _SIDES = ("left", "right", "top", "bottom")

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..gradpaint.memory_settings import MODES, MemorySettings
+from ..gradpaint.method.settings import MEMORY_MODES, MemorySettings
 from .sockets import CATEGORY, Memory
 
 _DEFAULT = MemorySettings()
@@ -21,7 +21,7 @@ class GradPaintMemory(io.ComfyNode):
             search_aliases=["gradpaint vram", "gradpaint out of memory", "gradient checkpointing", "low vram"],
             inputs=[
                 io.Combo.Input(
-                    "mode", options=list(MODES), default=_DEFAULT.mode,
+                    "mode", options=list(MEMORY_MODES), default=_DEFAULT.mode,
                     tooltip="auto: recompute as many of the model's blocks as the free memory asks for. fastest: "
                             "none, and an error where that does not fit. low memory: all. lowest memory: all, and "
                             "what they need for it waits in the computer's main memory."),

@@ -4,8 +4,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 from PIL import Image
 
-from ..gradpaint.pictures import as_image_batch
-from .host.show import gradients_of, losses_of, timeline_of
+from ..gradpaint.drawing.run_pictures import as_image_batch
+from .host.report.run_pictures import gradients_of, losses_of, timeline_of
 from .sockets import CATEGORY, Record
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..gradpaint.seam import border_contrast
-from .host.convert import to_channels_first
-from .host.report import image_lines, show_in_node, summary_lines
+from ..gradpaint.image.seam import border_contrast
+from .host.latents.convert import to_channels_first
+from .host.report.words import image_lines, show_in_node, summary_lines
 from .sockets import CATEGORY, Record, Stitch
 
 

@@ -3,11 +3,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..gradpaint.memory_settings import MemorySettings
-from ..gradpaint.settings import AlignmentSettings, GuideSchedule
+from ..gradpaint.method.settings import AlignmentSettings, GuideSchedule, MemorySettings
 from .guidance_inputs import RECORDS, guidance_inputs, guidance_settings, keep_record_input
-from .host.doors import wrap_sampler
-from .host.record import LiveRecord
+from .host.report.record import LiveRecord
+from .host.sampling.guided_sampler import wrap_sampler
 from .sockets import CATEGORY, Record
 
 

@@ -3,17 +3,17 @@ from comfy_api.latest import io
 
 CATEGORY = "GradPaint"
 
-# Carries a gradpaint.settings.AlignmentSettings.
+# Carries a gradpaint.method.settings.AlignmentSettings.
 Alignment = io.Custom("GRADPAINT_ALIGNMENT")
 
-# Carries a nodes.host.record.RunRecord or LiveRecord.
+# Carries a nodes.host.report.record.RunRecord or LiveRecord.
 Record = io.Custom("GRADPAINT_RECORD")
 
-# Carries a gradpaint.memory_settings.MemorySettings.
+# Carries a gradpaint.method.settings.MemorySettings.
 Memory = io.Custom("GRADPAINT_MEMORY")
 
-# Carries a gradpaint.settings.GuideSchedule.
+# Carries a gradpaint.method.settings.GuideSchedule.
 Schedule = io.Custom("GRADPAINT_SCHEDULE")
 
-# Carries a gradpaint.stitch.Stitch.
+# Carries a gradpaint.image.stitch.Stitch.
 Stitch = io.Custom("GRADPAINT_STITCH")

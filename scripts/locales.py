@@ -65,7 +65,7 @@ def gaps(english: dict, translation: dict) -> list[str]:
 
 
 def _schemas() -> list:
-    sys.path.insert(0, str(ROOT / "tests" / "host"))
+    sys.path.insert(0, str(ROOT / "tests" / "host" / "support"))
     import in_host
 
     host = in_host.find_host()

@@ -19,7 +19,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "host")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "host" / "support")]
 
 import in_host  # noqa: E402
 import standins  # noqa: E402

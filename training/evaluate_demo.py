@@ -18,14 +18,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from gradpaint.drawing.contact_sheet import checkerboard, contact_sheet  # noqa: E402
 from gradpaint.evaluation.compare import compare, library_method, paired_statistics  # noqa: E402
 from gradpaint.evaluation.metrics import lpips, seam_energy  # noqa: E402
 from gradpaint.guided_diffusion import load_denoiser  # noqa: E402
 from gradpaint.masks import masks_above  # noqa: E402
 from gradpaint.models import bundled_model_path  # noqa: E402
-from gradpaint.report import checkerboard, contact_sheet  # noqa: E402
-from gradpaint.scenes import HELD_OUT_SEEDS, landscapes  # noqa: E402
-from gradpaint.schedule import spaced_sigmas  # noqa: E402
+from gradpaint.models.scenes import HELD_OUT_SEEDS, landscapes  # noqa: E402
+from gradpaint.sampling.sigmas import spaced_sigmas  # noqa: E402
 
 FIRST_SCENE = 50_000  # within HELD_OUT_SEEDS; apart from the demonstration's and from those of the training log
 MIN_COVERAGE = 0.1  # of a mask: smaller holes show little

@@ -28,6 +28,7 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import gradpaint.guided_diffusion.unet as unet_module  # noqa: E402
+from gradpaint.drawing.contact_sheet import contact_sheet  # noqa: E402
 from gradpaint.guided_diffusion import (  # noqa: E402
     GuidedDiffusionDenoiser,
     ModelConfig,
@@ -35,10 +36,9 @@ from gradpaint.guided_diffusion import (  # noqa: E402
     UNetConfig,
     trained_sigmas,
 )
-from gradpaint.report import contact_sheet  # noqa: E402
-from gradpaint.samplers import inpaint  # noqa: E402
-from gradpaint.scenes import HELD_OUT_SEEDS, TRAIN_SEEDS, landscape, landscapes  # noqa: E402
-from gradpaint.schedule import spaced_sigmas  # noqa: E402
+from gradpaint.models.scenes import HELD_OUT_SEEDS, TRAIN_SEEDS, landscape, landscapes  # noqa: E402
+from gradpaint.sampling.inpaint import inpaint  # noqa: E402
+from gradpaint.sampling.sigmas import spaced_sigmas  # noqa: E402
 
 SIZE = 64
 CONFIG = ModelConfig(
@@ -274,7 +274,7 @@ def export(trainer: Trainer, path: Path) -> None:
     trainer.ema.load_state_dict(weights)  # the loss below is that of the rounded weights
     card = {
         "name": "landscapes64",
-        "data": "procedural landscapes of gradpaint.scenes, 64 x 64, mirrored half of the time; no photographs",
+        "data": "procedural landscapes of gradpaint.models.scenes, 64 x 64, mirrored half of the time; no photographs",
         "training_seeds": f"{TRAIN_SEEDS[0]} to {args.pool - 1}",
         "held_out_seeds": f"{HELD_OUT_SEEDS[0]} to {HELD_OUT_SEEDS[-1]}",
         "parameters": sum(p.numel() for p in trainer.parameters),

@@ -28,7 +28,7 @@ from train_demo import EMA_DECAY, WARMUP_STEPS, norm_in_bfloat16  # noqa: E402
 
 import gradpaint.guided_diffusion.unet as unet_module  # noqa: E402
 from gradpaint.guided_diffusion import UNet, trained_sigmas  # noqa: E402
-from gradpaint.scenes import HELD_OUT_SEEDS, TRAIN_SEEDS, landscapes  # noqa: E402
+from gradpaint.models.scenes import HELD_OUT_SEEDS, TRAIN_SEEDS, landscapes  # noqa: E402
 
 CHUNK = 16  # scenes encoded at a time
 HELD_OUT_COUNT = 32

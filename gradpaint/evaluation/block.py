@@ -10,7 +10,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .. import __version__
-from ..imageio import load_image
+from ..image.files import load_image
 from .dataset import Cases, chosen_files, named_files
 from .fid import features_of
 from .records import check_config, write_text

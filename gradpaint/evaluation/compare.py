@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..samplers import inpaint
+from ..sampling.inpaint import inpaint
 from .metrics import (
     lpips,
     masked_mse,
@@ -35,7 +35,7 @@ class MethodRun:
 
 
 def library_method(denoiser, sigmas, **options):
-    """A method for `run_methods`: `gradpaint.samplers.inpaint` with these options (method, sampler, settings, ...)."""
+    """A method for `run_methods`: `sampling.inpaint.inpaint` with these options (method, sampler, settings, ...)."""
 
     def run(y, mask, noise, seed):
         return inpaint(denoiser, y, mask, sigmas=sigmas, noise=noise, seed=seed, progress=False, **options)

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..imageio import load_image, load_mask, to_uint8
+from ..image.files import load_image, load_mask, to_uint8
 from ..masks import mask_options, masks_above
-from ..scenes import HELD_OUT_SEEDS, landscapes
+from ..models.scenes import HELD_OUT_SEEDS, landscapes
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 SCENES = "scenes"  # the name of the procedural data set

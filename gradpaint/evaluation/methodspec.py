@@ -6,15 +6,15 @@ import json
 import re
 from dataclasses import dataclass, field
 
-from ..methods import get_method
-from ..settings import AlignmentSettings, GuidanceSettings, GuideSchedule
+from ..method.settings import AlignmentSettings, GuidanceSettings, GuideSchedule
+from ..sampling.methods import get_method
 
 PARTS = ("", "alignment", "schedule")  # of the guidance settings; "": themselves
 
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """A method of `gradpaint.methods` with what it runs with.
+    """A method of `gradpaint.sampling.methods` with what it runs with.
 
     label     its name in tables, files and records.
     name      in METHODS.

@@ -4,8 +4,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from ..imageio import save_image
-from ..plots import tradeoff_plot
+from ..drawing.plots import tradeoff_plot
+from ..image.files import save_image
 from . import paper
 from .methodspec import parse_method
 from .records import replace_file, write_text

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import torch
 
-from ..imageio import save_image, save_mask
-from ..inpaint_file import reflect_pad
-from ..methods import METHODS
-from ..schedule import spaced_sigmas
-from ..settings import GuidanceSettings
+from ..image.files import save_image, save_mask
+from ..method.settings import GuidanceSettings
+from ..sampling.inpaint_image import reflect_pad
+from ..sampling.methods import METHODS
+from ..sampling.sigmas import spaced_sigmas
 from .dataset import Cases, stream_seed
 from .methodspec import MethodSpec
 from .records import Records, replace_file

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ..imageio import load_image, load_mask
+from ..image.files import load_image, load_mask
 from .diversity import pairwise_lpips, pairwise_mse
 from .metrics import known_error, lpips, masked_mse, masked_psnr, seam_energy
 from .records import Records

@@ -1,7 +1,7 @@
 """Contact sheets of finished pictures: original, masked, each method."""
 
-from ..imageio import load_image, load_mask, save_image
-from ..report import checkerboard, contact_sheet
+from ..drawing.contact_sheet import checkerboard, contact_sheet
+from ..image.files import load_image, load_mask, save_image
 from .records import replace_file
 
 ROWS = 8  # images on a sheet

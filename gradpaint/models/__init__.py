@@ -6,7 +6,7 @@ BUNDLED_MODEL = "landscapes64.safetensors"
 
 
 def bundled_model_path() -> Path:
-    """Path of the demonstration model, a 64 x 64 guided-diffusion network trained on `gradpaint.scenes`.
+    """Path of the demonstration model, a 64 x 64 guided-diffusion network trained on `gradpaint.models.scenes`.
 
     Raises:
         FileNotFoundError: the installation lacks the file.

@@ -1,0 +1,1 @@
+"""What touches ComfyUI's internals, and nothing else in the pack does."""

@@ -10,7 +10,7 @@ import torch
 from gradpaint.evaluation.block import Evaluation
 from gradpaint.evaluation.methodspec import parse_method
 from gradpaint.evaluation.results import collect
-from gradpaint.imageio import load_image, save_image
+from gradpaint.image.files import load_image, save_image
 
 
 def pictures(folder):
@@ -132,7 +132,7 @@ def test_gradients_left_out_are_told(make_block, denoiser):
 
 def test_methods_see_one_noise_and_no_hole(make_block, denoiser, monkeypatch):
     from gradpaint.evaluation import runner
-    from gradpaint.samplers import InpaintResult
+    from gradpaint.sampling.inpaint import InpaintResult
 
     seen = {}
 

@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 
 from gradpaint.evaluation.dataset import Cases, fitted, stream_seed
-from gradpaint.imageio import save_image, save_mask
+from gradpaint.image.files import save_image, save_mask
 from gradpaint.masks import make_mask
-from gradpaint.scenes import HELD_OUT_SEEDS, landscapes
+from gradpaint.models.scenes import HELD_OUT_SEEDS, landscapes
 
 
 def picture(path, height=20, width=30, value=0.0):

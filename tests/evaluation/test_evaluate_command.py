@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gradpaint import cli, cli_arguments
+from gradpaint.cli import arguments as cli_arguments
+from gradpaint.cli import main as cli
 
 
 @pytest.fixture

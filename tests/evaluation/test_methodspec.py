@@ -3,7 +3,7 @@
 import pytest
 
 from gradpaint.evaluation.methodspec import parse_method
-from gradpaint.settings import AlignmentSettings, GuidanceSettings
+from gradpaint.method.settings import AlignmentSettings, GuidanceSettings
 
 
 def test_plain_name():

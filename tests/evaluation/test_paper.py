@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 
-from gradpaint import cli_evaluate
+from gradpaint.cli import evaluate as cli_evaluate
 from gradpaint.evaluation import paper
 from gradpaint.evaluation.methodspec import parse_method
 from gradpaint.evaluation.metrics import Estimate

@@ -109,10 +109,13 @@ def prompt(object_info) -> dict:
 @pytest.fixture(scope="session")
 def tools(pack):
     """Modules of the pack."""
-    module = lambda name: importlib.import_module(f"{pack.__name__}.{name}")  # noqa: E731
+    def module(name):
+        return importlib.import_module(f"{pack.__name__}.{name}")
 
     class Tools:
-        attention, autograd = module("nodes.host.attention"), module("nodes.host.autograd")
-        guidance, run, settings = module("nodes.host.guidance"), module("nodes.host.run"), module("gradpaint.settings")
+        attention, autograd = module("nodes.host.autograd.attention"), module("nodes.host.autograd.bridge")
+        guidance, run = module("nodes.host.sampling.wrapper"), module("nodes.host.sampling.run")
+        settings = module("gradpaint.method.settings")
 
+    Tools.module = staticmethod(module)
     return Tools

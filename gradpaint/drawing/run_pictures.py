@@ -1,0 +1,174 @@
+"""Pictures of the method at work, as in the paper's Figs. 2, 3a and 9, drawn from what a run has kept.
+
+Every function returns a PIL image; `as_image_batch` makes of it what ComfyUI calls an IMAGE. Steps are counted from 0
+here and from 1 in what is written on the pictures.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from ..method.term_maps import TermMaps
+from .contact_sheet import contact_sheet
+from .plots import loss_plot, tradeoff_plot
+
+__all__ = ["as_image_batch", "gradient_maps", "loss_curves", "pictures_of", "spread", "timeline", "tradeoff_plot"]
+
+COLUMNS = 8  # steps shown by default
+OUTLINE = (90, 220, 255)
+# Black over purple and orange to pale yellow, in steps of equal lightness.
+_HEAT = np.array([(0, 0, 0), (48, 10, 84), (115, 25, 95), (180, 50, 75), (230, 95, 40), (250, 165, 30),
+                  (250, 245, 190)], dtype=float)
+
+
+def spread(steps: Sequence[int], count: int = COLUMNS) -> list[int]:
+    """At most `count` of these steps, evenly spread, the first and the last among them."""
+    steps = list(steps)
+    if count < 1:
+        raise ValueError(f"count is {count}, but must be at least 1")
+    if len(steps) <= count:
+        return steps
+    if count == 1:
+        return steps[-1:]
+    return [steps[round(i * (len(steps) - 1) / (count - 1))] for i in range(count)]
+
+
+def timeline(estimates: Mapping[int, Tensor], other: Mapping[int, Tensor] | None = None, *,
+             sigmas: Mapping[int, float] | None = None, names: Sequence[str] = ("GradPaint", "other"),
+             count: int = COLUMNS, cell: int = 144) -> Image.Image:
+    """Fig. 2: x0_hat before compositing over the steps of a run, one row per image.
+
+    estimates: step -> x0_hat (B, 3, H, W) in [-1, 1]; videos (B, 3, T, H, W) show their middle frame.
+    other: the same of a second run, drawn below each row; needs the same steps and B.
+    sigmas: step -> noise level, written above.  names: of the two runs.  count: columns at most.  cell: pixels.
+    """
+    steps = spread(sorted(_not_empty("estimates", estimates)), count)
+    runs = [estimates] if other is None else [estimates, other]
+    for step in steps if other is not None else ():
+        if step not in other or len(other[step]) != len(estimates[step]):
+            raise ValueError(f"other has steps {sorted(other)}, but must have what estimates has: step {step}, "
+                             f"{len(estimates[step])} images")
+    frames = [[_frames(run[step]) for step in steps] for run in runs]
+    rows, labels = [], []
+    for b in range(len(frames[0][0])):
+        for name, run in zip(names, frames):
+            rows.append([images[b] for images in run])
+            labels.append(name)
+    return contact_sheet(rows, _titles(steps, sigmas), labels if other is not None else None, cell)
+
+
+def gradient_maps(maps: Mapping[int, TermMaps], mask: Tensor, *, sigmas: Mapping[int, float] | None = None,
+                  count: int = COLUMNS, cell: int = 144) -> Image.Image:
+    """Fig. 3a: where each term of the loss pulls, |gradient| of the MSE and below it of the alignment term.
+
+    maps: guided step -> TermMaps.  mask: (B or 1, 1, H, W) or with frames, 1 = repaint; its outline is drawn.
+    Each picture has a scale of its own, whose bright end (the 99.5th percentile) is written below its row's name.
+    """
+    steps = spread(sorted(_not_empty("maps", maps)), count)
+    rows, labels = [], []
+    for b in range(len(maps[steps[0]].mse)):
+        for name in TermMaps._fields:
+            drawn = [getattr(maps[step], name) for step in steps]
+            if any(values is None for values in drawn):
+                continue
+            hole = _middle(mask[b if len(mask) > 1 else 0], 3)[0]
+            heat = [_heat_map(_middle(values[b], 2), hole, cell) for values in drawn]
+            rows.append([picture for picture, _ in heat])
+            tops = [top for _, top in heat]
+            labels.append(f"{'MSE' if name == 'mse' else 'alignment'}\n{min(tops):.1e}\nto {max(tops):.1e}")
+    return contact_sheet(rows, _titles(steps, sigmas), labels, cell)
+
+
+def loss_curves(mse: Sequence[float], alignment: Sequence[float] = (), total: Sequence[float] = (), *,
+                guided: Sequence[bool] = (), sigmas: Sequence[float] | None = None, title: str = "",
+                size: tuple[int, int] = (900, 520)) -> Image.Image:
+    """The losses of eqs. 5, 6 and 8 over a run, logarithmic, NaN and 0 leaving gaps.
+
+    One value per step in each (empty: not drawn).  guided: as in `plots.loss_plot`.  sigmas: noise levels, written
+    under the steps in place of their numbers.
+    """
+    named = {"total (eq. 8)": total, "masked MSE (eq. 5)": mse, "alignment (eq. 6)": alignment}
+    curves = {name: [float(value) for value in values] for name, values in named.items() if len(values)}
+    names = None if sigmas is None else [f"{sigma:.3g}" for sigma in sigmas]
+    return loss_plot(curves, guided, title, "step" if sigmas is None else "sigma", "loss", size, names)
+
+
+def pictures_of(record: Sequence, mask: Tensor, title: str = "") -> dict[str, Image.Image]:
+    """"timeline", "gradients" and "losses" of a run, those for which there is something to show.
+
+    record: an `InpaintResult`'s.  mask: the run's, (B or 1, 1, H, W).
+    """
+    sigmas = {step.step: step.sigma for step in record}
+    estimates = {step.step: step.x0_hat for step in record if step.x0_hat is not None}
+    maps = {step.step: step.maps for step in record if step.maps is not None}
+    mse, alignment, total = ([float(getattr(step, name).mean()) for step in record]
+                             for name in ("mse", "alignment", "total"))
+    if not any(value > 0 for value in alignment):
+        alignment = total = ()
+    drawn = {"timeline": timeline(estimates, sigmas=sigmas)} if estimates else {}
+    if maps:
+        drawn["gradients"] = gradient_maps(maps, mask, sigmas=sigmas)
+    return {**drawn, "losses": loss_curves(mse, alignment, total, guided=[s.guided for s in record], title=title)}
+
+
+def as_image_batch(picture: Image.Image) -> Tensor:
+    """(1, H, W, 3) float32 in [0, 1], ComfyUI's IMAGE."""
+    return torch.from_numpy(np.array(picture.convert("RGB"))).float()[None] / 255
+
+
+def _titles(steps: Sequence[int], sigmas: Mapping[int, float] | None) -> list[str]:
+    if sigmas is None:
+        return [f"step {step + 1}" for step in steps]
+    return [f"step {step + 1}, sigma {sigmas[step]:.2g}" for step in steps]
+
+
+def _not_empty(name: str, values: Mapping) -> Mapping:
+    if not values:
+        raise ValueError(f"{name} is empty; the run has to be told to keep what is drawn here")
+    return values
+
+
+def _middle(t: Tensor, ndim: int) -> Tensor:
+    """The middle of each dimension between the first and the last two, until `ndim` are left."""
+    while t.ndim > ndim:
+        axis = t.ndim - 3
+        t = t.select(axis, t.shape[axis] // 2)
+    return t
+
+
+def _frames(x0_hat: Tensor) -> list[Tensor]:
+    """(3, H, W) for each image; for videos their middle frame."""
+    if x0_hat.ndim < 4 or x0_hat.shape[1] != 3:
+        raise ValueError(f"estimates has a tensor of shape {tuple(x0_hat.shape)}, but must have RGB images, "
+                         "(B, 3, H, W), or videos, (B, 3, T, H, W)")
+    return [_middle(image, 3).float().nan_to_num() for image in x0_hat]
+
+
+def _heat_map(values: Tensor, hole: Tensor, cell: int) -> tuple[Tensor, float]:
+    """(3, h, w) in [-1, 1] with the hole's outline, enlarged to about `cell`, and the value of its bright end."""
+    values = values.float().nan_to_num(0.0, 0.0, 0.0).cpu().numpy()
+    top = float(np.quantile(values, 0.995)) or float(values.max())
+    place = np.clip(values / top if top > 0 else values, 0, 1) * (len(_HEAT) - 1)
+    low = np.minimum(place.astype(int), len(_HEAT) - 2)
+    colours = _HEAT[low] + (place - low)[..., None] * (_HEAT[low + 1] - _HEAT[low])
+    picture = Image.fromarray(colours.round().astype(np.uint8))
+    factor = max(1, math.floor(cell / max(picture.size)))
+    picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    _outline(picture, hole.cpu().numpy() > 0.5, factor)
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 127.5 - 1, top
+
+
+def _outline(picture: Image.Image, hole: np.ndarray, factor: int) -> None:
+    """A thin line between the pixels inside and outside of the hole."""
+    draw = ImageDraw.Draw(picture)
+    for row, column in np.argwhere(hole[:, 1:] != hole[:, :-1]):
+        x = (column + 1) * factor - (factor > 1)
+        draw.line((x, row * factor, x, (row + 1) * factor - 1), fill=OUTLINE)
+    for row, column in np.argwhere(hole[1:] != hole[:-1]):
+        y = (row + 1) * factor - (factor > 1)
+        draw.line((column * factor, y, (column + 1) * factor - 1, y), fill=OUTLINE)

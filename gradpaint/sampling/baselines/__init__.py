@@ -1,0 +1,1 @@
+"""The paper's rivals and oracles, one file a method. `sampling.methods` lists them; nothing is imported before."""

@@ -1,0 +1,1 @@
+"""How guided steps make do with the memory that there is."""

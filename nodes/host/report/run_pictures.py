@@ -1,0 +1,67 @@
+"""A run's record in pictures, through the host's VAE or its linear projection of latents to colours."""
+from __future__ import annotations
+
+import math
+
+import torch
+from comfy_execution.graph_utils import ExecutionBlocker
+from PIL import Image
+from torch import Tensor
+
+from ....gradpaint.drawing.run_pictures import gradient_maps, loss_curves, timeline
+from ....gradpaint.method.decoders import LinearRGB
+from ..latents.space import is_pixel_space
+from .record import RunRecord
+
+NOT_KEPT = ("this record holds no {}: set keep_record of the GradPaint KSampler to pictures{}")
+
+
+def timeline_of(record: RunRecord, vae=None, cell: int = 192) -> Image.Image | ExecutionBlocker:
+    """Fig. 2; where nothing was kept, what tells the user so if the picture is used."""
+    if not record.x0_hat:
+        return ExecutionBlocker(NOT_KEPT.format("x0_hat", ""))
+    images = {i: _as_rgb(x0_hat, record, vae) for i, x0_hat in record.x0_hat.items()}
+    return timeline(images, sigmas=record.sigmas, cell=cell)
+
+
+def gradients_of(record: RunRecord, cell: int = 192) -> Image.Image | ExecutionBlocker:
+    """Fig. 3a, likewise."""
+    if not record.maps:
+        return ExecutionBlocker(NOT_KEPT.format("gradients", ", and guide at least one step through the model"))
+    return gradient_maps(record.maps, record.mask, sigmas=record.sigmas, cell=cell)
+
+
+def losses_of(record: RunRecord) -> Image.Image | ExecutionBlocker:
+    """Means over the batch, gaps where no gradient was taken."""
+    if not record.steps:
+        return ExecutionBlocker("this record is of a run without steps, as one of denoise 0 is")
+
+    def per_step(values: list[Tensor]) -> list[float]:
+        series = [math.nan] * record.steps
+        for i, value in zip(record.guided_steps, values):
+            series[i] = float(value.float().mean())
+        return series
+
+    guided = [i in record.guided_steps for i in range(record.steps)]
+    alignment = per_step(record.alignment)
+    shown = any(value > 0 for value in alignment)
+    title = f"{record.steps} steps: {record.stop}" if record.guided_steps else f"{record.steps} steps, none guided"
+    return loss_curves(per_step(record.mse), alignment if shown else (), per_step(record.total) if shown else (),
+                       guided=guided, title=title)
+
+
+def _as_rgb(x0_hat: Tensor, record: RunRecord, vae) -> Tensor:
+    """(B, C, ..., h, w) in the model's units -> (B, 3, ..., H, W) in [-1, 1]."""
+    if is_pixel_space(record):
+        return x0_hat
+    latent_format = record.latent_format
+    if vae is not None:
+        image = vae.decode(latent_format.process_out(x0_hat))  # (B, ..., H, W, 3) in [0, 1]
+        return image[..., :3].movedim(-1, 1).float().cpu() * 2 - 1
+    factors = latent_format.latent_rgb_factors
+    if factors is None:
+        raise ValueError(f"vae is not connected, and ComfyUI has no projection to colours for "
+                         f"{type(latent_format).__name__} latents: connect the model's VAE")
+    bias = latent_format.latent_rgb_factors_bias
+    reshape = getattr(latent_format, "latent_rgb_factors_reshape", None)
+    return LinearRGB(torch.tensor(factors), None if bias is None else torch.tensor(bias), reshape)(x0_hat).clamp(-1, 1)

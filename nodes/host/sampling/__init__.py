@@ -1,0 +1,1 @@
+"""A guided run inside ComfyUI, and the ways into one."""

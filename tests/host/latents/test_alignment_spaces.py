@@ -1,0 +1,293 @@
+"""The alignment loss on latents, through decoders made of the host's real classes."""
+import dataclasses
+import importlib
+
+import pytest
+import torch
+import zoo
+from guided_runs import gradients
+from sampling import problem, sample, schedule
+from tiny_vae import tiny_vae
+
+RATIO = 8
+
+
+@pytest.fixture(scope="module")
+def decoders(tools):
+    return tools.module("nodes.host.latents.decoders")
+
+
+@pytest.fixture
+def approx(comfy_host, tmp_path, monkeypatch):
+    """An empty vae_approx folder, and nothing else of that name."""
+    import folder_paths
+
+    _, extensions = folder_paths.folder_names_and_paths["vae_approx"]
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "vae_approx", ([str(tmp_path)], extensions))
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    return tmp_path
+
+
+def write_tiny(folder, name="taesd_decoder.safetensors", channels=4, seed=0):
+    """A random tiny decoder in the host's file format, in half precision as the published ones are."""
+    import comfy.taesd.taesd
+    from safetensors.torch import save_file
+
+    with torch.inference_mode(False), torch.no_grad():
+        network = comfy.taesd.taesd.TAESD(latent_channels=channels).taesd_decoder
+        zoo._randomise(network, seed)
+        save_file({key: value.half().contiguous() for key, value in network.state_dict().items()}, folder / name)
+
+
+def settings(tools, alignment, **changes):
+    return tools.settings.GuidanceSettings(alignment=alignment, schedule=tools.settings.GuideSchedule.full(),
+                                           **changes)
+
+
+def guided(tools, model, alignment, records=None, mask=None, **changes):
+    return tools.guidance.apply_gradpaint(model, settings(tools, alignment, **changes),
+                                          None if records is None else records.append, mask=mask)
+
+
+def one_step(tools, model, alignment, family="sd15", **options):
+    """(gradient of the only guided step, its record)."""
+    noise, latent, mask = problem(family, seed=4)
+    records = []
+    with gradients(tools) as found:
+        sample(guided(tools, model, alignment, records, **options), family, "euler",
+               schedule(model, "euler", 8)[3:5], noise, latent, mask)
+    return found[0], records[0]
+
+
+def alignment_for(tools, decoders, space, vae=None, **values):
+    values = dict(lambda_al=2.0, softness=0.3, border_width=2, space=space) | values
+    return decoders.HostAlignment(**values, vae=vae) if vae else tools.settings.AlignmentSettings(**values)
+
+
+def made(decoders, tools, model, space, approx, **values):
+    """(alignment settings, decoder) of the space."""
+    if space == "tiny":
+        write_tiny(approx)
+    alignment = alignment_for(tools, decoders, space, tiny_vae() if space == "vae" else None, **values)
+    return alignment, decoders.decoder_for(model.model, alignment, torch.zeros(1, 4, 16, 16))
+
+
+@pytest.mark.parametrize("space, ratio", [("rgb", 1), ("tiny", RATIO), ("vae", RATIO)])
+def test_decoders_answer_as_the_host_decodes(decoders, tools, approx, space, ratio):
+    import latent_preview
+
+    model = zoo.sd15()
+    alignment, decode = made(decoders, tools, model, space, approx)
+    latent, latent_format = torch.randn(2, 4, 16, 16), model.model.latent_format
+    with torch.inference_mode():
+        image = decode(latent)
+    assert image.shape == (2, 3, 16 * ratio, 16 * ratio)
+    if space == "vae":
+        with torch.inference_mode():
+            expected = alignment.vae.decode(latent_format.process_out(latent)).movedim(-1, 1) * 2 - 1
+    elif space == "tiny":
+        path = str(approx / "taesd_decoder.safetensors")
+        preview = latent_preview.TAESDPreviewerImpl(latent_preview.TAESD(None, path, latent_channels=4))
+        expected = torch.cat([preview.taesd.decode(one) for one in latent.split(1)]).detach()
+    else:
+        factors = torch.tensor(latent_format.latent_rgb_factors)
+        expected = torch.einsum("bchw,cd->bdhw", latent, factors)
+        bias = latent_format.latent_rgb_factors_bias
+        expected = expected if bias is None else expected + torch.tensor(bias).view(3, 1, 1)
+    inside = (expected.abs() < 0.999) & (image.abs() < 0.999)
+    assert inside.float().mean() > 0.1
+    assert torch.allclose(image[inside], expected[inside], atol=2e-5)
+
+
+@pytest.mark.parametrize("space", ["rgb", "tiny", "vae"])
+def test_gradient_of_a_run_matches_finite_differences(decoders, tools, approx, space):
+    model = zoo.sd15()
+    alignment, _ = made(decoders, tools, model, space, approx, lambda_al=50.0)
+    grad, record = one_step(tools, model, alignment)
+    assert record.backwards == 1 and float(record.alignment[0]) > 1e-4
+    direction = grad / grad.norm()
+    noise, latent, mask = problem("sd15", seed=4)
+    sigma = float(schedule(model, "euler", 8)[3])
+
+    def loss(shift):
+        # The host scales the noise by sigma (denoise is below 1 here): the state moves by `shift` along the gradient.
+        records = []
+        sample(guided(tools, model, alignment, records), "sd15", "euler", schedule(model, "euler", 8)[3:5],
+               noise + shift / sigma * direction, latent, mask)
+        return float(records[0].total[0].double())
+
+    step = 0.3
+    numeric = (loss(step) - loss(-step)) / (2 * step)
+    rms = float(record.grad_rms[0])  # of the gradient itself
+    assert numeric == pytest.approx(rms * grad[0].numel() ** 0.5, rel=0.03)
+
+
+def test_the_decoder_changes_the_gradient_and_off_does_not(decoders, tools, approx):
+    model = zoo.sd15()
+    none, _ = one_step(tools, model, tools.settings.AlignmentSettings(lambda_al=0.0))
+    for space in ("auto", "off"):
+        same, record = one_step(tools, model, alignment_for(tools, decoders, space))
+        assert torch.equal(none, same) and not record.alignment[0].any()
+    write_tiny(approx)
+    grads = [none]
+    for space in ("latent", "rgb", "tiny"):
+        grad, record = one_step(tools, model, alignment_for(tools, decoders, space))
+        assert record.alignment[0].all() and all(not torch.allclose(grad, other, rtol=1e-2) for other in grads)
+        grads.append(grad)
+
+
+def test_the_user_s_mask_is_used_at_the_image_s_resolution(decoders, tools, approx):
+    model = zoo.sd15()
+    alignment, _ = made(decoders, tools, model, "tiny", approx)
+    _, latent, coarse = problem("sd15")
+    fine = torch.zeros(1, 1, 128, 128)
+    fine[..., 33:97, 41:85] = 1
+    seen = []
+    for mask in (None, fine):
+        wrapper = guided(tools, model, alignment, mask=mask).wrappers
+        (wrapper,) = wrapper["sampler_sample"]["gradpaint"]
+        differentiator = tools.run.Differentiator(None, alignment, latent, None)
+        differentiator.decode = decoders.decoder_for(model.model, alignment, latent)
+        differentiator.fine_mask = tools.guidance._fine(wrapper.mask, latent)
+        seen.append(differentiator._at(coarse, fine=True)[1])
+        again = differentiator._at(coarse.clone(), fine=True)[1]
+        assert again is seen[-1]  # nothing is decoded twice
+        moved = differentiator._at(coarse.roll(1, -1), fine=False)[1]  # Differential Diffusion
+        assert moved.y is seen[-1].y and torch.equal(moved.mask[..., RATIO:], seen[0].mask[..., :-RATIO])
+    assert torch.equal(seen[0].mask, coarse.repeat_interleave(RATIO, -1).repeat_interleave(RATIO, -2))
+    assert torch.equal(seen[1].mask, fine)
+
+
+def test_ksampler_node_hands_its_mask_on(decoders, tools, pack_nodes, approx, monkeypatch):
+    model = zoo.sd15()
+    alignment, _ = made(decoders, tools, model, "tiny", approx)
+    masks = []
+    original = tools.guidance.apply_gradpaint
+    module = importlib.import_module(pack_nodes["GradPaintKSampler"].__module__)
+    monkeypatch.setattr(module, "apply_gradpaint",
+                        lambda *args, **kwargs: masks.append(kwargs.get("mask")) or original(*args, **kwargs))
+    noise, latent, _ = problem("sd15")
+    mask = torch.zeros(1, 96, 96)
+    mask[:, 20:60, 30:70] = 1
+    values = {item.id: item.default for item in pack_nodes["GradPaintKSampler"].define_schema().inputs
+              if getattr(item, "default", None) is not None}
+    values |= dict(model=model, seed=1, steps=1, cfg=1.0, sampler_name="euler", scheduler="normal", mask=mask,
+                   positive=zoo.conditioning("sd15"), negative=zoo.conditioning("sd15", 2),
+                   latent_image={"samples": latent}, alignment=alignment)
+    with torch.inference_mode():
+        pack_nodes["GradPaintKSampler"].execute(**values)
+    assert masks[0].shape == (1, 1, 96, 96) and torch.equal(masks[0][0], mask)
+
+
+def test_low_memory_gives_the_same_gradient_through_the_vae(decoders, tools, approx, pack):
+    memory = importlib.import_module(f"{pack.__name__}.gradpaint.method.settings")
+    model = zoo.sd15()
+    alignment, _ = made(decoders, tools, model, "vae", approx)
+    plain, _ = one_step(tools, model, alignment)
+    noise, latent, mask = problem("sd15", seed=4)
+    records = []
+    with gradients(tools) as found:
+        frugal = tools.guidance.apply_gradpaint(model, settings(tools, alignment), records.append,
+                                                memory=memory.MemorySettings(mode=memory.LOW_MEMORY))
+        sample(frugal, "sd15", "euler", schedule(model, "euler", 8)[3:5], noise, latent, mask)
+    assert torch.allclose(found[0], plain, rtol=1e-4, atol=1e-6 * float(plain.abs().max()))
+
+
+def test_a_vae_in_half_precision(decoders, tools, approx):
+    model = zoo.sd15()
+    full, _ = one_step(tools, model, alignment_for(tools, decoders, "vae", tiny_vae(), lambda_al=50.0))
+    half, record = one_step(tools, model, alignment_for(tools, decoders, "vae", tiny_vae(dtype=torch.bfloat16),
+                                                        lambda_al=50.0))
+    assert record.skipped_nudges == 0
+    assert torch.nn.functional.cosine_similarity(half.flatten(), full.flatten(), dim=0) > 0.9
+
+
+def test_one_frame_of_a_model_with_a_time_axis(decoders, tools):
+    import comfy.latent_formats
+
+    vae, shape = tiny_vae(), (2, 4, 1, 8, 8)
+    model = type("Model", (), {"latent_format": comfy.latent_formats.SD15()})
+    for space, side in (("rgb", 8), ("vae", 64)):
+        decode = decoders.decoder_for(model, alignment_for(tools, decoders, space, vae), torch.zeros(shape))
+        with torch.inference_mode():
+            assert decode(torch.zeros(shape)).shape == (2, 3, 1, side, side)
+
+
+def test_the_caller_s_vae_and_model_stay_as_they_were(decoders, tools, approx):
+    model, vae = zoo.sd15(), tiny_vae()
+    weights = {name: weight.clone() for name, weight in vae.first_stage_model.state_dict().items()}
+    parameters = list(map(id, vae.first_stage_model.parameters()))
+    one_step(tools, model, alignment_for(tools, decoders, "vae", vae))
+    layers = [module for root in (model.model, vae.first_stage_model) for module in root.modules()]
+    assert not any("forward" in vars(layer) for layer in layers) and not model.additional_models
+    assert list(map(id, vae.first_stage_model.parameters())) == parameters
+    assert all(torch.equal(weights[name], now) for name, now in vae.first_stage_model.state_dict().items())
+
+
+def test_a_vae_is_loaded_only_where_it_is_used(decoders, tools):
+    model, vae = zoo.sd15(), tiny_vae()
+    loaded = lambda **changes: guided(  # noqa: E731
+        tools, model, dataclasses.replace(alignment_for(tools, decoders, "vae", vae), **changes.pop("alignment", {})),
+        **changes).get_additional_models()
+    assert loaded() == [vae.patcher]
+    assert loaded(gradient="x0") == [] and loaded(alignment={"lambda_al": 0.0}) == []
+    assert loaded(alignment={"space": "rgb"}) == []
+
+
+class TestErrors:
+    def decoder(self, decoders, tools, space, latent_format, shape=(1, 4, 16, 16), vae=None):
+        model = type("Model", (), {"latent_format": latent_format})
+        alignment = alignment_for(tools, decoders, space, vae)
+        return decoders.decoder_for(model, alignment, torch.zeros(shape))
+
+    def test_no_projection_known(self, decoders, tools):
+        import comfy.latent_formats
+
+        with pytest.raises(ValueError, match="space is 'rgb'.*no projection to colours for SC_Prior_"):
+            latent_format = type("SC_Prior_", (comfy.latent_formats.LatentFormat,), {"latent_rgb_factors": None})()
+            self.decoder(decoders, tools, "rgb", latent_format)
+
+    def test_no_tiny_decoder_in_the_folder(self, decoders, tools, approx):
+        import comfy.latent_formats
+
+        write_tiny(approx, "taesdxl_decoder.safetensors")
+        with pytest.raises(ValueError, match="no taesd_decoder in ComfyUI's models/vae_approx.*github.com"):
+            self.decoder(decoders, tools, "tiny", comfy.latent_formats.SD15())
+
+    @pytest.mark.parametrize("name, shape", [("Wan21", (1, 16, 3, 8, 8)), ("Mochi", (1, 12, 1, 8, 8))])
+    def test_no_tiny_decoder_of_videos(self, decoders, tools, name, shape):
+        import comfy.latent_formats
+
+        with pytest.raises(ValueError, match=f"no tiny decoder of single images for {name}"):
+            self.decoder(decoders, tools, "tiny", getattr(comfy.latent_formats, name)(), shape)
+
+    @pytest.mark.parametrize("space", ["latent", "rgb", "tiny"])
+    def test_packed_latents(self, decoders, tools, space):
+        import comfy.latent_formats
+
+        with pytest.raises(ValueError, match=rf"'{space}'.*\(1, 1, 5000\)"):
+            self.decoder(decoders, tools, space, comfy.latent_formats.LTXV(), (1, 1, 5000))
+
+    def test_no_vae_connected(self, tools, decoders, pack_nodes):
+        node = pack_nodes["GradPaintAlignmentLoss"]
+        with pytest.raises(ValueError, match="no VAE is connected"):
+            node.execute(0.1, 1, 0.5, "vae")
+        with pytest.raises(ValueError, match="no VAE is connected"):  # settings made without the node
+            import comfy.latent_formats
+
+            self.decoder(decoders, tools, "vae", comfy.latent_formats.SD15())
+        vae = tiny_vae()
+        assert node.execute(0.1, 1, 0.5, "vae", vae).result[0].vae is vae
+        assert node.execute(0.1, 1, 0.5, "rgb", vae).result[0] == tools.settings.AlignmentSettings(space="rgb")
+
+    def test_a_vae_of_another_model(self, decoders, tools):
+        import comfy.latent_formats
+
+        with pytest.raises(ValueError, match="of 4 channels and this model's have 16"):
+            self.decoder(decoders, tools, "vae", comfy.latent_formats.Flux(), (1, 16, 8, 8), tiny_vae())
+        with pytest.raises(ValueError, match="a video.*1, 4, 3, 8, 8"):
+            self.decoder(decoders, tools, "vae", comfy.latent_formats.SD15(), (1, 4, 3, 8, 8), tiny_vae())
+
+    def test_an_unknown_space(self, tools):
+        with pytest.raises(ValueError, match="space is 'pixels', but must be one of: auto, off"):
+            tools.settings.AlignmentSettings(space="pixels")

@@ -1,0 +1,317 @@
+"""Recomputed blocks of any network: what they may do with their arguments and results, and which are given up."""
+import importlib
+import threading
+
+import pytest
+import torch
+from torch.nn import Conv2d, Linear
+
+
+@pytest.fixture(scope="module")
+def modules(pack):
+    parts = dict(
+        autograd="autograd.bridge",
+        checkpoint="memory.checkpoint",
+        device_memory="memory.device_memory",
+        ledger="memory.ledger",
+    )
+    host = {name: importlib.import_module(f"{pack.__name__}.nodes.host.{part}") for name, part in parts.items()}
+    return type("Modules", (), host)
+
+
+class Chain(torch.nn.Module):
+    """Blocks of a given kind, called by `call(block, x, shared)`."""
+
+    def __init__(self, kind, call, count=4):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.layers = torch.nn.ModuleList([kind() for _ in range(count)])
+        self.call = call
+
+    def forward(self, x):
+        shared = {"step": 0, "bank": [], "scale": torch.ones(3)}
+        self.requires_grad_(False)
+        for block in self.layers:
+            x = self.call(block, x, shared)
+        return x * 1.5 + sum(item.sum() for item in shared["bank"])
+
+
+class Mlp(torch.nn.Module):
+    """The plainest block; others change one thing."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer = Linear(6, 24), Linear(24, 6)
+
+    def forward(self, x):
+        return x + self.outer(torch.nn.functional.gelu(self.inner(x)))
+
+
+class InDouble(Mlp):
+    def forward(self, x):
+        return x + torch.sin(super().forward(x).double()).float()
+
+
+class WritesItsInput(Mlp):
+    def forward(self, x):
+        y = super().forward(x * 1.0)
+        x += torch.sin(x.clone()) * y
+        return x
+
+
+class WritesWhatItSaved(Mlp):
+    def forward(self, x):
+        y = torch.sigmoid(super().forward(x))
+        z = y * y
+        with torch.no_grad():
+            y.mul_(2)  # sigmoid has saved y, and so has the product
+        return torch.sin(z) * y.detach()
+
+
+class ManyArguments(Mlp):
+    def forward(self, pair, options, *, scale):
+        x, times = pair
+        return super().forward(x) * scale * (1 + options["step"]) * options["scale"].sum() * times, {"x": x.tanh()}
+
+
+class Random(Mlp):
+    def forward(self, x):
+        return super().forward(x) * torch.rand_like(x)
+
+
+class SideDoor(Mlp):
+    def forward(self, x, bank):
+        y = super().forward(x)
+        bank.append(y.exp() * 1e-3)
+        return y
+
+
+def plain_call(block, x, shared):
+    return block(x)
+
+
+def overwrite_afterwards(block, x, shared):
+    y = block(x * 1.0)
+    given = y * 2
+    out = block(given)
+    given.zero_()
+    out += 1  # in place on the result
+    return out
+
+
+def many_arguments(block, x, shared):
+    shared["step"] += 1
+    y, named = block((x, 2), shared, scale=torch.tensor(0.3))
+    shared["step"] += 5
+    shared["scale"].mul_(1.1)
+    return y + named["x"]
+
+
+def expanded(block, x, shared):
+    return block(x[:, :1].expand(-1, 5, -1)) + x
+
+
+KINDS = {
+    "plain": (Mlp, plain_call),
+    "double precision": (InDouble, plain_call),
+    "input written": (WritesItsInput, lambda block, x, _: block(x * 1.0)),
+    "input written, a view": (WritesItsInput, lambda block, x, _: block((x * 1.0)[:, 1:]).repeat(1, 2, 1)[:, :5]),
+    "arguments written afterwards": (Mlp, overwrite_afterwards),
+    "nested arguments": (ManyArguments, many_arguments),
+    "random": (Random, plain_call),
+    "expanded input": (Mlp, expanded),
+    "side door": (SideDoor, lambda block, x, shared: block(x, shared["bank"])),
+}
+
+
+def chain_gradients(modules, kind, call, store=None, in_place=False):
+    """Output and gradient by plain autograd and twice with recomputed blocks, and the blocks."""
+    network = Chain(kind, call)
+    x = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(1))
+
+    def gradient():
+        torch.manual_seed(3)
+        leaf = x.clone().requires_grad_()
+        out = network(leaf)
+        return out.detach().clone(), torch.autograd.grad((out * out).sum(), leaf)[0], torch.rand(3)
+
+    results = []
+    with torch.autograd.graph.allow_mutation_on_saved_tensors() if in_place else torch.enable_grad():
+        results.append(gradient())
+    checkpoints = modules.checkpoint.Checkpoints(torch.device("cpu"))
+    with checkpoints.installed([network]):
+        for _ in range(2):
+            with checkpoints.recording(modules.ledger.Ledger(), store):
+                results.append(gradient())
+        blocks = list(checkpoints.blocks)
+    assert not any("forward" in vars(module) for module in network.modules())
+    return results, blocks
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_blocks_may_do_what_they_like(modules, name, elsewhere):
+    kind, call = KINDS[name]
+    # Plain autograd refuses some of it; then the expected gradient comes from PyTorch's own way round.
+    results, blocks = chain_gradients(modules, kind, call, modules.device_memory.to_host if elsewhere else None,
+                                      in_place="written afterwards" in name)
+    for result in results[1:]:
+        for value, expected in zip(result, results[0]):  # the third: the random numbers that come next
+            assert torch.equal(value, expected)
+    assert len(blocks) == 4 and all(block.saved and not block.broken for block in blocks)
+    assert all(block.written for block in blocks) == name.startswith("input written")
+
+
+def test_a_block_may_overwrite_what_it_saved(modules):
+    results, blocks = chain_gradients(modules, WritesWhatItSaved, plain_call, in_place=True)
+    assert all(torch.equal(results[1][i], results[0][i]) and torch.equal(results[2][i], results[0][i]) for i in (0, 1))
+    assert all(block.overwritten for block in blocks)
+
+
+def test_it_saves_memory_and_counts_it(modules):
+    network = Chain(Mlp, plain_call, count=8)
+    x = torch.randn(64, 5, 6, requires_grad=True)
+    checkpoints, ledger = modules.checkpoint.Checkpoints(torch.device("cpu")), modules.ledger.Ledger()
+    with checkpoints.installed([network]), checkpoints.recording(ledger):
+        out = network(x)
+        assert ledger.live == 8 * 64 * 5 * 6 * 4  # the inputs, no more
+        torch.autograd.grad(out.sum(), x)
+        assert ledger.live == 0
+        one = checkpoints.blocks[0]
+        assert ledger.peak == 8 * 64 * 5 * 6 * 4 + one.saved
+        # The gelu's input, and two weights, which a plain nn.Linear saves.
+        assert one.saved == one.largest == 4 * (64 * 5 * 24 + 2 * 24 * 6) and one.inputs == 64 * 5 * 6 * 4
+
+
+def test_backward_in_another_thread(modules):
+    """As on a GPU, where it runs in a thread of PyTorch's, which knows nothing of the caller's modes."""
+    network, x = Chain(Random, plain_call), torch.randn(2, 5, 6, requires_grad=True)
+
+    def gradient():
+        torch.manual_seed(3)
+        with torch.inference_mode(), torch.inference_mode(False), torch.enable_grad():
+            out = network(x)
+            grads = []
+            thread = threading.Thread(target=lambda: grads.extend(torch.autograd.grad(out.sum(), x)))
+            thread.start()
+            thread.join()
+        return grads[0]
+
+    expected = gradient()
+    checkpoints = modules.checkpoint.Checkpoints(torch.device("cpu"))
+    with checkpoints.installed([network]), checkpoints.recording(modules.ledger.Ledger()):
+        assert torch.equal(gradient(), expected)
+        assert all(block.saved for block in checkpoints.blocks)
+
+
+class Convolutions(torch.nn.Module):
+    """Results that are used as they are, written to, used twice, and the block's last."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.written, self.twice, self.last = (Conv2d(3, 3, 3, padding=1) for _ in range(4))
+
+    def forward(self, x):
+        h = torch.sin(self.first(x))
+        h = torch.relu_(self.written(h)) + torch.sigmoid(h)
+        h = torch.tanh(self.twice(h)) * torch.cos(self.twice(h * h))
+        return x + self.last(h)
+
+
+def test_convolutions_run_once(modules, monkeypatch):
+    network = Chain(Convolutions, plain_call, count=3)
+    ran = []
+    convolution = torch.nn.functional.conv2d
+
+    def counted(x, weight, *args):
+        ran.extend(name for name, module in network.named_modules() if getattr(module, "weight", None) is weight)
+        return convolution(x, weight, *args)
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", counted)
+    x = torch.randn(2, 3, 5, 5, requires_grad=True)
+    checkpoints, ledger = modules.checkpoint.Checkpoints(torch.device("cpu")), modules.ledger.Ledger()
+    with modules.autograd.differentiable([network]):
+        out = network(x)
+        expected = torch.autograd.grad((out * out).sum(), x)[0]
+        with checkpoints.installed([network]):
+            for store, again in ((None, 1), (modules.device_memory.to_host, 4)):
+                ran.clear()
+                with checkpoints.recording(ledger, store):
+                    out = network(x)
+                    grad = torch.autograd.grad((out * out).sum(), x)[0]
+                assert torch.equal(grad, expected)
+                # The block's input, and two results of `twice` and one of `first`: `written` is no more what it was.
+                assert checkpoints.blocks[0].inputs == x.numel() * 4 * (4 if store is None else 1)
+                assert len(ran) == 3 * (5 + again) and all(not name.endswith("last") for name in ran[15:])
+    assert ledger.live == 0
+
+
+# ---- blocks that can't be recomputed
+
+
+class Unsteady(Mlp):
+    """Computes something else at every second call. The counter is where nobody can find it."""
+
+    def __init__(self):
+        super().__init__()
+        self.flag, self.used = iter([1.0, 1.5] * 100), []
+
+    def forward(self, x):
+        self.used.append(next(self.flag))
+        return super().forward(torch.tanh(x * self.used[-1]))
+
+
+class Unsteady2(Mlp):
+    """Its graph has other nodes at every second call."""
+
+    def __init__(self):
+        super().__init__()
+        self.flag, self.used = iter([True, False] * 100), []
+
+    def forward(self, x):
+        self.used.append(next(self.flag))
+        y = super().forward(x)
+        return y.exp().log() if self.used[-1] else y
+
+
+@pytest.mark.parametrize("kind", [Unsteady, Unsteady2])
+def test_a_block_that_changes_is_given_up(modules, kind, caplog):
+    network = Chain(kind, plain_call)
+    x = torch.randn(2, 5, 6, requires_grad=True)
+    checkpoints = modules.checkpoint.Checkpoints(torch.device("cpu"))
+    with checkpoints.installed([network]):
+        for _ in range(9):  # a block may hide behind another one
+            for block in network.layers:
+                block.used.clear()
+            try:
+                with checkpoints.recording(modules.ledger.Ledger()):
+                    out = network(x)
+                    grad = torch.autograd.grad(out.sum(), x)[0]
+                break
+            except modules.checkpoint.StepAgain:
+                continue
+        broken = [block.name for block in checkpoints.blocks if block.broken]
+    lines = [record.getMessage() for record in caplog.records if "can't be checkpointed" in record.getMessage()]
+    assert broken and len(lines) == len(broken)
+    for block in network.layers:
+        block.flag = iter(block.used[:1])  # what the last forward pass used
+    assert torch.equal(torch.autograd.grad(network(x).sum(), x)[0], grad)
+
+
+def test_blocks_run_again_with_the_weights_of_then(modules):
+    class Groups:
+        current, asked = "first", []
+
+        def use(self, group):
+            self.current = group
+            self.asked.append(group)
+
+    groups, network, x = Groups(), Chain(Mlp, plain_call), torch.randn(2, 5, 6, requires_grad=True)
+    checkpoints = modules.checkpoint.Checkpoints(torch.device("cpu"))
+    with checkpoints.installed([network], groups), checkpoints.recording(modules.ledger.Ledger()):
+        out = network(x)
+        groups.current = "second"
+        out = out + network(x)
+        torch.autograd.grad(out.sum(), x)
+    assert groups.asked == ["first"]
