@@ -3,6 +3,7 @@
 Nothing of ComfyUI is imported until ComfyUI asks for the nodes, so that this file can also be imported without it.
 NODE_CLASS_MAPPINGS must stay absent: where it exists, even empty, ComfyUI does not call `comfy_entrypoint`.
 """
+
 import logging
 import sys
 
@@ -26,12 +27,14 @@ async def comfy_entrypoint():
                 for text in install_problems(__name__, tuple(sys.modules)):
                     log.warning(text)
                 from .nodes.host.migrate import register
+
                 await register()
 
         async def get_node_list(self):
             if _problem:
                 return []
             from .nodes import all_nodes
+
             return all_nodes()
 
     return GradPaintExtension()

@@ -9,6 +9,7 @@ that nothing of what was there can be known. Results are decoded in float32, com
 compared with the true image. `--pixels` measures on a pixel model instead. Each configuration is kept in --cache as
 soon as it is done; the same command goes on where it was stopped. The assets are internal: not in the repository.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -59,8 +60,10 @@ def arguments() -> argparse.Namespace:
 
 
 def alignment(lambda_al: float, softness: float = 0.5, border: int = 1) -> GuidanceSettings:
-    return GuidanceSettings(alignment=AlignmentSettings(lambda_al=lambda_al, softness=softness, border_width=border),
-                            schedule=GuideSchedule(fraction=0.5))
+    return GuidanceSettings(
+        alignment=AlignmentSettings(lambda_al=lambda_al, softness=softness, border_width=border),
+        schedule=GuideSchedule(fraction=0.5),
+    )
 
 
 def filled(images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -83,7 +86,7 @@ class LatentProblem:
     def __init__(self, args: argparse.Namespace):
         self.args = args
         self.denoiser, self.space = latent_space.load(args.model, args.assets / "taef2")
-        size, seeds = latent_space.SIZE, HELD_OUT_SEEDS[FIRST_SCENE:FIRST_SCENE + args.n]
+        size, seeds = latent_space.SIZE, HELD_OUT_SEEDS[FIRST_SCENE : FIRST_SCENE + args.n]
         self.images = landscapes(seeds, size)
         self.masks = masks_above(MIN_COVERAGE, "thick", size, size, args.n, first_seed=FIRST_SCENE)
         self.y = torch.cat([self.space.encode(part) for part in filled(self.images, self.masks).split(args.batch)])
@@ -113,8 +116,13 @@ class LatentProblem:
         """name -> (settings, decoder's name or None)."""
         border = self.args.border
         names = {BASE: (alignment(0.0), None)}
-        for space, values in (("latent", (0.1, 1.0)), ("rgb", (0.1, 1.0, 10.0)), ("fitted", (1.0,)),
-                              ("tiny", (0.1, 1.0, 10.0)), ("cells", (1.0,))):
+        for space, values in (
+            ("latent", (0.1, 1.0)),
+            ("rgb", (0.1, 1.0, 10.0)),
+            ("fitted", (1.0,)),
+            ("tiny", (0.1, 1.0, 10.0)),
+            ("cells", (1.0,)),
+        ):
             for value in values:
                 names[f"{space} {value:g}"] = (alignment(value, border=border), None if space == "latent" else space)
         return names
@@ -123,9 +131,19 @@ class LatentProblem:
         latents, evaluations, backwards, started = [], 0, 0, time.process_time()
         for i, start in enumerate(range(0, len(self.y), self.args.batch)):
             part = slice(start, start + self.args.batch)
-            result = inpaint(self.denoiser, self.y[part], self.cells[part], sigmas=self.sigmas, noise=self.noise[part],
-                             seed=i, sampler="ddpm", settings=settings, clip=None, progress=False,
-                             view=self.seen(part, decoder))
+            result = inpaint(
+                self.denoiser,
+                self.y[part],
+                self.cells[part],
+                sigmas=self.sigmas,
+                noise=self.noise[part],
+                seed=i,
+                sampler="ddpm",
+                settings=settings,
+                clip=None,
+                progress=False,
+                view=self.seen(part, decoder),
+            )
             latents.append(result.image)
             evaluations, backwards = result.evaluations, result.backwards
         seconds = (time.process_time() - started) / len(self.y)
@@ -154,13 +172,15 @@ class LatentProblem:
 
     def title(self) -> str:
         args = self.args
-        return (f"## Latents\n\nA latent diffusion model (32 channels, /8) trained on procedural landscapes; {args.n} "
-                f"held-out scenes, 128 x 128, thick masks (mean coverage {self.masks.mean():.2f}), {args.steps} ddpm "
-                f"steps, first half guided, softness 0.5, border_width {args.border}. The number is lambda_al. rgb: "
-                "ComfyUI's projection for FLUX.2; fitted: by least squares on training scenes; tiny: the tiny decoder "
-                "in bfloat16, which is here also the decoder that results are shown with, so the best case for it; "
-                "cells: the same with the latent's mask, enlarged, in place of the mask in pixels, so that known "
-                "pixels in repainted cells play no part.")
+        return (
+            f"## Latents\n\nA latent diffusion model (32 channels, /8) trained on procedural landscapes; {args.n} "
+            f"held-out scenes, 128 x 128, thick masks (mean coverage {self.masks.mean():.2f}), {args.steps} ddpm "
+            f"steps, first half guided, softness 0.5, border_width {args.border}. The number is lambda_al. rgb: "
+            "ComfyUI's projection for FLUX.2; fitted: by least squares on training scenes; tiny: the tiny decoder "
+            "in bfloat16, which is here also the decoder that results are shown with, so the best case for it; "
+            "cells: the same with the latent's mask, enlarged, in place of the mask in pixels, so that known "
+            "pixels in repainted cells play no part."
+        )
 
 
 class PixelProblem:
@@ -172,7 +192,7 @@ class PixelProblem:
         import anime64
 
         model = anime64.load()
-        files = sorted((args.assets / "anime64" / "dev").glob("*.png"))[:args.n]
+        files = sorted((args.assets / "anime64" / "dev").glob("*.png"))[: args.n]
         self.images = torch.cat([load_image(file) for file in files])
         self.masks = make_masks("thick", 64, 64, range(len(files)))
         # sigma_max 13.7: above it an eps model's error is multiplied beyond use (see the model's README).
@@ -186,9 +206,13 @@ class PixelProblem:
 
     def configurations(self) -> dict:
         """name -> (settings, None)."""
-        return {BASE: (alignment(0.0), None), "ours 0.1": (alignment(0.1), None), "ours 1": (alignment(1.0), None),
-                "literal eq. 7, 0.1": (alignment(0.1, softness=0.0), None),
-                "paper: literal eq. 7, 400": (alignment(400.0, softness=0.0), None)}
+        return {
+            BASE: (alignment(0.0), None),
+            "ours 0.1": (alignment(0.1), None),
+            "ours 1": (alignment(1.0), None),
+            "literal eq. 7, 0.1": (alignment(0.1, softness=0.0), None),
+            "paper: literal eq. 7, 400": (alignment(400.0, softness=0.0), None),
+        }
 
     def run(self, settings: GuidanceSettings, decoder: None) -> MethodRun:
         from gradpaint.evaluation.compare import run_methods
@@ -197,8 +221,10 @@ class PixelProblem:
         return run_methods({"it": method}, self.images, self.masks, batch_size=self.args.batch)["it"]
 
     def title(self) -> str:
-        return (f"## Pixels\n\nanime64, {len(self.images)} development images, thick masks, {self.args.steps} ddpm "
-                "steps, first half guided, bfloat16. The number is lambda_al; ours: softness 0.5.")
+        return (
+            f"## Pixels\n\nanime64, {len(self.images)} development images, thick masks, {self.args.steps} ddpm "
+            "steps, first half guided, bfloat16. The number is lambda_al; ours: softness 0.5."
+        )
 
 
 def finished(problem, args: argparse.Namespace) -> dict[str, MethodRun]:
@@ -238,8 +264,10 @@ def main() -> None:
     parts = [problem.title(), summary_table(runs, true_energy), paired_table(runs, true_energy, BASE)]
     if not args.pixels:
         parts.append(cost_table(problem))
-    parts.append(f"Command: `python {' '.join([Path(sys.argv[0]).as_posix(), *sys.argv[1:]])}`; torch "
-                 f"{torch.__version__}, {platform.machine()}, CPU, 1 thread.")
+    parts.append(
+        f"Command: `python {' '.join([Path(sys.argv[0]).as_posix(), *sys.argv[1:]])}`; torch "
+        f"{torch.__version__}, {platform.machine()}, CPU, 1 thread."
+    )
     text = "\n\n".join(parts) + "\n"
     print(text)
     if args.out is not None:

@@ -1,4 +1,5 @@
 """The anime64 model of this project's internal measurement set as a MODEL of the host, and its development images."""
+
 from __future__ import annotations
 
 import sys

@@ -5,6 +5,7 @@
 Plain, guided, plain, in turn, in CPU seconds of one process; shown: the median over the rounds of the guided run's time
 over the mean of its two neighbours.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -29,7 +30,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     pack = bench_host.load("cpu").package
-    part = lambda name: importlib.import_module(f"{pack.__name__}.{name}")  # noqa: E731
+    part = lambda name: importlib.import_module(f"{pack.__name__}.{name}")
     files = anime64_host.image_files(args.assets, args.n)
     images = torch.cat([part("gradpaint.image.files").load_image(file) for file in files])
     masks = part("gradpaint.masks").make_masks("thick", 64, 64, range(args.n))
@@ -44,8 +45,20 @@ def main() -> None:
         latent = torch.where(masks == 0, images, torch.zeros_like(images))
         started = time.process_time()
         with torch.inference_mode():
-            comfy.sample.sample(model, noise, args.steps, 1.0, args.sampler, "normal", anime64_host.CONDITIONING,
-                                anime64_host.CONDITIONING, latent, noise_mask=masks, disable_pbar=True, seed=1)
+            comfy.sample.sample(
+                model,
+                noise,
+                args.steps,
+                1.0,
+                args.sampler,
+                "normal",
+                anime64_host.CONDITIONING,
+                anime64_host.CONDITIONING,
+                latent,
+                noise_mask=masks,
+                disable_pbar=True,
+                seed=1,
+            )
         return time.process_time() - started
 
     seconds(guided)  # warms up
@@ -54,8 +67,11 @@ def main() -> None:
         before, own, after = seconds(plain), seconds(guided), seconds(plain)
         ratios.append(2 * own / (before + after))
     shown = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-    bench_host.save(f"{args.steps} steps {args.sampler}, {args.n} images, float32: guided run / plain run, median "
-                    f"{statistics.median(ratios):.2f} ({shown})\n\n{bench_host.footer('cpu')}", None)
+    bench_host.save(
+        f"{args.steps} steps {args.sampler}, {args.n} images, float32: guided run / plain run, median "
+        f"{statistics.median(ratios):.2f} ({shown})\n\n{bench_host.footer('cpu')}",
+        None,
+    )
 
 
 if __name__ == "__main__":

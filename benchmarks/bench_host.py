@@ -2,6 +2,7 @@
 
 Imports nothing of the host or the pack at its top; `load` does, once.
 """
+
 from __future__ import annotations
 
 import datetime
@@ -28,19 +29,24 @@ def load(device: str = "cpu") -> SimpleNamespace:
         raise SystemExit("no ComfyUI found: set COMFYUI_PATH to its folder, or put it at ~/ComfyUI")
     missing = in_host.missing_requirements()
     if missing:
-        raise SystemExit(f"ComfyUI is at {path}, but this Python lacks {', '.join(missing)}: "
-                         f"pip install -r {path / 'requirements.txt'}")
+        raise SystemExit(
+            f"ComfyUI is at {path}, but this Python lacks {', '.join(missing)}: "
+            f"pip install -r {path / 'requirements.txt'}"
+        )
     _without_arguments(in_host.import_host, path, cpu=device == "cpu")
     return modules(in_host.import_pack())
 
 
 def modules(pack) -> SimpleNamespace:
     """The parts of an imported pack that benchmarks use."""
-    part = lambda name: importlib.import_module(f"{pack.__name__}.{name}")  # noqa: E731
-    return SimpleNamespace(package=pack, guidance=part("nodes.host.sampling.wrapper"),
-                           autograd=part("nodes.host.autograd.bridge"),
-                           device_memory=part("nodes.host.memory.device_memory"),
-                           settings=part("gradpaint.method.settings"))
+    part = lambda name: importlib.import_module(f"{pack.__name__}.{name}")
+    return SimpleNamespace(
+        package=pack,
+        guidance=part("nodes.host.sampling.wrapper"),
+        autograd=part("nodes.host.autograd.bridge"),
+        device_memory=part("nodes.host.memory.device_memory"),
+        settings=part("gradpaint.method.settings"),
+    )
 
 
 def _without_arguments(function, *args, **kwargs):
@@ -62,8 +68,10 @@ def footer(device: str) -> str:
         machine = torch.cuda.get_device_name()
     else:
         machine = f"{_processor()}, {torch.get_num_threads()} thread(s)"
-    return (f"Command: `{command}`\n\n{machine}; torch {torch.__version__}, Python {platform.python_version()}, "
-            f"ComfyUI {comfyui_version.__version__}, {datetime.date.today().isoformat()}.")
+    return (
+        f"Command: `{command}`\n\n{machine}; torch {torch.__version__}, Python {platform.python_version()}, "
+        f"ComfyUI {comfyui_version.__version__}, {datetime.date.today().isoformat()}."
+    )
 
 
 def _processor() -> str:

@@ -6,6 +6,7 @@ Nothing is computed: networks of full size on PyTorch's meta device, at cfg 1. A
 differentiates both, so the ratio is what the decoder adds to a guided step's operations. Needs ComfyUI (`COMFYUI_PATH`,
 or `~/ComfyUI`).
 """
+
 from __future__ import annotations
 
 import argparse
@@ -33,8 +34,18 @@ import comfy.ldm.modules.diffusionmodules.openaimodel as openaimodel  # noqa: E4
 import comfy.ops  # noqa: E402
 import comfy.taesd.taesd  # noqa: E402
 
-KL = dict(double_z=True, z_channels=4, resolution=256, in_channels=3, out_ch=3, ch=128, ch_mult=[1, 2, 4, 4],
-          num_res_blocks=2, attn_resolutions=[], dropout=0.0)
+KL = dict(
+    double_z=True,
+    z_channels=4,
+    resolution=256,
+    in_channels=3,
+    out_ch=3,
+    ch=128,
+    ch_mult=[1, 2, 4, 4],
+    num_res_blocks=2,
+    attn_resolutions=[],
+    dropout=0.0,
+)
 
 
 def counted(function, *args, **kwargs) -> float:
@@ -46,13 +57,15 @@ def counted(function, *args, **kwargs) -> float:
 
 def unet(name: str, cells: int) -> float:
     _, settings = SETTINGS[name]
-    network = openaimodel.UNetModel(**settings, device="meta", dtype=torch.float32,
-                                    operations=comfy.ops.disable_weight_init)
+    network = openaimodel.UNetModel(
+        **settings, device="meta", dtype=torch.float32, operations=comfy.ops.disable_weight_init
+    )
     tokens, width, _ = TEXT[name]
-    empty = lambda *shape: torch.empty(shape, device="meta")  # noqa: E731
+    empty = lambda *shape: torch.empty(shape, device="meta")
     adm = settings["adm_in_channels"]
-    return counted(network, empty(1, 4, cells, cells), empty(1), empty(1, tokens, width),
-                   y=None if adm is None else empty(1, adm))
+    return counted(
+        network, empty(1, 4, cells, cells), empty(1), empty(1, tokens, width), y=None if adm is None else empty(1, adm)
+    )
 
 
 def decoders(cells: int) -> dict[str, float]:
@@ -67,8 +80,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="Markdown file")
     args = parser.parse_args()
-    lines = ["| network | pixels | TFLOP, network | tiny (TAESD) | vae (AutoencoderKL) | tiny / network | "
-             "vae / network |", "| --- | --- | --- | --- | --- | --- | --- |"]
+    lines = [
+        "| network | pixels | TFLOP, network | tiny (TAESD) | vae (AutoencoderKL) | tiny / network | vae / network |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
     for name, size in (("sd15", 512), ("sd15", 1024), ("sdxl", 1024)):
         one, others = unet(name, size // 8), decoders(size // 8)
         tiny, full = others["tiny"], others["vae"]

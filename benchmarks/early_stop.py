@@ -5,6 +5,7 @@
 demo: the bundled model on scenes that it was not trained on. anime64: the pretrained model of this project's internal
 measurement set (--assets). Networks in bfloat16 autocast, one CPU thread. Each row is appended to --out as it is done.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -29,8 +30,10 @@ from gradpaint.sampling.inpaint import inpaint  # noqa: E402
 from gradpaint.sampling.sigmas import spaced_sigmas  # noqa: E402
 
 SEED = 5
-HEADER = ("| guided | share of the steps, per image | masked MSE | seam | LPIPS | minus {0}: masked MSE | LPIPS | "
-          "abs log seam |\n|---|---|---|---|---|---|---|---|")
+HEADER = (
+    "| guided | share of the steps, per image | masked MSE | seam | LPIPS | minus {0}: masked MSE | LPIPS | "
+    "abs log seam |\n|---|---|---|---|---|---|---|---|"
+)
 
 
 def arguments() -> argparse.Namespace:
@@ -43,8 +46,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sampler", default="ddpm")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--fixed", type=float, nargs="*", default=[0.0, 0.5, 1.0], help="shares of the run")
-    parser.add_argument("--adaptive", nargs="*", default=["default"], metavar="PATIENCE:TOLERANCE:MINIMUM",
-                        help="or default")
+    parser.add_argument(
+        "--adaptive", nargs="*", default=["default"], metavar="PATIENCE:TOLERANCE:MINIMUM", help="or default"
+    )
     parser.add_argument("--against", default="0.5", help="row that the others are compared with")
     parser.add_argument("--out", type=Path)
     return parser.parse_args()
@@ -63,7 +67,7 @@ def system(args):
     sys.path.insert(0, str(args.assets / "anime64"))
     import anime64
 
-    files = image_files(args.assets, args.first + args.n)[args.first:]
+    files = image_files(args.assets, args.first + args.n)[args.first :]
     images = torch.cat([load_image(file) for file in files])
     return _in_bfloat16(anime64.load().denoise), anime64.sigmas()[:TOP], images, {"full_noise": False}
 
@@ -83,8 +87,9 @@ def schedules(args) -> dict[str, GuideSchedule]:
             found["adaptive"] = GuideSchedule.adaptive()
             continue
         patience, tolerance, minimum = map(float, text.split(":"))
-        found[f"adaptive {text}"] = GuideSchedule(mode="adaptive", patience=patience, tolerance=tolerance,
-                                                  minimum=minimum)
+        found[f"adaptive {text}"] = GuideSchedule(
+            mode="adaptive", patience=patience, tolerance=tolerance, minimum=minimum
+        )
     return found
 
 
@@ -95,8 +100,18 @@ def run(args, schedule: GuideSchedule, denoiser, sigmas, images, masks, options)
     for start in range(0, len(images), args.batch):
         part = slice(start, start + args.batch)
         y = images[part] * (1 - masks[part])
-        result = inpaint(denoiser, y, masks[part], sigmas=sigmas, noise=noise[part], seed=SEED + start,
-                         sampler=args.sampler, settings=GuidanceSettings(schedule=schedule), progress=False, **options)
+        result = inpaint(
+            denoiser,
+            y,
+            masks[part],
+            sigmas=sigmas,
+            noise=noise[part],
+            seed=SEED + start,
+            sampler=args.sampler,
+            settings=GuidanceSettings(schedule=schedule),
+            progress=False,
+            **options,
+        )
         parts.append(result.image)
         backwards += result.backwards * len(y)
         ends += result.stop.samples or [result.stop.step] * len(y)
@@ -107,10 +122,13 @@ def run(args, schedule: GuideSchedule, denoiser, sigmas, images, masks, options)
 
 def row(args, name: str, this: MethodRun, ends: list[int], base: MethodRun | None, truth) -> str:
     share = torch.tensor(ends, dtype=torch.float64) / args.steps
-    cells = [name, f"{share.mean():.2f} ({share.min():.2f} to {share.max():.2f})",
-             f"{mean_estimate(this.scores['masked_mse']).value:.4f}",
-             f"{seam_ratio(this.scores['seam_energy'], truth).value:.2f}",
-             f"{mean_estimate(this.scores['lpips']).value:.4f}"]
+    cells = [
+        name,
+        f"{share.mean():.2f} ({share.min():.2f} to {share.max():.2f})",
+        f"{mean_estimate(this.scores['masked_mse']).value:.4f}",
+        f"{seam_ratio(this.scores['seam_energy'], truth).value:.2f}",
+        f"{mean_estimate(this.scores['lpips']).value:.4f}",
+    ]
     if base is None:
         return "| " + " | ".join([*cells, "", "", ""]) + " |"
     differences = [paired_difference(this.scores[metric], base.scores[metric]) for metric in ("masked_mse", "lpips")]
@@ -132,8 +150,10 @@ def main() -> None:
             with args.out.open("a") as file:
                 file.write(text + "\n")
 
-    write(f"\n{args.system}, {args.n} images from number {args.first} on, thick masks, {args.steps} {args.sampler} "
-          "steps\n\n" + HEADER.format(args.against))
+    write(
+        f"\n{args.system}, {args.n} images from number {args.first} on, thick masks, {args.steps} {args.sampler} "
+        "steps\n\n" + HEADER.format(args.against)
+    )
     runs: dict[str, MethodRun] = {}
     todo = schedules(args)
     for name in sorted(todo, key=lambda name: name != args.against):  # the row to compare with comes first

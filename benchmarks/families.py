@@ -5,6 +5,7 @@
 The models are those of tests/host/zoo*.py. The host is found at $COMFYUI_PATH, above this folder, ~/ComfyUI or
 ~/comfy/ComfyUI.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -16,11 +17,30 @@ from pathlib import Path
 import bench_host
 from timing import quartiles
 
-HEADER = ["family", "host class", "prediction", "error against plain autograd", "against finite differences",
-          "guided / plain", "known region off by", "3 Euler steps"]
-KINDS = {"EPS": "eps", "V_PREDICTION": "v", "V_PREDICTION_EDM": "v, EDM", "EDM": "EDM", "FLOW": "flow", "FLUX": "flow",
-         "FLOW_COSMOS": "flow", "STABLE_CASCADE": "eps, Cascade", "V_PREDICTION_CONTINUOUS": "v, continuous",
-         "V_PREDICTION_DDPM": "v", "IMG_TO_IMG": "image to image", "IMG_TO_IMG_FLOW": "image to image, flow"}
+HEADER = [
+    "family",
+    "host class",
+    "prediction",
+    "error against plain autograd",
+    "against finite differences",
+    "guided / plain",
+    "known region off by",
+    "3 Euler steps",
+]
+KINDS = {
+    "EPS": "eps",
+    "V_PREDICTION": "v",
+    "V_PREDICTION_EDM": "v, EDM",
+    "EDM": "EDM",
+    "FLOW": "flow",
+    "FLUX": "flow",
+    "FLOW_COSMOS": "flow",
+    "STABLE_CASCADE": "eps, Cascade",
+    "V_PREDICTION_CONTINUOUS": "v, continuous",
+    "V_PREDICTION_DDPM": "v",
+    "IMG_TO_IMG": "image to image",
+    "IMG_TO_IMG_FLOW": "image to image, flow",
+}
 STEPS = 3
 
 
@@ -49,17 +69,20 @@ def report(args: argparse.Namespace, pack) -> str:
             print(" | ".join(rows[-1]), file=sys.stderr)
     failed = [cells[0] for cells in rows if cells[-1] != "ok"]
     count = f"{len(rows)} families, {len(rows) - len(failed)} work" + (f"; not: {', '.join(failed)}" if failed else "")
-    return "\n\n".join(["# Model families", _notes(args, count), bench_host.table(HEADER, rows),
-                        bench_host.footer("cpu")])
+    return "\n\n".join(
+        ["# Model families", _notes(args, count), bench_host.table(HEADER, rows), bench_host.footer("cpu")]
+    )
 
 
 def _notes(args: argparse.Namespace, count: str) -> str:
-    return (f"{count}. Tiny random models built by the host's own classes, float32. Relative errors of the gradient in "
-            "the input: against plain autograd on an ordinary copy of the network, and against central differences in "
-            "float64 (cosmos: float32). guided / plain: seconds of a sampling run with every step guided over those of "
-            f"a plain one, median of {args.pairs} interleaved pairs; at these sizes it is mostly overhead, see "
-            "speed_*.md for models of real size. Known region: largest difference to the given latent, in the model's "
-            "units.")
+    return (
+        f"{count}. Tiny random models built by the host's own classes, float32. Relative errors of the gradient in "
+        "the input: against plain autograd on an ordinary copy of the network, and against central differences in "
+        "float64 (cosmos: float32). guided / plain: seconds of a sampling run with every step guided over those of "
+        f"a plain one, median of {args.pairs} interleaved pairs; at these sizes it is mostly overhead, see "
+        "speed_*.md for models of real size. Known region: largest difference to the given latent, in the model's "
+        "units."
+    )
 
 
 def families() -> list[str]:
@@ -122,8 +145,9 @@ def gradient_errors(subject: Subject, pack) -> tuple[float, float]:
     with autograd.grad_enabled(subject.in_place):
         _, expected = twins.gradient(autograd, twin, x, sigma, conds, weight)
     error = twins.relative_error(grad, expected)
-    return error, twins.finite_difference_error(autograd, twin, grad, x, sigma, conds, weight, step=subject.step,
-                                                double=subject.double)
+    return error, twins.finite_difference_error(
+        autograd, twin, grad, x, sigma, conds, weight, step=subject.step, double=subject.double
+    )
 
 
 def sampling(subject: Subject, pack, pairs: int) -> tuple[float, float]:
@@ -147,8 +171,10 @@ def sampling(subject: Subject, pack, pairs: int) -> tuple[float, float]:
     _, out = seconds(guided)
     (record,) = records
     if not bool(out.isfinite().all()) or (record.backwards, record.skipped_nudges) != (STEPS, 0):
-        raise RuntimeError(f"{record.backwards} of {STEPS} steps guided, {record.skipped_nudges} nudges left out, "
-                           f"result {'finite' if bool(out.isfinite().all()) else 'not finite'}")
+        raise RuntimeError(
+            f"{record.backwards} of {STEPS} steps guided, {record.skipped_nudges} nudges left out, "
+            f"result {'finite' if bool(out.isfinite().all()) else 'not finite'}"
+        )
     error = (out - host.in_model_units(patcher, latent))[host.known_part(mask, latent)].abs().max().item()
     found = [seconds(guided)[0] / seconds(patcher)[0] for _ in range(pairs)]
     return quartiles(found)[0], error

@@ -2,23 +2,55 @@
 
 The settings are what the host's detection finds in the published checkpoints of SD 1.5 and SDXL.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
 
-_UNET = dict(image_size=32, in_channels=4, out_channels=4, model_channels=320, use_spatial_transformer=True,
-             legacy=False, use_temporal_attention=False, use_temporal_resblock=False)
+_UNET = dict(
+    image_size=32,
+    in_channels=4,
+    out_channels=4,
+    model_channels=320,
+    use_spatial_transformer=True,
+    legacy=False,
+    use_temporal_attention=False,
+    use_temporal_resblock=False,
+)
 SETTINGS = {
-    "sd15": ("SD15", dict(_UNET, num_res_blocks=[2, 2, 2, 2], channel_mult=[1, 2, 4, 4], context_dim=768,
-                          transformer_depth=[1, 1, 1, 1, 1, 1, 0, 0], transformer_depth_middle=1, num_heads=8,
-                          transformer_depth_output=[1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], adm_in_channels=None,
-                          use_linear_in_transformer=False)),
-    "sdxl": ("SDXL", dict(_UNET, num_res_blocks=[2, 2, 2], channel_mult=[1, 2, 4], context_dim=2048,
-                          transformer_depth=[0, 0, 2, 2, 10, 10], transformer_depth_middle=10, num_head_channels=64,
-                          transformer_depth_output=[0, 0, 0, 2, 2, 2, 10, 10, 10], num_classes="sequential",
-                          adm_in_channels=2816, use_linear_in_transformer=True)),
+    "sd15": (
+        "SD15",
+        dict(
+            _UNET,
+            num_res_blocks=[2, 2, 2, 2],
+            channel_mult=[1, 2, 4, 4],
+            context_dim=768,
+            transformer_depth=[1, 1, 1, 1, 1, 1, 0, 0],
+            transformer_depth_middle=1,
+            num_heads=8,
+            transformer_depth_output=[1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+            adm_in_channels=None,
+            use_linear_in_transformer=False,
+        ),
+    ),
+    "sdxl": (
+        "SDXL",
+        dict(
+            _UNET,
+            num_res_blocks=[2, 2, 2],
+            channel_mult=[1, 2, 4],
+            context_dim=2048,
+            transformer_depth=[0, 0, 2, 2, 10, 10],
+            transformer_depth_middle=10,
+            num_head_channels=64,
+            transformer_depth_output=[0, 0, 0, 2, 2, 2, 10, 10, 10],
+            num_classes="sequential",
+            adm_in_channels=2816,
+            use_linear_in_transformer=True,
+        ),
+    ),
 }
 TEXT = {"sd15": (77, 768, 768), "sdxl": (77, 2048, 1280)}  # tokens, width, pooled width
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -83,9 +115,9 @@ def fill(module: torch.nn.Module, seed: int = 0) -> None:
     for name, p in module.named_parameters():
         values, scale = p.view(-1), (p[0].numel() ** -0.5 if p.ndim > 1 else 0.1)
         for start in range(0, p.numel(), 1 << 20):
-            part = values[start:start + (1 << 20)]
+            part = values[start : start + (1 << 20)]
             at = (at + 7919) % ((1 << 22) - (1 << 20))  # a prime: no two weights begin at the same place
-            part.copy_(block[at:at + len(part)]).mul_(scale)
+            part.copy_(block[at : at + len(part)]).mul_(scale)
         if p.ndim == 1 and name.endswith("weight"):
             p.add_(1)
 
@@ -93,5 +125,9 @@ def fill(module: torch.nn.Module, seed: int = 0) -> None:
 def _conditioning(name: str, seed: int) -> list:
     tokens, width, pooled = TEXT[name]
     generator = torch.Generator().manual_seed(seed)
-    return [[torch.randn(1, tokens, width, generator=generator),
-             {"pooled_output": torch.randn(1, pooled, generator=generator)}]]
+    return [
+        [
+            torch.randn(1, tokens, width, generator=generator),
+            {"pooled_output": torch.randn(1, pooled, generator=generator)},
+        ]
+    ]

@@ -7,6 +7,7 @@ Printed, and written to benchmarks/results/import_time.md: medians of the second
 the server answers, of the processor time that it has taken by then (which other programs disturb less), and of the
 pack's own time as ComfyUI logs it. The first round warms the disk cache and is not counted.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -65,8 +66,10 @@ def measure(host: Path, rounds: int) -> dict[str, list[dict[str, float]]]:
         for turn in range(rounds + 1):
             for kind in found:
                 run = start(host, pack if kind == "with" else None, Path(name))
-                print(f"round {turn} {kind:7}: " + ", ".join(f"{key} {value:.2f} s" for key, value in run.items()),
-                      flush=True)
+                print(
+                    f"round {turn} {kind:7}: " + ", ".join(f"{key} {value:.2f} s" for key, value in run.items()),
+                    flush=True,
+                )
                 if turn:
                     found[kind].append(run)
     return found
@@ -74,6 +77,7 @@ def measure(host: Path, rounds: int) -> dict[str, list[dict[str, float]]]:
 
 def report(found: dict, host: Path) -> str:
     """The table, Markdown."""
+
     def median(kind: str, key: str) -> float:
         return statistics.median(run[key] for run in found[kind])
 
@@ -83,10 +87,15 @@ def report(found: dict, host: Path) -> str:
 
     version = re.search(r'"(.*?)"', (host / "comfyui_version.py").read_text())[1]
     pairs, load = len(found["with"]), os.getloadavg()[0]
-    lines = ["# What the pack adds to the start of ComfyUI", "",
-             f"`python benchmarks/import_time.py`: ComfyUI {version}, CPU, {pairs} pairs of starts in turn, after one "
-             f"that is not counted; {os.cpu_count()} processor cores, load {load:.1f} at the end.", "",
-             "| median seconds | without | with | difference in pairs (least to most) |", "|---|---|---|---|"]
+    lines = [
+        "# What the pack adds to the start of ComfyUI",
+        "",
+        f"`python benchmarks/import_time.py`: ComfyUI {version}, CPU, {pairs} pairs of starts in turn, after one "
+        f"that is not counted; {os.cpu_count()} processor cores, load {load:.1f} at the end.",
+        "",
+        "| median seconds | without | with | difference in pairs (least to most) |",
+        "|---|---|---|---|",
+    ]
     for key, title in (("start", "until the server answers"), ("processor", "processor time by then")):
         lines.append(f"| {title} | {median('without', key):.2f} | {median('with', key):.2f} | {spread(key)} |")
     lines.append(f"| the pack's import, as ComfyUI logs it | | {median('with', 'logged'):.1f} | |")

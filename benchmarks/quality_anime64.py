@@ -5,6 +5,7 @@
 The assets (model, 32 development images, LPIPS weights) are this project's internal measurement set and not part of
 the repository. One CPU thread unless --threads says more.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -78,14 +79,24 @@ def main() -> None:
         "GradPaint": library_method(denoise, sigmas, settings=defaults, **common),
     }
     with tqdm(total=len(methods) * len(images)) as bar:
-        runs, table = compare(methods, images, masks, "combine_image", seed=args.seed, batch_size=args.batch,
-                              on_batch=lambda name, done: bar.update(done - (done - 1) // args.batch
-                                                                         * args.batch))
-    title = (f"anime64, {len(files)} development images, {args.mask} masks, {args.steps} {args.sampler} steps, "
-             f"seed {args.seed}, {defaults}")
+        runs, table = compare(
+            methods,
+            images,
+            masks,
+            "combine_image",
+            seed=args.seed,
+            batch_size=args.batch,
+            on_batch=lambda name, done: bar.update(done - (done - 1) // args.batch * args.batch),
+        )
+    title = (
+        f"anime64, {len(files)} development images, {args.mask} masks, {args.steps} {args.sampler} steps, "
+        f"seed {args.seed}, {defaults}"
+    )
     precision = "bfloat16 autocast" if args.bfloat16 else "float32"
-    text = (f"{title}\n\n{table}\n\nCommand: `python {' '.join([Path(sys.argv[0]).as_posix(), *sys.argv[1:]])}`; torch "
-            f"{torch.__version__}, {platform.machine()}, CPU, {args.threads} thread(s), {precision}.\n")
+    text = (
+        f"{title}\n\n{table}\n\nCommand: `python {' '.join([Path(sys.argv[0]).as_posix(), *sys.argv[1:]])}`; torch "
+        f"{torch.__version__}, {platform.machine()}, CPU, {args.threads} thread(s), {precision}.\n"
+    )
     print(text)
     if args.out is not None:
         args.out.write_text(text)

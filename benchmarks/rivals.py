@@ -10,6 +10,7 @@ after changing it. CPU seconds are those of this process (one thread unless OMP_
 The assets (model, 32 development images, LPIPS weights) are this project's internal measurement set and not part of
 the repository.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -33,9 +34,13 @@ MASK_OPTIONS = {"coverage": float, "probability": float, "side": str, "position"
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--assets", type=Path, default=bench_host.ROOT.parent / "shared")
-    parser.add_argument("--methods", nargs="+", default=METHODS, metavar="METHOD",
-                        help="plain (the host's own masked KSampler) or as for `gradpaint evaluate`, e.g. "
-                             "repaint:resamplings=5")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=METHODS,
+        metavar="METHOD",
+        help="plain (the host's own masked KSampler) or as for `gradpaint evaluate`, e.g. repaint:resamplings=5",
+    )
     parser.add_argument("--baseline", default="gradpaint", help="what the others are compared with")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--sampler", default="ddpm", help="any of the host's")
@@ -61,7 +66,7 @@ class Problem:
         options = {name: getattr(args, name) for name in MASK_OPTIONS if getattr(args, name) is not None}
         seeds = range(args.seed, args.seed + args.n)
         self.masks = library.masks.make_masks(args.mask, *self.images.shape[2:], seeds, **options)
-        draw = lambda seed: torch.randn(self.images.shape[1:], generator=torch.Generator().manual_seed(seed))  # noqa: E731
+        draw = lambda seed: torch.randn(self.images.shape[1:], generator=torch.Generator().manual_seed(seed))
         # Clear of the seeds of the samplers' own noise, which start at args.seed.
         self.noise = torch.stack([draw(10**6 + seed) for seed in seeds])
 
@@ -78,8 +83,10 @@ class Method:
         self.spec = None if text == "plain" else library.methodspec.parse_method(text)
         if self.spec is not None and self.spec.steps is not None:
             raise SystemExit(f"{text}: steps differ between methods only where --steps is given twice, in two runs")
-        setting = {"method": text, **{name: getattr(args, name) for name in (
-            "steps", "sampler", "scheduler", "seed", "batch", "float32")}}
+        setting = {
+            "method": text,
+            **{name: getattr(args, name) for name in ("steps", "sampler", "scheduler", "seed", "batch", "float32")},
+        }
         if self._guided:
             setting["settings"] = repr(self._settings)
         self.setting = json.dumps(setting, indent=1)
@@ -99,8 +106,9 @@ class Method:
         if self.spec is None:
             return model
         settings = self._settings if self._guided else None
-        return self.library.host_methods.apply_method(model, self.spec.name, settings=settings,
-                                                      on_record=records.append, **self.spec.options)
+        return self.library.host_methods.apply_method(
+            model, self.spec.name, settings=settings, on_record=records.append, **self.spec.options
+        )
 
 
 def run_batch(method: Method, model, problem: Problem, part: slice, seed: int) -> dict:
@@ -116,9 +124,20 @@ def run_batch(method: Method, model, problem: Problem, part: slice, seed: int) -
     started = time.process_time()
     try:
         with torch.inference_mode():
-            out = comfy.sample.sample(patched, noise.clone(), args.steps, 1.0, args.sampler, args.scheduler,
-                                      anime64_host.CONDITIONING, anime64_host.CONDITIONING, latent.clone(),
-                                      noise_mask=masks, disable_pbar=True, seed=seed)
+            out = comfy.sample.sample(
+                patched,
+                noise.clone(),
+                args.steps,
+                1.0,
+                args.sampler,
+                args.scheduler,
+                anime64_host.CONDITIONING,
+                anime64_host.CONDITIONING,
+                latent.clone(),
+                noise_mask=masks,
+                disable_pbar=True,
+                seed=seed,
+            )
     finally:
         counter.remove()
     seconds = (time.process_time() - started) / len(images)
@@ -162,9 +181,10 @@ def run_all(args: argparse.Namespace, library: SimpleNamespace, problem: Problem
 
 def _joined(parts: list[dict], library: SimpleNamespace):
     weight = [len(part["images"]) for part in parts]
-    mean = lambda name: sum(w * part[name] for w, part in zip(weight, parts)) / sum(weight)  # noqa: E731
-    return library.compare.MethodRun(torch.cat([part["images"] for part in parts]), mean("forwards"),
-                                     mean("backwards"), mean("seconds"))
+    mean = lambda name: sum(w * part[name] for w, part in zip(weight, parts)) / sum(weight)
+    return library.compare.MethodRun(
+        torch.cat([part["images"] for part in parts]), mean("forwards"), mean("backwards"), mean("seconds")
+    )
 
 
 def report(args: argparse.Namespace, library: SimpleNamespace) -> str:
@@ -173,32 +193,59 @@ def report(args: argparse.Namespace, library: SimpleNamespace) -> str:
     runs = run_all(args, library, problem)
     truth = library.compare.score(runs, problem.images, problem.masks)
     number, estimate = library.tables.number, library.metrics.mean_estimate
-    header = ["method", "LPIPS", "masked MSE", "seam (1 is ideal)", "forward", "forward + backward", "CPU s per image",
-              "/ plain"]
+    header = [
+        "method",
+        "LPIPS",
+        "masked MSE",
+        "seam (1 is ideal)",
+        "forward",
+        "forward + backward",
+        "CPU s per image",
+        "/ plain",
+    ]
     rows = []
     for name, run in runs.items():
         seam = library.metrics.seam_ratio(run.scores["seam_energy"], truth)
         ratio = f"{run.seconds / runs['plain'].seconds:.2f}" if "plain" in runs else "-"
-        rows.append([name, *(number(estimate(run.scores[key]), key) for key in ("lpips", "masked_mse")),
-                     number(seam, "seam_ratio"), f"{run.evaluations:.0f}", f"{run.backwards:.0f}",
-                     f"{run.seconds:.2f}", ratio])
+        rows.append(
+            [
+                name,
+                *(number(estimate(run.scores[key]), key) for key in ("lpips", "masked_mse")),
+                number(seam, "seam_ratio"),
+                f"{run.evaluations:.0f}",
+                f"{run.backwards:.0f}",
+                f"{run.seconds:.2f}",
+                ratio,
+            ]
+        )
     options = {name: getattr(args, name) for name in MASK_OPTIONS if getattr(args, name) is not None}
     mask = args.mask + "".join(f", {name} {value}" for name, value in options.items())
     precision = "float32" if args.float32 else "bfloat16 autocast"
-    title = (f"anime64 in ComfyUI: {args.n} images, {mask} masks ({problem.masks.mean():.0%} of the image), "
-             f"{args.steps} steps {args.sampler}, {args.scheduler}, seed {args.seed}, {precision}. "
-             "Mean +- standard error over images.")
+    title = (
+        f"anime64 in ComfyUI: {args.n} images, {mask} masks ({problem.masks.mean():.0%} of the image), "
+        f"{args.steps} steps {args.sampler}, {args.scheduler}, seed {args.seed}, {precision}. "
+        "Mean +- standard error over images."
+    )
     paired = library.compare.paired_table(runs, truth, args.baseline) if args.baseline in runs else ""
     return "\n\n".join(filter(None, [title, bench_host.table(header, rows), paired, bench_host.footer("cpu")]))
 
 
 def load_library(pack) -> SimpleNamespace:
     """The parts of an imported pack that this benchmark uses."""
-    part = lambda name: importlib.import_module(f"{pack.__name__}.{name}")  # noqa: E731
-    names = {"imageio": "image.files", "masks": "masks", "settings": "method.settings", "compare": "evaluation.compare",
-             "metrics": "evaluation.metrics", "tables": "evaluation.tables", "methodspec": "evaluation.methodspec"}
-    return SimpleNamespace(host_methods=part("nodes.host.sampling.methods"),
-                           **{key: part(f"gradpaint.{name}") for key, name in names.items()})
+    part = lambda name: importlib.import_module(f"{pack.__name__}.{name}")
+    names = {
+        "imageio": "image.files",
+        "masks": "masks",
+        "settings": "method.settings",
+        "compare": "evaluation.compare",
+        "metrics": "evaluation.metrics",
+        "tables": "evaluation.tables",
+        "methodspec": "evaluation.methodspec",
+    }
+    return SimpleNamespace(
+        host_methods=part("nodes.host.sampling.methods"),
+        **{key: part(f"gradpaint.{name}") for key, name in names.items()},
+    )
 
 
 def main() -> None:

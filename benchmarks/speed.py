@@ -5,6 +5,7 @@
 
 Random weights, so no downloads. The host is found at $COMFYUI_PATH, above this folder, ~/ComfyUI or ~/comfy/ComfyUI.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -18,8 +19,17 @@ import bench_host
 import full_size
 from timing import Bench, Variant, quartiles, ratios
 
-HEADER = ["model", "CFG", "sampling", "s per step", "/ plain (quartiles)", "/ plain, CPU time", "peak MiB",
-          "peak / plain", "memory rung of the last guided step"]
+HEADER = [
+    "model",
+    "CFG",
+    "sampling",
+    "s per step",
+    "/ plain (quartiles)",
+    "/ plain, CPU time",
+    "peak MiB",
+    "peak / plain",
+    "memory rung of the last guided step",
+]
 RUN_HEADER = ["model", "CFG", "whole run", "s", "/ plain (quartiles)", "/ plain, CPU time"]
 PLAIN, GUIDED = "plain", "guided"
 BUDGET = 0.6  # of what plain backward takes: how much memory "some blocks recomputed" is told there is
@@ -74,7 +84,7 @@ def report(args: argparse.Namespace, pack) -> str:
         model = full_size.build(name, args.size, args.dtype, args.device)
         print(f"{name}: {model.parameters / 1e6:.1f} million parameters", file=sys.stderr)
         for cfg in args.cfg:
-            for offloaded in ([False, True] if args.offload else [False]):
+            for offloaded in [False, True] if args.offload else [False]:
                 with _no_vram() if offloaded else contextlib.nullcontext():
                     rows += steps_table(args, pack, model, cfg, offloaded)
             if args.run_steps:
@@ -83,23 +93,30 @@ def report(args: argparse.Namespace, pack) -> str:
         gc.collect()
     parts = [_title(args), bench_host.table(HEADER, rows)]
     if runs:
-        parts += [f"Whole runs of {args.run_steps} steps, everything included, guided for the first half:",
-                  bench_host.table(RUN_HEADER, runs)]
+        parts += [
+            f"Whole runs of {args.run_steps} steps, everything included, guided for the first half:",
+            bench_host.table(RUN_HEADER, runs),
+        ]
     return "\n\n".join([*parts, bench_host.footer(args.device)])
 
 
 def _title(args: argparse.Namespace) -> str:
-    memory = ("peak of allocated CUDA memory, weights included" if args.device == "cuda" else
-              "growth of the process's resident memory during the run, so without the weights")
-    return (f"# Guided against plain sampling, {args.device}, {args.dtype}, {args.size}x{args.size}, batch 1\n\n"
-            f"Euler, random weights; models without -tiny have the published sizes. Medians of {args.pairs} "
-            f"interleaved rounds in one process; ratios are taken within each round. Runs of {args.steps} steps, the "
-            f"first not timed. Memory: {memory}.")
+    memory = (
+        "peak of allocated CUDA memory, weights included"
+        if args.device == "cuda"
+        else "growth of the process's resident memory during the run, so without the weights"
+    )
+    return (
+        f"# Guided against plain sampling, {args.device}, {args.dtype}, {args.size}x{args.size}, batch 1\n\n"
+        f"Euler, random weights; models without -tiny have the published sizes. Medians of {args.pairs} "
+        f"interleaved rounds in one process; ratios are taken within each round. Runs of {args.steps} steps, the "
+        f"first not timed. Memory: {memory}."
+    )
 
 
 def variants(pack, cfg: float) -> list[Variant]:
     """Plain sampling, then every way to guide it. The timed steps of each run are of the kind that it names."""
-    guide = lambda **changes: pack.settings.GuideSchedule(**{"fraction": 1.0, **changes})  # noqa: E731
+    guide = lambda **changes: pack.settings.GuideSchedule(**{"fraction": 1.0, **changes})
     guided = _guided(pack, GUIDED, "fastest")
     found = [
         Variant(PLAIN, lambda patcher, record: patcher),
@@ -117,8 +134,9 @@ def variants(pack, cfg: float) -> list[Variant]:
     return found
 
 
-def _guided(pack, name: str, memory: str, around: Callable = contextlib.nullcontext, schedule=None,
-            **settings) -> Variant:
+def _guided(
+    pack, name: str, memory: str, around: Callable = contextlib.nullcontext, schedule=None, **settings
+) -> Variant:
     schedule = schedule or pack.settings.GuideSchedule.full()
     made = pack.settings.GuidanceSettings(schedule=schedule, **settings)
 
@@ -162,16 +180,27 @@ def steps_table(args, pack, model, cfg: float, offloaded: bool) -> list[list[str
     bench.rounds(chosen, args.pairs, progress=lambda line: print(line, file=sys.stderr))
     plain = chosen[0]
     note = ", weights offloaded" if offloaded else ""
-    return [[model.name, f"{cfg:g}", variant.name + note, f"{quartiles([run.step for run in variant.runs])[0]:.4g}",
-             *_ratio_cells(args, variant, plain), *_memory_cells(variant, plain)] for variant in chosen]
+    return [
+        [
+            model.name,
+            f"{cfg:g}",
+            variant.name + note,
+            f"{quartiles([run.step for run in variant.runs])[0]:.4g}",
+            *_ratio_cells(args, variant, plain),
+            *_memory_cells(variant, plain),
+        ]
+        for variant in chosen
+    ]
 
 
 def _chosen(all_variants: list[Variant], names: str) -> list[Variant]:
     wanted = {name.strip() for name in names.split(";") if name.strip()}
     unknown = wanted - {variant.name for variant in all_variants}
     if unknown:
-        raise SystemExit(f"--variants: no {', '.join(map(repr, unknown))}; there are: "
-                         f"{'; '.join(variant.name for variant in all_variants)}")
+        raise SystemExit(
+            f"--variants: no {', '.join(map(repr, unknown))}; there are: "
+            f"{'; '.join(variant.name for variant in all_variants)}"
+        )
     return [v for v in all_variants if v.name == PLAIN or not wanted or v.name in wanted]
 
 
@@ -179,12 +208,22 @@ def runs_table(args, pack, model, cfg: float) -> list[list[str]]:
     """Rows: whole runs, plain, with guidance in the first half, and in all of it."""
     bench = Bench(model, args.run_steps, cfg, args.device)
     half = pack.settings.GuideSchedule.fast()
-    chosen = [Variant(PLAIN, lambda patcher, record: patcher),
-              _guided(pack, "guided, early stop at 50%", "fastest", schedule=half),
-              _guided(pack, "guided, early stop at 50%, memory auto", "auto", schedule=half)]
+    chosen = [
+        Variant(PLAIN, lambda patcher, record: patcher),
+        _guided(pack, "guided, early stop at 50%", "fastest", schedule=half),
+        _guided(pack, "guided, early stop at 50%, memory auto", "auto", schedule=half),
+    ]
     bench.rounds(chosen, args.run_pairs, warm_up=False, progress=lambda line: print(line, file=sys.stderr))
-    return [[model.name, f"{cfg:g}", variant.name, f"{quartiles([run.total for run in variant.runs])[0]:.4g}",
-             *_ratio_cells(args, variant, chosen[0], "total")] for variant in chosen]
+    return [
+        [
+            model.name,
+            f"{cfg:g}",
+            variant.name,
+            f"{quartiles([run.total for run in variant.runs])[0]:.4g}",
+            *_ratio_cells(args, variant, chosen[0], "total"),
+        ]
+        for variant in chosen
+    ]
 
 
 def _ratio_cells(args, variant: Variant, plain: Variant, key: str = "step") -> list[str]:

@@ -8,6 +8,7 @@ model has no condition to leave out). Every variant repaints the same images fro
 paired. Results are kept in --state as they come, so that a run that was cut off goes on where it was.
 The assets are this project's internal measurement set and not part of the repository.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -64,8 +65,10 @@ class Lab:
         for module in weak.modules():
             if isinstance(module, anime64.AttentionBlock):
                 module.forward = types.MethodType(_identity_attention, module)
-        self.systems = {"one branch": self._denoiser(model), "two branches": ClassifierFree(
-            self._denoiser(model), self._denoiser(weak), args.weight)}
+        self.systems = {
+            "one branch": self._denoiser(model),
+            "two branches": ClassifierFree(self._denoiser(model), self._denoiser(weak), args.weight),
+        }
 
     def _denoiser(self, model):
         import torch
@@ -94,11 +97,19 @@ def variants(system: str) -> dict:
 
     shared = {"no guidance": None, BASE: settings(), "x0, every step": settings(gradient="x0")}
     if system == "two branches":
-        return {**shared, "cond, every step": settings(gradient="cond"),
-                "cond, every 2nd, keep": settings(2, "keep", gradient="cond")}
-    return {**shared, "model, every 2nd, plain": settings(2), "model, every 2nd, keep": settings(2, "keep"),
-            "model, every 2nd, plain, strength 2": settings(2, strength=2.0),
-            "model, every 3rd, keep": settings(3, "keep"), "model, every 5th, keep": settings(5, "keep")}
+        return {
+            **shared,
+            "cond, every step": settings(gradient="cond"),
+            "cond, every 2nd, keep": settings(2, "keep", gradient="cond"),
+        }
+    return {
+        **shared,
+        "model, every 2nd, plain": settings(2),
+        "model, every 2nd, keep": settings(2, "keep"),
+        "model, every 2nd, plain, strength 2": settings(2, strength=2.0),
+        "model, every 3rd, keep": settings(3, "keep"),
+        "model, every 5th, keep": settings(5, "keep"),
+    }
 
 
 def kept(lab: Lab, name: str, make):
@@ -127,8 +138,15 @@ def quality(lab: Lab, system: str) -> str:
     for name, settings in variants(system).items():
         options = {"method": "combine_image"} if settings is None else {"settings": settings}
         method = library_method(lab.systems[system], lab.sigmas, sampler="ddpm", full_noise=False, **options)
-        runs.update(kept(lab, f"{system} {name}", lambda name=name, method=method: run_methods(
-            {name: method}, lab.images, lab.masks, seed=lab.args.seed, batch_size=lab.args.batch)))
+        runs.update(
+            kept(
+                lab,
+                f"{system} {name}",
+                lambda name=name, method=method: run_methods(
+                    {name: method}, lab.images, lab.masks, seed=lab.args.seed, batch_size=lab.args.batch
+                ),
+            )
+        )
     energy = score(runs, lab.images, lab.masks)
     return f"{summary_table(runs, energy)}\n\n{paired_table(runs, energy, BASE)}"
 
@@ -166,8 +184,10 @@ def step_times(lab: Lab, system: str) -> str:
     rows = []
     for name, seconds in times.items():
         ratios = [a / b for a, b in zip(seconds, times["plain"])]
-        rows.append(f"| {name} | {statistics.median(seconds):.3f} | {statistics.median(ratios):.2f} | "
-                    f"{min(ratios):.2f}-{max(ratios):.2f} |")
+        rows.append(
+            f"| {name} | {statistics.median(seconds):.3f} | {statistics.median(ratios):.2f} | "
+            f"{min(ratios):.2f}-{max(ratios):.2f} |"
+        )
     head = "| step | CPU s (2 images) | over a plain step, median of pairs | range |\n| --- | --- | --- | --- |"
     return "\n".join([head, *rows])
 
@@ -195,14 +215,17 @@ def directions(lab: Lab, system: str) -> str:
     names = ["x0", "x0 without its filter", *cond, "last step's", "last but one"]
     rows, past = [], []
     for x, sigma in states:
+
         def gradient(call, x=x, sigma=sigma):
             leaf = x.clone().requires_grad_(True)
             x0_hat = call(leaf, torch.tensor(sigma))
             return x0_hat.detach(), loss_gradient(leaf, x0_hat, y, mask, settings.alignment, sigma).grad.flatten(1)
 
         x0_hat, exact = gradient(denoiser)
-        others = {"x0": x0_gradient(x0_hat, y, mask, settings.alignment, b=sigma).grad.flatten(1),
-                  "x0 without its filter": ((1 - mask) * (x0_hat - y)).flatten(1)}
+        others = {
+            "x0": x0_gradient(x0_hat, y, mask, settings.alignment, b=sigma).grad.flatten(1),
+            "x0 without its filter": ((1 - mask) * (x0_hat - y)).flatten(1),
+        }
         if cond:
             others["cond"] = gradient(denoiser.through_cond)[1]
         others.update(zip(names[-2:], past[::-1]))
@@ -225,17 +248,23 @@ def main() -> None:
     torch.set_num_threads(1)
     lab = Lab(args)
     command = " ".join([Path(sys.argv[0]).as_posix(), *sys.argv[1:]])
-    parts = [f"# Speed options\n\nanime64, {len(lab.images)} development images, {args.mask} masks, {args.steps} ddpm "
-             f"steps, of which the first half are guided, seed {args.seed}, default settings but for what is named. "
-             f"Networks in bfloat16 autocast (step times in float32).\n\nCommand: `python {command}`; torch "
-             f"{torch.__version__}, {platform.machine()}, CPU, 1 thread. CPU seconds are of a shared machine: compare "
-             "the paired ratios.\n"]
+    parts = [
+        f"# Speed options\n\nanime64, {len(lab.images)} development images, {args.mask} masks, {args.steps} ddpm "
+        f"steps, of which the first half are guided, seed {args.seed}, default settings but for what is named. "
+        f"Networks in bfloat16 autocast (step times in float32).\n\nCommand: `python {command}`; torch "
+        f"{torch.__version__}, {platform.machine()}, CPU, 1 thread. CPU seconds are of a shared machine: compare "
+        "the paired ratios.\n"
+    ]
     for system in lab.systems:
         title = system if system == "one branch" else f"{system} (w = {args.weight:g})"
-        times, cosines = (kept(lab, f"{system} {part.__name__}", functools.partial(part, lab, system))
-                          for part in (step_times, directions))
-        parts.append(f"## {title}\n\n{quality(lab, system)}\n\nOne step:\n\n{times}\n\nCosine to the exact gradient, "
-                     f"mean over {args.batch} images:\n\n{cosines}\n")
+        times, cosines = (
+            kept(lab, f"{system} {part.__name__}", functools.partial(part, lab, system))
+            for part in (step_times, directions)
+        )
+        parts.append(
+            f"## {title}\n\n{quality(lab, system)}\n\nOne step:\n\n{times}\n\nCosine to the exact gradient, "
+            f"mean over {args.batch} images:\n\n{cosines}\n"
+        )
     text = "\n".join(parts)
     print(text)
     if args.out is not None:

@@ -6,6 +6,7 @@ For each case (system, sampler, steps) the same images are repainted from the sa
 scores at strength 1 and the paired differences of the others to it. Finished cases are kept in --state: a run that was
 cut off goes on. Networks in bfloat16 autocast. See `systems` for what is measured on.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -22,14 +23,21 @@ from anime64_host import CONDITIONING
 STRENGTHS = (0.0, 0.5, 1.0, 2.0)
 CASES = [  # system, sampler, steps
     *(("anime64", "ddpm", steps) for steps in (8, 15, 30, 100)),
-    *(("anime64", "euler", steps) for steps in (15, 30)), ("anime64", "dpmpp_2m", 20), ("anime64 as flow", "euler", 30),
-    *(("demo", "ddpm", steps) for steps in (15, 30, 100)), *(("demo", "euler", steps) for steps in (15, 30)),
+    *(("anime64", "euler", steps) for steps in (15, 30)),
+    ("anime64", "dpmpp_2m", 20),
+    ("anime64 as flow", "euler", 30),
+    *(("demo", "ddpm", steps) for steps in (15, 30, 100)),
+    *(("demo", "euler", steps) for steps in (15, 30)),
     *(("demo", sampler, 20) for sampler in ("heun", "euler_ancestral", "uni_pc", "dpmpp_2m")),
     ("demo as flow", "euler", 30),
     ("demo128", "ddpm", 30),
 ]
-FEW_STEPS = [(system, sampler, steps) for system in ("anime64", "anime64 as flow", "demo", "demo as flow")
-             for sampler in ("euler", "dpmpp_2m") for steps in (4, 6, 8)]
+FEW_STEPS = [
+    (system, sampler, steps)
+    for system in ("anime64", "anime64 as flow", "demo", "demo as flow")
+    for sampler in ("euler", "dpmpp_2m")
+    for steps in (4, 6, 8)
+]
 SEED = 11
 
 
@@ -58,8 +66,9 @@ class Study:
     def system(self, name: str) -> systems.System:
         if name not in self._built:
             share = 0.5 if name == "demo128" else 1
-            self._built = {name: systems.build(name, self.pack, self.args.assets, round(share * self.args.n),
-                                               self.args.first)}
+            self._built = {
+                name: systems.build(name, self.pack, self.args.assets, round(share * self.args.n), self.args.first)
+            }
         return self._built[name]
 
     def scores(self, name: str, sampler: str, steps: int, strength: float) -> dict:
@@ -83,13 +92,17 @@ class Study:
         settings = self.settings.GuidanceSettings(strength=strength)
         model = self.guidance.apply_gradpaint(system.model, settings)
         noise = torch.randn(system.images.shape, generator=torch.Generator().manual_seed(SEED))
-        parts = [self.sample(model, system, sampler, steps, noise, slice(i, i + self.args.batch))
-                 for i in range(0, len(noise), self.args.batch)]
+        parts = [
+            self.sample(model, system, sampler, steps, noise, slice(i, i + self.args.batch))
+            for i in range(0, len(noise), self.args.batch)
+        ]
         out, metrics = torch.cat(parts), self.metrics
-        return {"lpips": metrics.lpips(out, system.images).tolist(),
-                "masked_mse": metrics.masked_mse(out, system.images, system.masks).tolist(),
-                "seam": metrics.seam_energy(out, system.masks).tolist(),
-                "true seam": metrics.seam_energy(system.images, system.masks).tolist()}
+        return {
+            "lpips": metrics.lpips(out, system.images).tolist(),
+            "masked_mse": metrics.masked_mse(out, system.images, system.masks).tolist(),
+            "seam": metrics.seam_energy(out, system.masks).tolist(),
+            "true seam": metrics.seam_energy(system.images, system.masks).tolist(),
+        }
 
     def sample(self, model, system: systems.System, sampler: str, steps: int, noise, part: slice) -> torch.Tensor:
         import comfy.sample
@@ -97,8 +110,20 @@ class Study:
         images, masks = system.images[part], system.masks[part]
         latent = torch.where(masks == 0, images, torch.zeros_like(images))
         with torch.inference_mode():
-            out = comfy.sample.sample(model, noise[part].clone(), steps, 1.0, sampler, "normal", CONDITIONING,
-                                      CONDITIONING, latent, noise_mask=masks, disable_pbar=True, seed=SEED + part.start)
+            out = comfy.sample.sample(
+                model,
+                noise[part].clone(),
+                steps,
+                1.0,
+                sampler,
+                "normal",
+                CONDITIONING,
+                CONDITIONING,
+                latent,
+                noise_mask=masks,
+                disable_pbar=True,
+                seed=SEED + part.start,
+            )
         return torch.where(masks > 0, out.clamp(-1, 1), images).clone()
 
     def row(self, name: str, sampler: str, steps: int) -> list[str]:
@@ -111,8 +136,9 @@ class Study:
                 paired = metrics.paired_difference(scores["lpips"], base["lpips"])
                 cells.append(f"{paired.value:+.4f} +- {paired.error:.4f}")
         cells.append(join(f"{scores['masked_mse'].mean():.4f}" for scores in found.values()))
-        cells.append(join(f"{metrics.pooled_ratio(scores['seam'], scores['true seam']):.2f}"
-                          for scores in found.values()))
+        cells.append(
+            join(f"{metrics.pooled_ratio(scores['seam'], scores['true seam']):.2f}" for scores in found.values())
+        )
         return cells
 
 
@@ -121,14 +147,26 @@ def main() -> None:
     os.environ["TORCH_HOME"] = str((args.assets / "torch_home").resolve())
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     study = Study(args, bench_host.load("cpu").package)
-    rows = [study.row(*case) for case in (FEW_STEPS if args.few_steps else CASES)
-            if case[0].startswith(args.only) and (study.finished(*case) or not args.finished)]
+    rows = [
+        study.row(*case)
+        for case in (FEW_STEPS if args.few_steps else CASES)
+        if case[0].startswith(args.only) and (study.finished(*case) or not args.finished)
+    ]
     others = [f"LPIPS, strength {strength:g} minus 1" for strength in args.strengths if strength != 1.0]
     listed = " / ".join(f"{strength:g}" for strength in args.strengths)
-    header = ["system", "sampler", "steps", "LPIPS, strength 1", *others, f"masked MSE at {listed}",
-              f"seam at {listed}"]
-    title = (f"GradPaint by strength, default settings otherwise; {args.n} images, of demo128 {args.n // 2}; thick "
-             f"masks; paired differences +- standard error over images.")
+    header = [
+        "system",
+        "sampler",
+        "steps",
+        "LPIPS, strength 1",
+        *others,
+        f"masked MSE at {listed}",
+        f"seam at {listed}",
+    ]
+    title = (
+        f"GradPaint by strength, default settings otherwise; {args.n} images, of demo128 {args.n // 2}; thick "
+        f"masks; paired differences +- standard error over images."
+    )
     bench_host.save("\n\n".join([title, bench_host.table(header, rows), bench_host.footer("cpu")]), args.out)
 
 

@@ -4,6 +4,7 @@ anime64 is the pretrained 64x64 model of this project's internal measurement set
 pack on procedural landscapes it was not trained on; either also as a flow model: the same network, with states
 (1 - sigma)*x0 + sigma*eps and the velocity as its answer. demo128 is demo at twice the size of its training.
 """
+
 from __future__ import annotations
 
 import importlib
@@ -45,7 +46,7 @@ class AsFlow(torch.nn.Module):
 
 def build(name: str, pack, assets: Path, n: int, first: int = 0, mask: str = "thick") -> System:
     """n images from the first-th on, with masks of their own seeds."""
-    part = lambda module: importlib.import_module(f"{pack.__name__}.{module}")  # noqa: E731
+    part = lambda module: importlib.import_module(f"{pack.__name__}.{module}")
     family = name.removesuffix(" as flow")
     if family == "anime64":
         model = anime64_host.load_model(assets)

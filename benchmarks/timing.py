@@ -3,6 +3,7 @@
 On a shared machine single times mean little. A round runs every variant once, plain sampling among them, and a ratio
 is taken within each round: what slows the machine for a while slows both.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -53,12 +54,13 @@ class Bench:
         self.model, self.cfg, self.device = model, cfg, device
         self.sampler = comfy.samplers.sampler_object("euler")
         with torch.inference_mode():
-            self.sigmas = comfy.samplers.KSampler(model.patcher, steps=steps, device=device, sampler="euler",
-                                                  scheduler="normal").sigmas
+            self.sigmas = comfy.samplers.KSampler(
+                model.patcher, steps=steps, device=device, sampler="euler", scheduler="normal"
+            ).sigmas
         shape = model.latent.shape
         self.noise = torch.randn(shape, generator=torch.Generator().manual_seed(1))
         self.mask = torch.zeros(1, 1, *shape[-2:])
-        self.mask[..., shape[-2] // 4:shape[-2] * 3 // 4, shape[-1] // 4:shape[-1] * 3 // 4] = 1
+        self.mask[..., shape[-2] // 4 : shape[-2] * 3 // 4, shape[-1] // 4 : shape[-1] * 3 // 4] = 1
 
     def run(self, variant: Variant) -> Run:
         records: list = []
@@ -80,30 +82,51 @@ class Bench:
         if not bool(samples.isfinite().all()):
             raise RuntimeError(f"{self.model.name}, {variant.name}: the result is not finite")
         count = max(len(walls) - 1, 1)
-        return Run((walls[-1] - walls[0]) / count, (cpus[-1] - cpus[0]) / count, total, total_cpu,
-                   memory.bytes(), records[-1] if records else None)
+        return Run(
+            (walls[-1] - walls[0]) / count,
+            (cpus[-1] - cpus[0]) / count,
+            total,
+            total_cpu,
+            memory.bytes(),
+            records[-1] if records else None,
+        )
 
     def _sample(self, patcher, callback):
         import comfy.sample
 
         with torch.inference_mode():  # as the host's server runs a prompt
             return comfy.sample.sample_custom(
-                patcher, self.noise.clone(), self.cfg, self.sampler, self.sigmas, self.model.positive,
-                self.model.negative, self.model.latent.clone(), noise_mask=self.mask, callback=callback,
-                disable_pbar=True, seed=3)
+                patcher,
+                self.noise.clone(),
+                self.cfg,
+                self.sampler,
+                self.sigmas,
+                self.model.positive,
+                self.model.negative,
+                self.model.latent.clone(),
+                noise_mask=self.mask,
+                callback=callback,
+                disable_pbar=True,
+                seed=3,
+            )
 
     def _wait(self) -> None:
         if self.device == "cuda":
             torch.cuda.synchronize()
 
-    def rounds(self, variants: Sequence[Variant], count: int, warm_up: bool = True,
-               progress: Callable[[str], None] = lambda line: None) -> None:
+    def rounds(
+        self,
+        variants: Sequence[Variant],
+        count: int,
+        warm_up: bool = True,
+        progress: Callable[[str], None] = lambda line: None,
+    ) -> None:
         """Each variant once per round, in an order that turns; appended to the variants' runs."""
         if warm_up:  # loads the model, chooses kernels
             for variant in variants:
                 self.run(variant)
         for i in range(count):
-            for variant in [*variants[i % len(variants):], *variants[:i % len(variants)]]:
+            for variant in [*variants[i % len(variants) :], *variants[: i % len(variants)]]:
                 run = self.run(variant)
                 variant.runs.append(run)
                 progress(f"{self.model.name} round {i + 1}/{count} {variant.name}: {run.step:.4g} s per step")

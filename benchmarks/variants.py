@@ -6,6 +6,7 @@ The same images, masks and noise for all; --split tune and test have different i
 wins on the first can be tried on the second. 30 ddpm steps, the first half guided at alpha 0.08, unless the variant
 says otherwise. Networks in bfloat16 autocast. Finished variants are kept in --state.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -170,7 +171,7 @@ class Run:
         v, i, again = self.v, 0, 0
         x = torch.randn(self.y.shape, generator=self.first) * self.levels[0] + self.y * (1 - self.mask)
         while i < len(self.levels) - 1:
-            sigma, sigma_next = self.levels[i: i + 2]
+            sigma, sigma_next = self.levels[i : i + 2]
             state = combine_noisy(x, self.y, self.mask, self.draw(), 1.0, sigma) if v.noisy_in else x
             x0_hat = self.evaluate(state, sigma, i)
             x0_hat = combine_image(x0_hat.clamp(-1, 1), self.y, self.mask)
@@ -215,8 +216,9 @@ class Run:
         near = torch.nn.functional.avg_pool2d(near, 17, 1)
         near = near / near.amax((1, 2, 3), keepdim=True).clamp_min(1e-6)
         loss = weighted_mean((estimate - self.y) ** 2, (1 - self.mask) * (1 + self.v.border * near))
-        loss = loss + self.v.lambda_al * alignment_loss(estimate, self.y, self.mask, border=self.band,
-                                                        softness=self.alignment.softness)
+        loss = loss + self.v.lambda_al * alignment_loss(
+            estimate, self.y, self.mask, border=self.band, softness=self.alignment.softness
+        )
         (cotangent,) = torch.autograd.grad(loss.sum(), estimate)
         return torch.autograd.grad(x0_hat, leaf, normalise(cotangent)[0] / max(sigma, 1))[0]
 
@@ -294,14 +296,19 @@ class Lab:
     def measure(self, variant: Variant, batch: int) -> dict:
         runs, images = [], []
         for start in range(0, len(self.images), batch):
-            image, mask = self.images[start: start + batch], self.masks[start: start + batch]
+            image, mask = self.images[start : start + batch], self.masks[start : start + batch]
             y = image.where(mask < 1, torch.zeros_like(image))
             runs.append(Run(variant, self.denoiser, self.levels, y, mask, self.seed + start))
             images.append(runs[-1].image())
         out = torch.cat(images)
-        return {"lpips": lpips(out, self.images).tolist(), "mse": masked_mse(out, self.images, self.masks).tolist(),
-                "seam": seam_energy(out, self.masks).tolist(), "true": seam_energy(self.images, self.masks).tolist(),
-                "evaluations": runs[0].evaluations, "backwards": runs[0].backwards}
+        return {
+            "lpips": lpips(out, self.images).tolist(),
+            "mse": masked_mse(out, self.images, self.masks).tolist(),
+            "seam": seam_energy(out, self.masks).tolist(),
+            "true": seam_energy(self.images, self.masks).tolist(),
+            "evaluations": runs[0].evaluations,
+            "backwards": runs[0].backwards,
+        }
 
 
 def _anime64(args):
@@ -345,11 +352,20 @@ def table(name: str, args) -> str:
             paired = paired_difference(scores[metric], base[metric])
             z = f", z {paired.z:+.1f}" if math.isfinite(paired.z) and paired.error > 0 else ""
             cells += [f"{scores[metric].mean():.4f}", f"{paired.value:+.4f} +- {paired.error:.4f}{z}"]
-        cells += [f"{pooled_ratio(scores['seam'], scores['true']):.2f}",
-                  f"{int(scores['evaluations'])} / {int(scores['backwards'])}"]
+        cells += [
+            f"{pooled_ratio(scores['seam'], scores['true']):.2f}",
+            f"{int(scores['evaluations'])} / {int(scores['backwards'])}",
+        ]
         rows.append(cells)
-    header = ["variant", "LPIPS", "minus the method's", "masked MSE", "minus the method's", "seam (1 is ideal)",
-              "evaluations / backward"]
+    header = [
+        "variant",
+        "LPIPS",
+        "minus the method's",
+        "masked MSE",
+        "minus the method's",
+        "seam (1 is ideal)",
+        "evaluations / backward",
+    ]
     return f"## {name}, {len(base['lpips'])} images, {args.split}\n\n{bench_host.table(header, rows)}"
 
 

@@ -2,4 +2,5 @@
 
 The library half of the node pack; it never imports ComfyUI. Start at `gradpaint.sampling.inpaint.inpaint`.
 """
+
 __version__ = "0.1.0"

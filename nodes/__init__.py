@@ -1,4 +1,5 @@
 """The pack's ComfyUI nodes. Importing this package imports nothing of ComfyUI; `all_nodes` does."""
+
 from __future__ import annotations
 
 
@@ -21,6 +22,22 @@ def all_nodes() -> list[type]:
         report,
         sampler,
     )
-    modules = (load_guided_diffusion, mask_generator, alignment_loss, early_stop, memory, ksampler,
-               ksampler_advanced, sampler, apply, encode, composite, pictures, report, inpaint_method, demo_scene)
+
+    modules = (
+        load_guided_diffusion,
+        mask_generator,
+        alignment_loss,
+        early_stop,
+        memory,
+        ksampler,
+        ksampler_advanced,
+        sampler,
+        apply,
+        encode,
+        composite,
+        pictures,
+        report,
+        inpaint_method,
+        demo_scene,
+    )
     return [node for module in modules for node in module.NODES]

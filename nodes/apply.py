@@ -1,4 +1,5 @@
 """Apply GradPaint: a MODEL with which any sampler node downstream inpaints by GradPaint."""
+
 from __future__ import annotations
 
 from comfy_api.latest import io
@@ -18,23 +19,37 @@ class GradPaintApply(io.ComfyNode):
             display_name="Apply GradPaint",
             category=CATEGORY,
             description="Puts GradPaint on a model. Any sampler node after it inpaints by GradPaint, in the noise "
-                        "mask of the latent it gets (Set Latent Noise Mask); without a noise mask it samples as usual.",
+            "mask of the latent it gets (Set Latent Noise Mask); without a noise mask it samples as usual.",
             search_aliases=["gradpaint model", "gradpaint patch", "inpaint model patch"],
             inputs=[
                 io.Model.Input("model", tooltip="The model to inpaint with; a patched copy goes on."),
                 *guidance_inputs(),
                 keep_record_input(),
             ],
-            outputs=[io.Model.Output("model", display_name="MODEL", tooltip="For KSampler, SamplerCustom and others."),
-                     Record.Output("record", tooltip="What the last run with this model did; filled when a sampler has "
-                                                     "run. Connect the sampler's result to GradPaint Report, which "
-                                                     "then waits for it.")],
+            outputs=[
+                io.Model.Output("model", display_name="MODEL", tooltip="For KSampler, SamplerCustom and others."),
+                Record.Output(
+                    "record",
+                    tooltip="What the last run with this model did; filled when a sampler has "
+                    "run. Connect the sampler's result to GradPaint Report, which "
+                    "then waits for it.",
+                ),
+            ],
         )
 
     @classmethod
-    def execute(cls, model, strength: float, normalization: str, alignment: AlignmentSettings | None = None,
-                schedule: GuideSchedule | None = None, memory: MemorySettings | None = None,
-                gradient: str = "model", alpha: float = 0.0, keep_record: str = RECORDS[0]) -> io.NodeOutput:
+    def execute(
+        cls,
+        model,
+        strength: float,
+        normalization: str,
+        alignment: AlignmentSettings | None = None,
+        schedule: GuideSchedule | None = None,
+        memory: MemorySettings | None = None,
+        gradient: str = "model",
+        alpha: float = 0.0,
+        keep_record: str = RECORDS[0],
+    ) -> io.NodeOutput:
         record = LiveRecord()
         settings = guidance_settings(strength, normalization, alignment, schedule, gradient, alpha)
         return io.NodeOutput(apply_gradpaint(model, settings, record, memory, keep=keep_record == "pictures"), record)

@@ -1,4 +1,5 @@
 """GradPaint Composite: the repainted part back into the image as it came."""
+
 from __future__ import annotations
 
 import logging
@@ -23,53 +24,90 @@ class GradPaintComposite(io.ComfyNode):
             display_name="GradPaint Composite",
             category=CATEGORY,
             description="Puts the repainted part back into the image, at the image's own size. Beyond the blending "
-                        "band the image stays exactly as it was.",
-            search_aliases=["inpaint stitch", "composite masked", "paste back", "uncrop", "color match", "blend seam",
-                            "color correction"],
+            "band the image stays exactly as it was.",
+            search_aliases=[
+                "inpaint stitch",
+                "composite masked",
+                "paste back",
+                "uncrop",
+                "color match",
+                "blend seam",
+                "color correction",
+            ],
             inputs=[
                 io.Image.Input("image", tooltip="The result, decoded. At another size it is resized."),
-                Stitch.Input("stitch", optional=True,
-                             tooltip="From GradPaint Inpaint Encode. Without one, connect original and mask."),
+                Stitch.Input(
+                    "stitch",
+                    optional=True,
+                    tooltip="From GradPaint Inpaint Encode. Without one, connect original and mask.",
+                ),
                 io.Int.Input(
-                    "blend", default=8, min=0, max=1024,
+                    "blend",
+                    default=8,
+                    min=0,
+                    max=1024,
                     tooltip="Width in pixels of the band outside the mask in which result and image mix. 0: a hard "
-                            "edge at the mask."),
+                    "edge at the mask.",
+                ),
                 io.Combo.Input(
-                    "colour_match", options=list(COLOUR_MATCHES), default=COLOUR_MATCHES[0],
+                    "colour_match",
+                    options=list(COLOUR_MATCHES),
+                    default=COLOUR_MATCHES[0],
                     tooltip="Brings the result to the image's colours, as far as they differ on the known part. "
-                            "smooth: by a shift that varies over the picture. mean: one shift. mean and contrast: "
-                            "shift and spread. off: as decoded."),
+                    "smooth: by a shift that varies over the picture. mean: one shift. mean and contrast: "
+                    "shift and spread. off: as decoded.",
+                ),
                 io.Float.Input(
-                    "colour_strength", default=1.0, min=0.0, max=1.0, step=0.05, advanced=True,
-                    tooltip="How much of the colour match is made."),
-                io.Image.Input("original", optional=True,
-                               tooltip="Without a stitch: the image to put the result into."),
-                io.Mask.Input("mask", optional=True,
-                              tooltip="Without a stitch: what was repainted, 1 (white)."),
+                    "colour_strength",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    advanced=True,
+                    tooltip="How much of the colour match is made.",
+                ),
+                io.Image.Input(
+                    "original", optional=True, tooltip="Without a stitch: the image to put the result into."
+                ),
+                io.Mask.Input("mask", optional=True, tooltip="Without a stitch: what was repainted, 1 (white)."),
             ],
             outputs=[
-                io.Image.Output("image", display_name="IMAGE",
-                                tooltip="The image at its own size, with the repainted part in it."),
+                io.Image.Output(
+                    "image", display_name="IMAGE", tooltip="The image at its own size, with the repainted part in it."
+                ),
                 io.Mask.Output("mask", display_name="MASK", tooltip="How much of the result is in each pixel."),
             ],
         )
 
     @classmethod
-    def execute(cls, image: Tensor, blend: int, colour_match: str, colour_strength: float,
-                stitch: StitchData | None = None, original: Tensor | None = None,
-                mask: Tensor | None = None) -> io.NodeOutput:
+    def execute(
+        cls,
+        image: Tensor,
+        blend: int,
+        colour_match: str,
+        colour_strength: float,
+        stitch: StitchData | None = None,
+        original: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> io.NodeOutput:
         if stitch is None:
             if original is None or mask is None:
-                raise ValueError("stitch is not connected: connect it from GradPaint Inpaint Encode, or connect both "
-                                 "original and mask")
+                raise ValueError(
+                    "stitch is not connected: connect it from GradPaint Inpaint Encode, or connect both "
+                    "original and mask"
+                )
             pictures = one_per_mask(to_channels_first(original, "original"), mask)
             stitch = whole_image(pictures, fit_mask(mask, pictures))
         elif original is not None or mask is not None:
-            raise ValueError("stitch is connected, and so is original or mask: they are for use without a stitch; "
-                             "disconnect them, or the stitch")
+            raise ValueError(
+                "stitch is connected, and so is original or mask: they are for use without a stitch; "
+                "disconnect them, or the stitch"
+            )
         if not image.isfinite().all():
-            log.warning("image holds values that are NaN or infinite: the model or the VAE overflowed, and what it "
-                        "made is lost there. Try another precision (--fp32-vae, --fp32-unet)")
+            log.warning(
+                "image holds values that are NaN or infinite: the model or the VAE overflowed, and what it "
+                "made is lost there. Try another precision (--fp32-vae, --fp32-unet)"
+            )
         pictures, weights = composite(to_channels_first(image), stitch, blend, colour_match, colour_strength)
         return io.NodeOutput(pictures.movedim(1, -1).contiguous(), tensor_to_mask(weights))
 

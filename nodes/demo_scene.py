@@ -1,4 +1,5 @@
 """GradPaint Demo Scene: an input picture for the bundled model, so that the quickstart needs no files."""
+
 from __future__ import annotations
 
 from comfy_api.latest import io
@@ -19,15 +20,30 @@ class GradPaintDemoScene(io.ComfyNode):
             search_aliases=["gradpaint example image", "procedural landscape", "test image"],
             inputs=[
                 io.Int.Input(
-                    "seed", default=0, min=0, max=len(HELD_OUT_SEEDS) - 1, control_after_generate=True,
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=len(HELD_OUT_SEEDS) - 1,
+                    control_after_generate=True,
                     tooltip="Which scene, from those held out of training. The same number is the same picture "
-                            "everywhere."),
+                    "everywhere.",
+                ),
                 io.Int.Input(
-                    "size", default=64, min=8, max=1024, step=8,
-                    tooltip="Side of the square picture in pixels. The bundled model was trained at 64."),
+                    "size",
+                    default=64,
+                    min=8,
+                    max=1024,
+                    step=8,
+                    tooltip="Side of the square picture in pixels. The bundled model was trained at 64.",
+                ),
                 io.Int.Input(
-                    "batch_size", default=1, min=1, max=256, advanced=True,
-                    tooltip="How many pictures, with seeds counted up from the first."),
+                    "batch_size",
+                    default=1,
+                    min=1,
+                    max=256,
+                    advanced=True,
+                    tooltip="How many pictures, with seeds counted up from the first.",
+                ),
             ],
             outputs=[io.Image.Output("image", display_name="IMAGE", tooltip="The landscape.")],
         )

@@ -1,4 +1,5 @@
 """GradPaint Inpaint Encode: image and mask as they come to the latent that is to be repainted."""
+
 from __future__ import annotations
 
 from comfy_api.latest import io
@@ -23,101 +24,215 @@ class GradPaintEncode(io.ComfyNode):
             display_name="GradPaint Inpaint Encode",
             category=CATEGORY,
             description="Image and mask in, of any size: the latent to repaint, with its noise mask. Can fill the "
-                        "hole, crop around it, extend the picture and change the mask. GradPaint Composite puts the "
-                        "result back.",
-            search_aliases=["inpaint crop", "vae encode for inpainting", "set latent noise mask", "outpaint",
-                            "pad image", "fill masked area", "grow mask", "feather mask", "invert mask",
-                            "masked content"],
+            "hole, crop around it, extend the picture and change the mask. GradPaint Composite puts the "
+            "result back.",
+            search_aliases=[
+                "inpaint crop",
+                "vae encode for inpainting",
+                "set latent noise mask",
+                "outpaint",
+                "pad image",
+                "fill masked area",
+                "grow mask",
+                "feather mask",
+                "invert mask",
+                "masked content",
+            ],
             inputs=[
-                io.Image.Input("image", tooltip="The picture or pictures to repair, of any size. A video's frames are "
-                                                "a batch of pictures."),
+                io.Image.Input(
+                    "image",
+                    tooltip="The picture or pictures to repair, of any size. A video's frames are a batch of pictures.",
+                ),
                 io.Vae.Input("vae", tooltip="The model's VAE; pixel_space for models of pixels."),
                 io.Mask.Input(
-                    "mask", optional=True,
+                    "mask",
+                    optional=True,
                     tooltip="1 (white) = repaint; grey mixes. One for all images or one each, in the image's shape; "
-                            "several for one image give one picture each. May be left open if a pad is set."),
+                    "several for one image give one picture each. May be left open if a pad is set.",
+                ),
                 io.Combo.Input(
-                    "masked_content", options=list(FILLS), default=FILLS[0],
+                    "masked_content",
+                    options=list(FILLS),
+                    default=FILLS[0],
                     tooltip="What is in the hole before sampling. fill: its surroundings, mirrored at the border and "
-                            "smooth farther in; best at denoise 1. original: what is there, for denoise below 1. "
-                            "smooth: the surroundings continued. neutral: grey. blur: what is there, strongly blurred. "
-                            "edge: the nearest known pixel. noise: random pixels."),
+                    "smooth farther in; best at denoise 1. original: what is there, for denoise below 1. "
+                    "smooth: the surroundings continued. neutral: grey. blur: what is there, strongly blurred. "
+                    "edge: the nearest known pixel. noise: random pixels.",
+                ),
                 io.Boolean.Input(
-                    "invert_mask", default=False,
-                    tooltip="For masks that are black where the picture is to be repainted."),
+                    "invert_mask",
+                    default=False,
+                    tooltip="For masks that are black where the picture is to be repainted.",
+                ),
                 io.Int.Input(
-                    "grow", default=0, min=-1024, max=1024,
+                    "grow",
+                    default=0,
+                    min=-1024,
+                    max=1024,
                     tooltip="Pixels of the image by which the mask grows, to take an object's edge along; negative: "
-                            "shrinks."),
+                    "shrinks.",
+                ),
                 io.Combo.Input(
-                    "area", options=list(AREAS), default=AREAS[0],
+                    "area",
+                    options=list(AREAS),
+                    default=AREAS[0],
                     tooltip="What the model gets to see. around the mask: a crop, for small holes in large pictures; "
-                            "set target_size with it."),
+                    "set target_size with it.",
+                ),
                 io.Int.Input(
-                    "target_size", default=0, min=0, max=8192, step=8,
+                    "target_size",
+                    default=0,
+                    min=0,
+                    max=8192,
+                    step=8,
                     tooltip="The picture or crop is sampled with as many pixels as a square of this side: the size the "
-                            "model was trained at, such as 512 (SD1.5) or 1024 (SDXL, Flux). 0: as it is."),
+                    "model was trained at, such as 512 (SD1.5) or 1024 (SDXL, Flux). 0: as it is.",
+                ),
                 io.Int.Input(
-                    "feather", default=0, min=0, max=1024, advanced=True,
+                    "feather",
+                    default=0,
+                    min=0,
+                    max=1024,
+                    advanced=True,
                     tooltip="Width in pixels of a soft, grey edge around the mask, for Differential Diffusion and for "
-                            "mixing. 0 keeps the mask's own edge."),
+                    "mixing. 0 keeps the mask's own edge.",
+                ),
                 io.Float.Input(
-                    "threshold", default=0.0, min=0.0, max=1.0, step=0.01, advanced=True,
-                    tooltip="Makes the mask black and white: this and brighter is repainted. 0 keeps grey."),
+                    "threshold",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    advanced=True,
+                    tooltip="Makes the mask black and white: this and brighter is repainted. 0 keeps grey.",
+                ),
                 io.Boolean.Input(
-                    "fill_holes", default=False, advanced=True,
-                    tooltip="Known spots that the mask encloses are repainted too: circling an object is enough."),
+                    "fill_holes",
+                    default=False,
+                    advanced=True,
+                    tooltip="Known spots that the mask encloses are repainted too: circling an object is enough.",
+                ),
                 io.Float.Input(
-                    "context", default=1.5, min=1.0, max=100.0, step=0.05, advanced=True,
-                    tooltip="For around the mask: width and height of the crop over those of the hole."),
+                    "context",
+                    default=1.5,
+                    min=1.0,
+                    max=100.0,
+                    step=0.05,
+                    advanced=True,
+                    tooltip="For around the mask: width and height of the crop over those of the hole.",
+                ),
                 io.Int.Input(
-                    "context_pixels", default=32, min=0, max=8192, advanced=True,
-                    tooltip="For around the mask: at least this many pixels are seen around the hole."),
+                    "context_pixels",
+                    default=32,
+                    min=0,
+                    max=8192,
+                    advanced=True,
+                    tooltip="For around the mask: at least this many pixels are seen around the hole.",
+                ),
                 io.Boolean.Input(
-                    "square", default=False, advanced=True,
-                    tooltip="For around the mask: crops a square, as far as the picture allows."),
+                    "square",
+                    default=False,
+                    advanced=True,
+                    tooltip="For around the mask: crops a square, as far as the picture allows.",
+                ),
                 io.Int.Input(
-                    "multiple", default=0, min=0, max=1024, advanced=True,
+                    "multiple",
+                    default=0,
+                    min=0,
+                    max=1024,
+                    advanced=True,
                     tooltip="Width and height become multiples of this, in whole latent cells; what is added at the "
-                            "right and bottom is cut off again. 0: two latent cells; 64 for pixel_space."),
-                *(io.Int.Input(f"pad_{side}", default=0, min=0, max=8192, advanced=True,
-                               tooltip=f"Outpainting: pixels to add at the {side} and to repaint.") for side in SIDES),
+                    "right and bottom is cut off again. 0: two latent cells; 64 for pixel_space.",
+                ),
+                *(
+                    io.Int.Input(
+                        f"pad_{side}",
+                        default=0,
+                        min=0,
+                        max=8192,
+                        advanced=True,
+                        tooltip=f"Outpainting: pixels to add at the {side} and to repaint.",
+                    )
+                    for side in SIDES
+                ),
                 io.Boolean.Input(
-                    "video", default=True, advanced=True,
+                    "video",
+                    default=True,
+                    advanced=True,
                     tooltip="For VAEs that take videos (Wan): the images are the frames of one. Off: each is a picture "
-                            "of its own (Qwen-Image)."),
+                    "of its own (Qwen-Image).",
+                ),
                 io.Mask.Input(
-                    "context_mask", optional=True, advanced=True,
-                    tooltip="For around the mask: the crop also takes in what is white here."),
+                    "context_mask",
+                    optional=True,
+                    advanced=True,
+                    tooltip="For around the mask: the crop also takes in what is white here.",
+                ),
             ],
             outputs=[
-                io.Latent.Output("latent", display_name="LATENT",
-                                 tooltip="To the sampler. Holds the noise mask, so the sampler needs no other."),
-                Stitch.Output("stitch", tooltip="To GradPaint Composite: the image as it came, and where the latent "
-                                                "belongs in it."),
+                io.Latent.Output(
+                    "latent",
+                    display_name="LATENT",
+                    tooltip="To the sampler. Holds the noise mask, so the sampler needs no other.",
+                ),
+                Stitch.Output(
+                    "stitch",
+                    tooltip="To GradPaint Composite: the image as it came, and where the latent belongs in it.",
+                ),
                 io.Image.Output("image", display_name="IMAGE", tooltip="What was encoded."),
-                io.Mask.Output("mask", display_name="MASK",
-                               tooltip="What will be repainted: a latent cell is if any of its pixels is."),
+                io.Mask.Output(
+                    "mask",
+                    display_name="MASK",
+                    tooltip="What will be repainted: a latent cell is if any of its pixels is.",
+                ),
             ],
         )
 
     @classmethod
-    def execute(cls, image: Tensor, vae, masked_content: str, invert_mask: bool, grow: int, area: str,
-                target_size: int, feather: int, threshold: float, fill_holes: bool, context: float,
-                context_pixels: int, square: bool, multiple: int, video: bool, mask: Tensor | None = None,
-                context_mask: Tensor | None = None, **pads: int) -> io.NodeOutput:
+    def execute(
+        cls,
+        image: Tensor,
+        vae,
+        masked_content: str,
+        invert_mask: bool,
+        grow: int,
+        area: str,
+        target_size: int,
+        feather: int,
+        threshold: float,
+        fill_holes: bool,
+        context: float,
+        context_pixels: int,
+        square: bool,
+        multiple: int,
+        video: bool,
+        mask: Tensor | None = None,
+        context_mask: Tensor | None = None,
+        **pads: int,
+    ) -> io.NodeOutput:
         pictures, pads = to_channels_first(image), tuple(pads[f"pad_{side}"] for side in SIDES)
         if mask is None and not any(pads):
-            raise ValueError("mask is not connected, and no pad is set: connect a mask of what to repaint, or set "
-                             "pad_left, pad_top, pad_right or pad_bottom to extend the picture")
+            raise ValueError(
+                "mask is not connected, and no pad is set: connect a mask of what to repaint, or set "
+                "pad_left, pad_top, pad_right or pad_bottom to extend the picture"
+            )
         check_finite(pictures)
         if mask is not None:
             pictures = one_per_mask(pictures, mask)
-        masks = [None if given is None else fit_mask(given, pictures, name)
-                 for given, name in ((mask, "mask"), (context_mask, "context_mask"))]
-        how = Preparation(masked_content, invert_mask, threshold, fill_holes, pads, grow, feather,
-                          Area(area == AREAS[1], context, context_pixels, square, target_size,
-                               host_vae.size_multiple(vae, multiple)))
+        masks = [
+            None if given is None else fit_mask(given, pictures, name)
+            for given, name in ((mask, "mask"), (context_mask, "context_mask"))
+        ]
+        how = Preparation(
+            masked_content,
+            invert_mask,
+            threshold,
+            fill_holes,
+            pads,
+            grow,
+            feather,
+            Area(area == AREAS[1], context, context_pixels, square, target_size, host_vae.size_multiple(vae, multiple)),
+        )
         starts = host_vae.frame_starts(vae, len(pictures)) if video and len(image) > 1 else ()
         ready = prepare(pictures, masks[0], how, host_vae.cell_size(vae), starts, masks[1])
         latent, ready = host_vae.encoded(vae, ready, starts)

@@ -1,4 +1,5 @@
 """Inpaint Method (baselines): the methods that the paper compares with, as a patch on a MODEL."""
+
 from __future__ import annotations
 
 from comfy_api.latest import io
@@ -17,42 +18,88 @@ class GradPaintInpaintMethod(io.ComfyNode):
             display_name="Inpaint Method (baselines)",
             category=CATEGORY,
             description="For comparison: puts one of the training-free methods of the GradPaint paper on a model. Any "
-                        "sampler node after it inpaints by that method, in the noise mask of the latent it gets; "
-                        "without a noise mask it samples as usual.",
-            search_aliases=["repaint", "mcg", "dps", "combine image", "combine noisy", "inpaint baseline",
-                            "diffusion posterior sampling", "resampling"],
+            "sampler node after it inpaints by that method, in the noise mask of the latent it gets; "
+            "without a noise mask it samples as usual.",
+            search_aliases=[
+                "repaint",
+                "mcg",
+                "dps",
+                "combine image",
+                "combine noisy",
+                "inpaint baseline",
+                "diffusion posterior sampling",
+                "resampling",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="The model to inpaint with; a patched copy goes on."),
                 io.Combo.Input(
-                    "method", options=list(NAMES), default="repaint",
+                    "method",
+                    options=list(NAMES),
+                    default="repaint",
                     tooltip="combine_image: the known part is pasted into every estimate. combine_noisy: it is pasted, "
-                            "noised, into every state. repaint: combine_noisy with resampling, many times the cost. "
-                            "mcg, dps: gradients at every step. gradpaint: GradPaint with its defaults; _fast guides "
-                            "the first half of the run, _full every step."),
+                    "noised, into every state. repaint: combine_noisy with resampling, many times the cost. "
+                    "mcg, dps: gradients at every step. gradpaint: GradPaint with its defaults; _fast guides "
+                    "the first half of the run, _full every step.",
+                ),
                 io.Int.Input(
-                    "resamplings", default=DEFAULT_RESAMPLINGS, min=1, max=1000, advanced=True,
-                    tooltip="repaint: how often each stretch of the run is made. Paper: 10; 1 is combine_noisy."),
+                    "resamplings",
+                    default=DEFAULT_RESAMPLINGS,
+                    min=1,
+                    max=1000,
+                    advanced=True,
+                    tooltip="repaint: how often each stretch of the run is made. Paper: 10; 1 is combine_noisy.",
+                ),
                 io.Int.Input(
-                    "jump_length", default=DEFAULT_JUMP_LENGTH, min=1, max=10_000, advanced=True,
-                    tooltip="repaint: steps in a stretch. Paper: 10 of 250. A run of fewer steps is one stretch."),
+                    "jump_length",
+                    default=DEFAULT_JUMP_LENGTH,
+                    min=1,
+                    max=10_000,
+                    advanced=True,
+                    tooltip="repaint: steps in a stretch. Paper: 10 of 250. A run of fewer steps is one stretch.",
+                ),
                 io.Float.Input(
-                    "step", default=DEFAULT_STEP, min=0.0, max=1000.0, step=0.05, advanced=True,
-                    tooltip="mcg: length of its gradient step. Paper: 1, with 1000 sampling steps."),
+                    "step",
+                    default=DEFAULT_STEP,
+                    min=0.0,
+                    max=1000.0,
+                    step=0.05,
+                    advanced=True,
+                    tooltip="mcg: length of its gradient step. Paper: 1, with 1000 sampling steps.",
+                ),
                 io.Float.Input(
-                    "zeta", default=DEFAULT_ZETA, min=0.0, max=1000.0, step=0.05, advanced=True,
-                    tooltip="dps: length of its gradient step. Paper: 0.5, with 1000 sampling steps."),
+                    "zeta",
+                    default=DEFAULT_ZETA,
+                    min=0.0,
+                    max=1000.0,
+                    step=0.05,
+                    advanced=True,
+                    tooltip="dps: length of its gradient step. Paper: 0.5, with 1000 sampling steps.",
+                ),
                 Memory.Input(
-                    "memory", optional=True,
-                    tooltip="From GradPaint Memory, for the methods that take gradients. Left open: automatic."),
+                    "memory",
+                    optional=True,
+                    tooltip="From GradPaint Memory, for the methods that take gradients. Left open: automatic.",
+                ),
             ],
             outputs=[io.Model.Output("model", display_name="MODEL", tooltip="For KSampler, SamplerCustom and others.")],
         )
 
     @classmethod
-    def execute(cls, model, method: str, resamplings: int, jump_length: int, step: float, zeta: float,
-                memory: MemorySettings | None = None) -> io.NodeOutput:
-        return io.NodeOutput(apply_method(model, method, resamplings=resamplings, jump_length=jump_length, step=step,
-                                          zeta=zeta, memory=memory))
+    def execute(
+        cls,
+        model,
+        method: str,
+        resamplings: int,
+        jump_length: int,
+        step: float,
+        zeta: float,
+        memory: MemorySettings | None = None,
+    ) -> io.NodeOutput:
+        return io.NodeOutput(
+            apply_method(
+                model, method, resamplings=resamplings, jump_length=jump_length, step=step, zeta=zeta, memory=memory
+            )
+        )
 
 
 NODES = [GradPaintInpaintMethod]

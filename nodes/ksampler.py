@@ -1,4 +1,5 @@
 """GradPaint KSampler: the host's KSampler with GradPaint around the model."""
+
 from __future__ import annotations
 
 from comfy_api.latest import io
@@ -23,46 +24,84 @@ class GradPaintKSampler(io.ComfyNode):
             display_name="GradPaint KSampler",
             category=CATEGORY,
             description="Inpaints with any model, no training: KSampler, but in the guided steps the model's own "
-                        "gradient pulls the repainted part towards the known one.",
+            "gradient pulls the repainted part towards the known one.",
             search_aliases=["gradpaint", "inpaint", "inpainting sampler", "gradient guided inpainting", "outpaint"],
             inputs=[
                 io.Model.Input("model", tooltip="The model to inpaint with; an ordinary one, not an inpainting model."),
                 io.Int.Input(
-                    "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
-                    tooltip="Seed of the noise. The same seed starts KSampler from the same noise."),
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Seed of the noise. The same seed starts KSampler from the same noise.",
+                ),
                 *sampler_inputs(),
                 io.Latent.Input(
                     "latent_image",
                     tooltip="The image to repair, encoded (VAE Encode; pixel_space for pixel models). What is under "
-                            "the mask plays no part at denoise 1."),
+                    "the mask plays no part at denoise 1.",
+                ),
                 io.Float.Input(
-                    "denoise", default=1.0, min=0.0, max=1.0, step=0.01,
+                    "denoise",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
                     tooltip="1 repaints the hole from pure noise, as in the paper; less keeps something of what is in "
-                            "it."),
+                    "it.",
+                ),
                 io.Mask.Input(
-                    "mask", optional=True,
-                    tooltip="1 (white) = repaint; grey mixes. Any size. Left open: the latent's own noise mask."),
+                    "mask",
+                    optional=True,
+                    tooltip="1 (white) = repaint; grey mixes. Any size. Left open: the latent's own noise mask.",
+                ),
                 *guidance_inputs(),
                 keep_record_input(),
             ],
-            outputs=[io.Latent.Output("latent", display_name="LATENT",
-                                      tooltip="The inpainted latent; outside the mask it is the input's."),
-                     Record.Output("record", tooltip="What the run did, for GradPaint Pictures; empty at "
-                                                     "denoise 0.")],
+            outputs=[
+                io.Latent.Output(
+                    "latent", display_name="LATENT", tooltip="The inpainted latent; outside the mask it is the input's."
+                ),
+                Record.Output("record", tooltip="What the run did, for GradPaint Pictures; empty at denoise 0."),
+            ],
         )
 
     @classmethod
-    def execute(cls, model, seed: int, steps: int, cfg: float, sampler_name: str, scheduler: str, positive, negative,
-                latent_image: dict, denoise: float, strength: float, normalization: str, mask: Tensor | None = None,
-                alignment: AlignmentSettings | None = None, schedule: GuideSchedule | None = None,
-                memory: MemorySettings | None = None, gradient: str = "model", alpha: float = 0.0,
-                keep_record: str = RECORDS[0]) -> io.NodeOutput:
+    def execute(
+        cls,
+        model,
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        positive,
+        negative,
+        latent_image: dict,
+        denoise: float,
+        strength: float,
+        normalization: str,
+        mask: Tensor | None = None,
+        alignment: AlignmentSettings | None = None,
+        schedule: GuideSchedule | None = None,
+        memory: MemorySettings | None = None,
+        gradient: str = "model",
+        alpha: float = 0.0,
+        keep_record: str = RECORDS[0],
+    ) -> io.NodeOutput:
         latent, records = masked_latent(latent_image, mask), []
         check_keeps_something(latent["noise_mask"])
         check_clean(latent)
         settings = guidance_settings(strength, normalization, alignment, schedule, gradient, alpha)
-        guided = apply_gradpaint(model, settings, memory=memory, mask=latent["noise_mask"],
-                                 on_record=records.append, keep=keep_record == "pictures")
+        guided = apply_gradpaint(
+            model,
+            settings,
+            memory=memory,
+            mask=latent["noise_mask"],
+            on_record=records.append,
+            keep=keep_record == "pictures",
+        )
         latent = ksample(guided, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent, denoise)
         return io.NodeOutput(with_handover(latent, None), records[-1] if records else RunRecord())
 

@@ -1,4 +1,5 @@
 """GradPaint KSampler (Advanced): the host's KSampler (Advanced) with GradPaint around the model."""
+
 from __future__ import annotations
 
 from comfy_api.latest import io
@@ -22,63 +23,132 @@ class GradPaintKSamplerAdvanced(io.ComfyNode):
             display_name="GradPaint KSampler (Advanced)",
             category=CATEGORY,
             description="GradPaint KSampler for a part of a run: several of them one after the other give the same "
-                        "picture as one, and may differ in model, prompt or strength.",
-            search_aliases=["gradpaint advanced", "inpaint start at step", "gradpaint leftover noise",
-                            "two stage inpainting", "gradpaint refiner"],
+            "picture as one, and may differ in model, prompt or strength.",
+            search_aliases=[
+                "gradpaint advanced",
+                "inpaint start at step",
+                "gradpaint leftover noise",
+                "two stage inpainting",
+                "gradpaint refiner",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="The model to inpaint with; an ordinary one, not an inpainting model."),
                 io.Combo.Input(
-                    "add_noise", options=list(SWITCH), advanced=True,
+                    "add_noise",
+                    options=list(SWITCH),
+                    advanced=True,
                     tooltip="enable: this node starts from the clean latent. disable: latent_image is noisy, from a "
-                            "GradPaint KSampler (Advanced) before this one."),
+                    "GradPaint KSampler (Advanced) before this one.",
+                ),
                 io.Int.Input(
-                    "noise_seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
-                    tooltip="Seed of the noise. The same seed starts KSampler from the same noise."),
+                    "noise_seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Seed of the noise. The same seed starts KSampler from the same noise.",
+                ),
                 *sampler_inputs(steps="denoising steps of the whole run"),
                 io.Latent.Input(
                     "latent_image",
                     tooltip="The image to repair, encoded; or, with add_noise disable, what the GradPaint KSampler "
-                            "(Advanced) before this one left. That one's latent brings the clean image along."),
+                    "(Advanced) before this one left. That one's latent brings the clean image along.",
+                ),
                 io.Int.Input(
-                    "start_at_step", default=0, min=0, max=10_000, advanced=True,
+                    "start_at_step",
+                    default=0,
+                    min=0,
+                    max=10_000,
+                    advanced=True,
                     tooltip="How many of the steps are left out at the start. With add_noise enable, more of them keep "
-                            "more of what is in the hole."),
+                    "more of what is in the hole.",
+                ),
                 io.Int.Input(
-                    "end_at_step", default=10_000, min=0, max=10_000, advanced=True,
+                    "end_at_step",
+                    default=10_000,
+                    min=0,
+                    max=10_000,
+                    advanced=True,
                     tooltip="After how many of the steps this node stops. Guided steps are counted over all steps, not "
-                            "over this node's part."),
+                    "over this node's part.",
+                ),
                 io.Combo.Input(
-                    "return_with_leftover_noise", options=["disable", "enable"], advanced=True,
+                    "return_with_leftover_noise",
+                    options=["disable", "enable"],
+                    advanced=True,
                     tooltip="enable: the result keeps its noise where this node stops early, for another GradPaint "
-                            "KSampler (Advanced). disable: the last step removes all noise."),
+                    "KSampler (Advanced). disable: the last step removes all noise.",
+                ),
                 io.Mask.Input(
-                    "mask", optional=True,
+                    "mask",
+                    optional=True,
                     tooltip="1 (white) = repaint; grey mixes. Any size. Left open: the latent's own noise mask, which "
-                            "the node before hands on."),
+                    "the node before hands on.",
+                ),
                 *guidance_inputs(),
                 keep_record_input(),
             ],
-            outputs=[io.Latent.Output("latent", display_name="LATENT",
-                                      tooltip="The inpainted latent; without noise it is the input's outside the "
-                                              "mask."),
-                     Record.Output("record", tooltip="What this part of the run did, for GradPaint Pictures and "
-                                                     "GradPaint Report.")],
+            outputs=[
+                io.Latent.Output(
+                    "latent",
+                    display_name="LATENT",
+                    tooltip="The inpainted latent; without noise it is the input's outside the mask.",
+                ),
+                Record.Output(
+                    "record", tooltip="What this part of the run did, for GradPaint Pictures and GradPaint Report."
+                ),
+            ],
         )
 
     @classmethod
-    def execute(cls, model, add_noise: str, noise_seed: int, steps: int, cfg: float, sampler_name: str, scheduler: str,
-                positive, negative, latent_image: dict, start_at_step: int, end_at_step: int,
-                return_with_leftover_noise: str, strength: float, normalization: str, mask: Tensor | None = None,
-                alignment: AlignmentSettings | None = None, schedule: GuideSchedule | None = None,
-                memory: MemorySettings | None = None, gradient: str = "model", alpha: float = 0.0,
-                keep_record: str = RECORDS[0]) -> io.NodeOutput:
+    def execute(
+        cls,
+        model,
+        add_noise: str,
+        noise_seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        positive,
+        negative,
+        latent_image: dict,
+        start_at_step: int,
+        end_at_step: int,
+        return_with_leftover_noise: str,
+        strength: float,
+        normalization: str,
+        mask: Tensor | None = None,
+        alignment: AlignmentSettings | None = None,
+        schedule: GuideSchedule | None = None,
+        memory: MemorySettings | None = None,
+        gradient: str = "model",
+        alpha: float = 0.0,
+        keep_record: str = RECORDS[0],
+    ) -> io.NodeOutput:
         latent = masked_latent(latent_image, mask)
         check_keeps_something(latent["noise_mask"])
         settings = guidance_settings(strength, normalization, alignment, schedule, gradient, alpha)
-        return io.NodeOutput(*ksample_part(
-            model, settings, latent, noise_seed, steps, cfg, sampler_name, scheduler, positive, negative,
-            first=start_at_step, last=end_at_step, add_noise=add_noise == "enable",
-            leave_noise=return_with_leftover_noise == "enable", memory=memory, keep=keep_record == "pictures"))
+        return io.NodeOutput(
+            *ksample_part(
+                model,
+                settings,
+                latent,
+                noise_seed,
+                steps,
+                cfg,
+                sampler_name,
+                scheduler,
+                positive,
+                negative,
+                first=start_at_step,
+                last=end_at_step,
+                add_noise=add_noise == "enable",
+                leave_noise=return_with_leftover_noise == "enable",
+                memory=memory,
+                keep=keep_record == "pictures",
+            )
+        )
 
 
 NODES = [GradPaintKSamplerAdvanced]

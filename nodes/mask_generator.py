@@ -1,4 +1,5 @@
 """GradPaint Mask Generator: the paper's evaluation masks and simple shapes."""
+
 from __future__ import annotations
 
 from comfy_api.latest import io, ui
@@ -18,55 +19,113 @@ class GradPaintMaskGenerator(io.ComfyNode):
             display_name="GradPaint Mask Generator",
             category=CATEGORY,
             description="Draws inpainting masks: LaMa's thin, medium and thick, random pixels, a box, ellipse or half, "
-                        "a border for outpainting, or strokes that cover a given share.",
+            "a border for outpainting, or strokes that cover a given share.",
             search_aliases=["random mask", "lama mask", "inpaint mask", "outpaint mask", "irregular mask"],
             inputs=[
                 io.Combo.Input(
-                    "kind", options=list(MASK_KINDS), default="thick",
+                    "kind",
+                    options=list(MASK_KINDS),
+                    default="thick",
                     tooltip="thin, medium, thick: LaMa's random strokes and boxes, which the paper evaluates on. "
-                            "random_pixels, box, ellipse, half, outpaint: as they say. coverage: strokes until the "
-                            "given share is covered."),
+                    "random_pixels, box, ellipse, half, outpaint: as they say. coverage: strokes until the "
+                    "given share is covered.",
+                ),
                 io.Int.Input(
-                    "width", default=512, min=8, max=16384,
+                    "width",
+                    default=512,
+                    min=8,
+                    max=16384,
                     tooltip="Width in pixels; size_from takes precedence. The paper's masks are 256 or 512; other "
-                            "sizes are scaled."),
+                    "sizes are scaled.",
+                ),
                 io.Int.Input(
-                    "height", default=512, min=8, max=16384,
+                    "height",
+                    default=512,
+                    min=8,
+                    max=16384,
                     tooltip="Height in pixels; size_from takes precedence. The paper's masks are 256 or 512; other "
-                            "sizes are scaled."),
-                io.Int.Input("batch_size", default=1, min=1, max=4096,
-                             tooltip="How many masks, with seeds counted up from the first."),
+                    "sizes are scaled.",
+                ),
                 io.Int.Input(
-                    "seed", default=0, min=0, max=0xffffffffffffffff, control_after_generate=True,
-                    tooltip="The same seed, kind and size give the same mask on every machine."),
+                    "batch_size",
+                    default=1,
+                    min=1,
+                    max=4096,
+                    tooltip="How many masks, with seeds counted up from the first.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="The same seed, kind and size give the same mask on every machine.",
+                ),
                 io.Float.Input(
-                    "coverage", default=0.25, min=0.01, max=0.99, step=0.01,
+                    "coverage",
+                    default=0.25,
+                    min=0.01,
+                    max=0.99,
+                    step=0.01,
                     tooltip="For box, ellipse (at most 0.78) and coverage: the share to repaint. The paper's Table 8 "
-                            "uses 0.1, 0.25, 0.5 and 0.75."),
+                    "uses 0.1, 0.25, 0.5 and 0.75.",
+                ),
                 io.Float.Input(
-                    "probability", default=0.8, min=0.01, max=0.99, step=0.01, advanced=True,
-                    tooltip="For random_pixels: the chance of each pixel to be repainted. Paper, section 7: 0.8."),
+                    "probability",
+                    default=0.8,
+                    min=0.01,
+                    max=0.99,
+                    step=0.01,
+                    advanced=True,
+                    tooltip="For random_pixels: the chance of each pixel to be repainted. Paper, section 7: 0.8.",
+                ),
                 io.Combo.Input(
-                    "strokes", options=["thin", "medium", "thick"], default="thick", advanced=True,
-                    tooltip="For coverage: which of LaMa's strokes are drawn."),
+                    "strokes",
+                    options=["thin", "medium", "thick"],
+                    default="thick",
+                    advanced=True,
+                    tooltip="For coverage: which of LaMa's strokes are drawn.",
+                ),
                 io.Combo.Input(
-                    "position", options=["center", "random"], default="center", advanced=True,
-                    tooltip="For box and ellipse: in the middle, or where the seed puts it."),
-                io.Combo.Input("side", options=list(_SIDES), default="left", advanced=True,
-                               tooltip="For half: which half is repainted."),
-                *(io.Int.Input(side, default=0, min=0, max=16384, advanced=True,
-                               tooltip=f"For outpaint: pixels to repaint at the {side} edge. All four 0: an eighth of "
-                                       "the picture on every side.") for side in _SIDES),
+                    "position",
+                    options=["center", "random"],
+                    default="center",
+                    advanced=True,
+                    tooltip="For box and ellipse: in the middle, or where the seed puts it.",
+                ),
+                io.Combo.Input(
+                    "side",
+                    options=list(_SIDES),
+                    default="left",
+                    advanced=True,
+                    tooltip="For half: which half is repainted.",
+                ),
+                *(
+                    io.Int.Input(
+                        side,
+                        default=0,
+                        min=0,
+                        max=16384,
+                        advanced=True,
+                        tooltip=f"For outpaint: pixels to repaint at the {side} edge. All four 0: an eighth of "
+                        "the picture on every side.",
+                    )
+                    for side in _SIDES
+                ),
                 io.MultiType.Input(
-                    "size_from", [io.Image, io.Latent], optional=True,
-                    tooltip="Takes width and height from an image, or from a latent (one mask pixel per latent cell)."),
+                    "size_from",
+                    [io.Image, io.Latent],
+                    optional=True,
+                    tooltip="Takes width and height from an image, or from a latent (one mask pixel per latent cell).",
+                ),
             ],
             outputs=[io.Mask.Output("mask", display_name="MASK", tooltip="1 (white) = repaint.")],
         )
 
     @classmethod
-    def execute(cls, kind: str, width: int, height: int, batch_size: int, seed: int, size_from=None,
-                **options) -> io.NodeOutput:
+    def execute(
+        cls, kind: str, width: int, height: int, batch_size: int, seed: int, size_from=None, **options
+    ) -> io.NodeOutput:
         if size_from is not None:
             height, width = size_of(size_from)
         if not any(options[side] for side in _SIDES):

@@ -4,6 +4,7 @@ Widgets are saved by position in a graph, and by name in an API prompt; links of
 renamed input breaks API prompts and linked inputs, and a renamed node breaks both kinds of file: unless it is listed
 here.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -34,8 +35,11 @@ RENAMED_INPUTS: dict[str, dict[str, str]] = {}
 RENAMED_NODES: list[RenamedNode] = []
 
 
-def migrate(prompt: dict, renamed_inputs: Mapping[str, Mapping[str, str]] | None = None,
-            renamed_nodes: Sequence[RenamedNode] | None = None) -> tuple[dict, list[str]]:
+def migrate(
+    prompt: dict,
+    renamed_inputs: Mapping[str, Mapping[str, str]] | None = None,
+    renamed_nodes: Sequence[RenamedNode] | None = None,
+) -> tuple[dict, list[str]]:
     """An API prompt with today's names, and one line about each change; the given prompt itself if nothing is old.
 
     Args:

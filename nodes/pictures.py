@@ -1,4 +1,5 @@
 """GradPaint Pictures: what a run did, as in the paper's Figs. 2 and 3a."""
+
 from __future__ import annotations
 
 from comfy_api.latest import io
@@ -17,25 +18,40 @@ class GradPaintPictures(io.ComfyNode):
             display_name="GradPaint Pictures",
             category=CATEGORY,
             description="Shows how a GradPaint KSampler run went: the image as the model saw it from step to step, "
-                        "where each loss term pulled, and the losses.",
+            "where each loss term pulled, and the losses.",
             search_aliases=["x0_hat timeline", "gradient map", "loss curve", "gradpaint debug", "inpaint debug"],
             inputs=[
-                Record.Input("record", tooltip="From the GradPaint KSampler. Set its keep_record to pictures for the "
-                                               "timeline and the gradients; the losses are always there."),
+                Record.Input(
+                    "record",
+                    tooltip="From the GradPaint KSampler. Set its keep_record to pictures for the "
+                    "timeline and the gradients; the losses are always there.",
+                ),
                 io.Vae.Input(
-                    "vae", optional=True,
+                    "vae",
+                    optional=True,
                     tooltip="The model's VAE, to show latents in full. Left open: ComfyUI's quick preview colours, at "
-                            "the latent's size. Models of pixels need none."),
+                    "the latent's size. Models of pixels need none.",
+                ),
                 io.Int.Input(
-                    "size", default=192, min=32, max=1024, optional=True,
-                    tooltip="Longest side of each small picture, in pixels; small ones are enlarged by a whole "
-                            "factor."),
+                    "size",
+                    default=192,
+                    min=32,
+                    max=1024,
+                    optional=True,
+                    tooltip="Longest side of each small picture, in pixels; small ones are enlarged by a whole factor.",
+                ),
             ],
             outputs=[
-                io.Image.Output("timeline", tooltip="x0_hat, the model's estimate of the image before the known part "
-                                                    "is put in, at up to 8 steps; one row per image of the batch."),
-                io.Image.Output("gradients", tooltip="How strongly each loss term pulls at each place, at up to 4 "
-                                                     "guided steps, with the hole's outline."),
+                io.Image.Output(
+                    "timeline",
+                    tooltip="x0_hat, the model's estimate of the image before the known part "
+                    "is put in, at up to 8 steps; one row per image of the batch.",
+                ),
+                io.Image.Output(
+                    "gradients",
+                    tooltip="How strongly each loss term pulls at each place, at up to 4 "
+                    "guided steps, with the hole's outline.",
+                ),
                 io.Image.Output("losses", tooltip="The losses over the run, means over the batch, logarithmic."),
             ],
         )

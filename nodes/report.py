@@ -1,4 +1,5 @@
 """GradPaint Report: a run in words."""
+
 from __future__ import annotations
 
 from comfy_api.latest import io, ui
@@ -18,20 +19,25 @@ class GradPaintReport(io.ComfyNode):
             display_name="GradPaint Report",
             category=CATEGORY,
             description="Says what a GradPaint run did: guided steps, model evaluations, time, memory, losses, when "
-                        "guidance stopped and why, whether the kept area is untouched and how visible the seam is.",
+            "guidance stopped and why, whether the kept area is untouched and how visible the seam is.",
             search_aliases=["gradpaint summary", "inpaint statistics", "seam ratio", "vram report", "inpaint log"],
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
             inputs=[
                 Record.Input("record", tooltip="From the GradPaint KSampler, Apply GradPaint or GradPaint Sampler."),
                 io.MultiType.Input(
-                    "result", [io.Image, io.Latent], optional=True,
+                    "result",
+                    [io.Image, io.Latent],
+                    optional=True,
                     tooltip="The sampler's latent or the finished image. Needed with Apply GradPaint and GradPaint "
-                            "Sampler, so that the report waits for the run."),
+                    "Sampler, so that the report waits for the run.",
+                ),
                 Stitch.Input(
-                    "stitch", optional=True,
+                    "stitch",
+                    optional=True,
                     tooltip="From GradPaint Inpaint Encode: with the finished image as `result`, the report also "
-                            "compares its pixels with the original."),
+                    "compares its pixels with the original.",
+                ),
             ],
             outputs=[io.String.Output("summary", display_name="STRING", tooltip="The report, a line for each fact.")],
         )
@@ -53,12 +59,16 @@ class GradPaintReport(io.ComfyNode):
 def _of_image(result, stitch) -> list[str]:
     original, mask = stitch.image, stitch.mask
     if not isinstance(result, Tensor):
-        raise ValueError("stitch is connected, but result is not an IMAGE: connect the image that GradPaint Composite "
-                         "gives, or take stitch off")
+        raise ValueError(
+            "stitch is connected, but result is not an IMAGE: connect the image that GradPaint Composite "
+            "gives, or take stitch off"
+        )
     pictures = to_channels_first(result, "result")
     if pictures.shape[-2:] != original.shape[-2:] or len(pictures) % len(original):
-        raise ValueError(f"result is {_size(pictures)}, but what stitch belongs to is {_size(original)}: connect the "
-                         "image that GradPaint Composite gives")
+        raise ValueError(
+            f"result is {_size(pictures)}, but what stitch belongs to is {_size(original)}: connect the "
+            "image that GradPaint Composite gives"
+        )
     repeats = len(pictures) // len(original)
     original, mask = (part.repeat(repeats, 1, 1, 1).to(pictures.device) for part in (original, mask))
     return image_lines(pictures, original, mask, border_contrast(pictures[:, :3], mask).cpu())

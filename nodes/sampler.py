@@ -1,4 +1,5 @@
 """GradPaint Sampler: a SAMPLER with which SamplerCustom and SamplerCustomAdvanced inpaint by GradPaint."""
+
 from __future__ import annotations
 
 from comfy_api.latest import io
@@ -18,29 +19,52 @@ class GradPaintSampler(io.ComfyNode):
             display_name="GradPaint Sampler",
             category=CATEGORY,
             description="Puts GradPaint on a sampler, for SamplerCustom and SamplerCustomAdvanced with any guider. "
-                        "They inpaint in the noise mask of the latent they get (Set Latent Noise Mask).",
-            search_aliases=["gradpaint custom sampler", "inpaint sampler custom", "inpaint guider",
-                            "SamplerCustomAdvanced inpaint", "gradpaint KSamplerSelect"],
+            "They inpaint in the noise mask of the latent they get (Set Latent Noise Mask).",
+            search_aliases=[
+                "gradpaint custom sampler",
+                "inpaint sampler custom",
+                "inpaint guider",
+                "SamplerCustomAdvanced inpaint",
+                "gradpaint KSamplerSelect",
+            ],
             inputs=[
                 io.Sampler.Input(
                     "sampler",
                     tooltip="The sampler that makes the steps: KSamplerSelect or any other. Nodes that wrap a sampler "
-                            "themselves go before this one."),
+                    "themselves go before this one.",
+                ),
                 *guidance_inputs(),
                 keep_record_input(),
             ],
-            outputs=[io.Sampler.Output("sampler", display_name="SAMPLER",
-                                       tooltip="For SamplerCustom and SamplerCustomAdvanced. If the model has "
-                                               "GradPaint on it as well, this node's settings hold."),
-                     Record.Output("record", tooltip="What the last run with this sampler did; filled when the "
-                                                     "sampling node has run. Connect that node's result to GradPaint "
-                                                     "Report, which then waits for it.")],
+            outputs=[
+                io.Sampler.Output(
+                    "sampler",
+                    display_name="SAMPLER",
+                    tooltip="For SamplerCustom and SamplerCustomAdvanced. If the model has "
+                    "GradPaint on it as well, this node's settings hold.",
+                ),
+                Record.Output(
+                    "record",
+                    tooltip="What the last run with this sampler did; filled when the "
+                    "sampling node has run. Connect that node's result to GradPaint "
+                    "Report, which then waits for it.",
+                ),
+            ],
         )
 
     @classmethod
-    def execute(cls, sampler, strength: float, normalization: str, alignment: AlignmentSettings | None = None,
-                schedule: GuideSchedule | None = None, memory: MemorySettings | None = None, gradient: str = "model",
-                alpha: float = 0.0, keep_record: str = RECORDS[0]) -> io.NodeOutput:
+    def execute(
+        cls,
+        sampler,
+        strength: float,
+        normalization: str,
+        alignment: AlignmentSettings | None = None,
+        schedule: GuideSchedule | None = None,
+        memory: MemorySettings | None = None,
+        gradient: str = "model",
+        alpha: float = 0.0,
+        keep_record: str = RECORDS[0],
+    ) -> io.NodeOutput:
         record = LiveRecord()
         settings = guidance_settings(strength, normalization, alignment, schedule, gradient, alpha)
         return io.NodeOutput(wrap_sampler(sampler, settings, record, memory, keep_record == "pictures"), record)

@@ -1,4 +1,5 @@
 """The pack's own socket types: settings objects that one node makes and another one uses."""
+
 from comfy_api.latest import io
 
 CATEGORY = "GradPaint"

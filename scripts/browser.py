@@ -2,6 +2,7 @@
 
 Needs the `playwright` package from PyPI and a Chromium; Playwright's own download of one is not used.
 """
+
 from __future__ import annotations
 
 import importlib.util
@@ -10,8 +11,15 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 START_MS, RUN_MS = 120_000, 600_000
 SETTLE_MS = 1500  # the canvas draws at its own pace; nothing tells when it is done
 
@@ -25,8 +33,11 @@ _BOX = """() => {
   for (const end of [inputNode, outputNode]) if (end) take(end.pos[0], end.pos[1], end.size[0], end.size[1]);
   return [x0, y0, x1, y1];
 }"""
-_FIT = """([margin, top, most]) => {
-  const c = window.app.canvas, [x0, y0, x1, y1] = (""" + _BOX + """)();
+_FIT = (
+    """([margin, top, most]) => {
+  const c = window.app.canvas, [x0, y0, x1, y1] = ("""
+    + _BOX
+    + """)();
   const scale = Math.min(most, (window.innerWidth - 2 * margin) / (x1 - x0),
                          (window.innerHeight - top - margin) / (y1 - y0));
   c.deselectAll?.();
@@ -36,6 +47,7 @@ _FIT = """([margin, top, most]) => {
   return {x: 0, y: 0, width: Math.min(window.innerWidth, (x1 - x0) * scale + 2 * margin),
           height: Math.min(window.innerHeight, (y1 - y0) * scale + margin + top)};
 }"""
+)
 _BARE = """() => {
   const hold = e => e.matches('.dom-widget, #graph-canvas-container') || e.querySelector('.dom-widget, #graph-canvas');
   for (let e = document.getElementById('graph-canvas-container'); e !== document.body; e = e.parentElement)
@@ -48,8 +60,12 @@ _BARE = """() => {
 
 def chromium() -> str | None:
     """Path of a Chromium: $CHROMIUM_PATH, else one on the PATH."""
-    return os.environ.get("CHROMIUM_PATH") or shutil.which("chromium") or shutil.which("chromium-browser") or \
-        shutil.which("google-chrome")
+    return (
+        os.environ.get("CHROMIUM_PATH")
+        or shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
 
 
 def missing() -> str | None:
@@ -66,8 +82,12 @@ class Frontend:
 
     def __init__(self, page, url: str):
         self.page, self.url, self.messages = page, url, []
-        page.on("console", lambda m: m.type in ("error", "warning") and self.messages.append(
-            f"{m.type}: {m.text} ({m.location['url']})"))
+        page.on(
+            "console",
+            lambda m: (
+                m.type in ("error", "warning") and self.messages.append(f"{m.type}: {m.text} ({m.location['url']})")
+            ),
+        )
         page.on("pageerror", lambda error: self.messages.append(f"pageerror: {error}"))
         page.goto(url, wait_until="domcontentloaded", timeout=START_MS)
         page.wait_for_function("window.app && window.app.graph && window.app.extensionManager", timeout=START_MS)
@@ -102,8 +122,10 @@ class Frontend:
 
     def forget(self) -> None:
         """The server forgets earlier results: what it has in its cache it does not show again in the node."""
-        self.page.evaluate("() => window.app.api.fetchApi('/free', {method: 'POST', "
-                           "headers: {'Content-Type': 'application/json'}, body: '{\"free_memory\": true}'})")
+        self.page.evaluate(
+            "() => window.app.api.fetchApi('/free', {method: 'POST', "
+            "headers: {'Content-Type': 'application/json'}, body: '{\"free_memory\": true}'})"
+        )
         self.page.wait_for_timeout(SETTLE_MS)
 
     def queue(self) -> tuple[int, str]:
@@ -114,7 +136,8 @@ class Frontend:
 
     def run(self) -> None:
         """Press Run and wait for the end. RuntimeError with the server's words if it failed."""
-        self.page.evaluate("""timeout => {
+        self.page.evaluate(
+            """timeout => {
             const api = window.app.api;
             window.runEnds = new Promise(resolve => {
                 api.addEventListener('execution_success', () => resolve(''), {once: true});
@@ -122,7 +145,9 @@ class Frontend:
                     api.addEventListener(name, e => resolve(JSON.stringify(e.detail)), {once: true});
                 setTimeout(() => resolve('not done in time'), timeout);
             });
-        }""", RUN_MS)
+        }""",
+            RUN_MS,
+        )
         status, said = self.queue()
         if status != 200:
             raise RuntimeError(f"the server refused the prompt: {said[:3000]}")

@@ -5,6 +5,7 @@
 Use a server of the version in HOST: others have other inputs. The same nodes give the same bytes. --check writes
 nothing and fails if a file differs from what would be written.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -24,10 +25,19 @@ HOST = "0.29.0"  # the files are this ComfyUI's; they open in others too
 
 def built(info: Mapping) -> dict[str, str]:
     """{path below the pack: the file's text}."""
-    workflows = [demos.quickstart(info), *(families.build(family, info) for family in families.FAMILIES),
-                 *(make(info) for make in (demos.compare_methods, demos.batch, demos.report, *special.ALL))]
-    names = ["gradpaint_quickstart", *(family.name for family in families.FAMILIES), "gradpaint_compare_methods",
-             "gradpaint_batch", "gradpaint_report", *special.NAMES]
+    workflows = [
+        demos.quickstart(info),
+        *(families.build(family, info) for family in families.FAMILIES),
+        *(make(info) for make in (demos.compare_methods, demos.batch, demos.report, *special.ALL)),
+    ]
+    names = [
+        "gradpaint_quickstart",
+        *(family.name for family in families.FAMILIES),
+        "gradpaint_compare_methods",
+        "gradpaint_batch",
+        "gradpaint_report",
+        *special.NAMES,
+    ]
     files = {f"example_workflows/{name}.json": workflow for name, workflow in zip(names, workflows, strict=True)}
     files[f"subgraphs/{blueprint.NAME}.json"] = blueprint.build(info)
     return {path: json.dumps(workflow, indent=1, ensure_ascii=False) + "\n" for path, workflow in files.items()}
@@ -40,8 +50,11 @@ def main() -> int:
     arguments = parser.parse_args()
     with urllib.request.urlopen(f"{arguments.server}/object_info", timeout=60) as reply:
         info = json.load(reply)
-    changed = [path for path, text in built(info).items()
-               if not (ROOT / path).is_file() or (ROOT / path).read_text(encoding="utf-8") != text]
+    changed = [
+        path
+        for path, text in built(info).items()
+        if not (ROOT / path).is_file() or (ROOT / path).read_text(encoding="utf-8") != text
+    ]
     if not arguments.check:
         for path, text in built(info).items():
             (ROOT / path).parent.mkdir(exist_ok=True)

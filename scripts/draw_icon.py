@@ -3,6 +3,7 @@
 
 The picture's lines go on through the hole, dashed: that is what GradPaint does. Needs pillow and numpy only.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -14,8 +15,11 @@ from PIL import Image, ImageChops, ImageDraw, ImageFont
 ROOT = Path(__file__).resolve().parents[1]
 SCALE = 4  # drawn this many times larger, then reduced: smooth edges
 SKY = ((0.0, (27, 24, 66)), (0.45, (124, 46, 128)), (0.8, (244, 118, 92)), (1.0, (255, 205, 120)))
-HILLS = ((0.62, 0.055, 1.15, 0.4, (64, 44, 112)), (0.74, 0.06, 0.85, 2.1, (38, 34, 84)),
-         (0.87, 0.035, 1.4, 4.0, (18, 20, 52)))  # height, swing, waves, phase, colour
+HILLS = (
+    (0.62, 0.055, 1.15, 0.4, (64, 44, 112)),
+    (0.74, 0.06, 0.85, 2.1, (38, 34, 84)),
+    (0.87, 0.035, 1.4, 4.0, (18, 20, 52)),
+)  # height, swing, waves, phase, colour
 SUN, HOLE, LINE, DASH = (255, 236, 178), (12, 13, 24), (255, 255, 255), (255, 190, 110)
 
 
@@ -70,7 +74,7 @@ def dashes(points: list, length: float, gap: float) -> list[list]:
         elif part:
             parts.append(part)
             part = []
-        along += ((point[0] - before[0])**2 + (point[1] - before[1])**2)**0.5
+        along += ((point[0] - before[0]) ** 2 + (point[1] - before[1]) ** 2) ** 0.5
     return [part for part in [*parts, part] if len(part) > 1]
 
 
@@ -115,8 +119,13 @@ def banner(height: int = 720) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     left = width * 0.385
     draw.text((left, tall * 0.42), "GradPaint", fill=LINE, font=ImageFont.load_default(tall * 0.2), anchor="ls")
-    draw.text((left * 1.01, tall * 0.53), "inpainting with the model's own gradient", fill=SUN,
-              font=ImageFont.load_default(tall * 0.064), anchor="ls")
+    draw.text(
+        (left * 1.01, tall * 0.53),
+        "inpainting with the model's own gradient",
+        fill=SUN,
+        font=ImageFont.load_default(tall * 0.064),
+        anchor="ls",
+    )
     return picture.resize((width // SCALE, height), Image.Resampling.LANCZOS)
 
 

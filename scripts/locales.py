@@ -7,6 +7,7 @@
 ComfyUI's frontend: {node id: {display_name, description, inputs: {id: {name, tooltip}}, outputs: {place: {name,
 tooltip}}}}. Values of combos are not translated: workflows hold them. Needs a ComfyUI, found as the tests find it.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -31,10 +32,16 @@ def _node(schema) -> dict:
         inputs[given.id] = {"name": given.display_name or given.id, "tooltip": given.tooltip}
         if getattr(given, "control_after_generate", None):
             inputs["control_after_generate"] = dict(CONTROL)
-    outputs = {str(place): {"name": given.display_name or given.id or given.io_type, "tooltip": given.tooltip}
-               for place, given in enumerate(schema.outputs)}
-    return {"display_name": schema.display_name, "description": schema.description, "inputs": inputs,
-            "outputs": outputs}
+    outputs = {
+        str(place): {"name": given.display_name or given.id or given.io_type, "tooltip": given.tooltip}
+        for place, given in enumerate(schema.outputs)
+    }
+    return {
+        "display_name": schema.display_name,
+        "description": schema.description,
+        "inputs": inputs,
+        "outputs": outputs,
+    }
 
 
 def texts(tree: dict, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], str]:
@@ -59,9 +66,11 @@ def save(language: str, tree: dict) -> None:
 def gaps(english: dict, translation: dict) -> list[str]:
     """What a translation lacks, has too much, or leaves empty."""
     wanted, given = texts(english), texts(translation)
-    return [*(f"missing: {'.'.join(path)}: {wanted[path]}" for path in wanted if path not in given),
-            *(f"not in English any more: {'.'.join(path)}" for path in given if path not in wanted),
-            *(f"empty: {'.'.join(path)}" for path, text in given.items() if not str(text or "").strip())]
+    return [
+        *(f"missing: {'.'.join(path)}: {wanted[path]}" for path in wanted if path not in given),
+        *(f"not in English any more: {'.'.join(path)}" for path in given if path not in wanted),
+        *(f"empty: {'.'.join(path)}" for path, text in given.items() if not str(text or "").strip()),
+    ]
 
 
 def _schemas() -> list:

@@ -6,6 +6,7 @@
 Run after a node's inputs or outputs were changed on purpose. Says what has changed, and refuses changes that break
 saved workflows, unless --breaking (before a new major version). Needs a ComfyUI, found as the tests find it.
 """
+
 from __future__ import annotations
 
 import argparse

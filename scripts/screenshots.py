@@ -6,6 +6,7 @@ None named: all. workflows: docs/workflows/<name>.png, the whole graph, after a 
 thumbnails: example_workflows/<name>.jpg, the result, or the graph; nodes: web/docs/img/<node id>.png.
 Finds ComfyUI as the tests do (COMFYUI_PATH); for what else is needed see scripts/browser.py.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -34,8 +35,10 @@ METHODS = "True - given - combine_noisy - repaint - dps - GradPaint"
 RESULTS = {
     "gradpaint_quickstart": [(STRIP, 0, 3), "GradPaint Mask Generator", (STRIP, 1, 3), (STRIP, 2, 3)],
     "gradpaint_compare_methods": [(METHODS, i, 6) for i in (1, 3, 4, 5)],
-    "gradpaint_batch": ["Inpainted"], "gradpaint_crop_around_mask": ["After"],
-    "gradpaint_custom_sampling": ["Inpainted"], "gradpaint_report": ["Losses"],
+    "gradpaint_batch": ["Inpainted"],
+    "gradpaint_crop_around_mask": ["After"],
+    "gradpaint_custom_sampling": ["Inpainted"],
+    "gradpaint_report": ["Losses"],
 }
 _PICTURES = """async title => {
   const node = window.app.graph._nodes.find(n => n.title === title);
@@ -62,14 +65,15 @@ def palette(path: Path) -> None:
     frequent = [c for _, c in sorted(picture.getcolors(picture.width * picture.height), reverse=True)[:160]]
     rare = picture.quantize(256 - len(frequent), Image.Quantize.MAXCOVERAGE).getpalette()
     colours = Image.new("P", (1, 1))
-    colours.putpalette([value for colour in frequent for value in colour] + rare[:3 * (256 - len(frequent))])
+    colours.putpalette([value for colour in frequent for value in colour] + rare[: 3 * (256 - len(frequent))])
     picture.quantize(palette=colours, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def shown(page: Frontend, title: str) -> list[Image.Image]:
     """The pictures that the node shows."""
-    return [Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
-            for data in page.page.evaluate(_PICTURES, title)]
+    return [
+        Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB") for data in page.page.evaluate(_PICTURES, title)
+    ]
 
 
 def of_strip(strip: Image.Image, which: int, count: int) -> Image.Image:

@@ -18,14 +18,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gradpaint.drawing.contact_sheet import checkerboard, contact_sheet  # noqa: E402
-from gradpaint.evaluation.compare import compare, library_method, paired_statistics  # noqa: E402
-from gradpaint.evaluation.metrics import lpips, seam_energy  # noqa: E402
-from gradpaint.guided_diffusion import load_denoiser  # noqa: E402
-from gradpaint.masks import masks_above  # noqa: E402
-from gradpaint.models import bundled_model_path  # noqa: E402
-from gradpaint.models.scenes import HELD_OUT_SEEDS, landscapes  # noqa: E402
-from gradpaint.sampling.sigmas import spaced_sigmas  # noqa: E402
+from gradpaint.drawing.contact_sheet import checkerboard, contact_sheet
+from gradpaint.evaluation.compare import compare, library_method, paired_statistics
+from gradpaint.evaluation.metrics import lpips, seam_energy
+from gradpaint.guided_diffusion import load_denoiser
+from gradpaint.masks import masks_above
+from gradpaint.models import bundled_model_path
+from gradpaint.models.scenes import HELD_OUT_SEEDS, landscapes
+from gradpaint.sampling.sigmas import spaced_sigmas
 
 FIRST_SCENE = 50_000  # within HELD_OUT_SEEDS; apart from the demonstration's and from those of the training log
 MIN_COVERAGE = 0.1  # of a mask: smaller holes show little
@@ -61,7 +61,7 @@ def main() -> None:
     args = parse()
     denoiser = load_denoiser(args.model or bundled_model_path(), device=args.device)
     size, first = denoiser.image_size, FIRST_SCENE + 1000 * args.seed
-    images = landscapes(HELD_OUT_SEEDS[first:first + args.n], size).to(args.device)
+    images = landscapes(HELD_OUT_SEEDS[first : first + args.n], size).to(args.device)
     masks = masks_above(MIN_COVERAGE, args.mask, size, size, args.n, first_seed=first).to(args.device)
     sigmas = spaced_sigmas(denoiser.sigmas, args.steps)
     methods = {
@@ -69,11 +69,19 @@ def main() -> None:
         for name in ("combine_image", "gradpaint")
     }
     runs, tables = compare(
-        methods, images, masks, "combine_image", seed=args.seed, batch_size=args.batch, with_lpips=lpips_available(),
+        methods,
+        images,
+        masks,
+        "combine_image",
+        seed=args.seed,
+        batch_size=args.batch,
+        with_lpips=lpips_available(),
         on_batch=lambda name, done: print(f"{name}: {done}", file=sys.stderr),
     )
-    text = (f"{args.n} held-out scenes, {args.mask} masks (mean coverage {masks.mean():.2f}), {args.steps} "
-            f"{args.sampler} steps, seed {args.seed}\n\n{tables}")
+    text = (
+        f"{args.n} held-out scenes, {args.mask} masks (mean coverage {masks.mean():.2f}), {args.steps} "
+        f"{args.sampler} steps, seed {args.seed}\n\n{tables}"
+    )
     print(text)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "table.md").write_text(text + "\n")

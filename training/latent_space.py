@@ -19,10 +19,20 @@ from gradpaint.guided_diffusion import ModelConfig, UNet, UNetConfig, trained_si
 SIZE, CHANNELS, RATIO = 128, 32, 8
 CONFIG = ModelConfig(
     unet=UNetConfig(
-        model_channels=96, in_channels=CHANNELS, out_channels=CHANNELS, num_res_blocks=1, channel_mult=(1, 2),
-        attention_ds=(2,), num_head_channels=32, resblock_updown=False, conv_resample=False,
+        model_channels=96,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        num_res_blocks=1,
+        channel_mult=(1, 2),
+        attention_ds=(2,),
+        num_head_channels=32,
+        resblock_updown=False,
+        conv_resample=False,
     ),
-    noise_schedule="linear", diffusion_steps=1000, image_size=SIZE // RATIO, sigma_max=15.0,
+    noise_schedule="linear",
+    diffusion_steps=1000,
+    image_size=SIZE // RATIO,
+    sigma_max=15.0,
 )
 
 

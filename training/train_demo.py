@@ -27,26 +27,28 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import gradpaint.guided_diffusion.unet as unet_module  # noqa: E402
-from gradpaint.drawing.contact_sheet import contact_sheet  # noqa: E402
-from gradpaint.guided_diffusion import (  # noqa: E402
-    GuidedDiffusionDenoiser,
-    ModelConfig,
-    UNet,
-    UNetConfig,
-    trained_sigmas,
-)
-from gradpaint.models.scenes import HELD_OUT_SEEDS, TRAIN_SEEDS, landscape, landscapes  # noqa: E402
-from gradpaint.sampling.inpaint import inpaint  # noqa: E402
-from gradpaint.sampling.sigmas import spaced_sigmas  # noqa: E402
+import gradpaint.guided_diffusion.unet as unet_module
+from gradpaint.drawing.contact_sheet import contact_sheet
+from gradpaint.guided_diffusion import GuidedDiffusionDenoiser, ModelConfig, UNet, UNetConfig, trained_sigmas
+from gradpaint.models.scenes import HELD_OUT_SEEDS, TRAIN_SEEDS, landscape, landscapes
+from gradpaint.sampling.inpaint import inpaint
+from gradpaint.sampling.sigmas import spaced_sigmas
 
 SIZE = 64
 CONFIG = ModelConfig(
     unet=UNetConfig(
-        model_channels=32, out_channels=3, num_res_blocks=1, channel_mult=(1, 2, 3, 4), attention_ds=(8,),
-        num_head_channels=32, resblock_updown=False, conv_resample=False,
+        model_channels=32,
+        out_channels=3,
+        num_res_blocks=1,
+        channel_mult=(1, 2, 3, 4),
+        attention_ds=(8,),
+        num_head_channels=32,
+        resblock_updown=False,
+        conv_resample=False,
     ),
-    noise_schedule="linear", diffusion_steps=1000, image_size=SIZE,
+    noise_schedule="linear",
+    diffusion_steps=1000,
+    image_size=SIZE,
     # At sigma 10 the layout is still open, but the noise of the mean colour (10 / 64) is within that of the scenes. So
     # small a network hardly learns to correct the mean colour: samples from sigma 40 come out with a cast.
     sigma_max=10.0,
@@ -139,7 +141,7 @@ def held_out_loss(model, noiser: Noiser, device) -> float:
     x0 = landscapes(HELD_OUT_SEEDS[-HELD_OUT_COUNT:], SIZE)
     t = (torch.arange(HELD_OUT_COUNT) * LEVELS) // HELD_OUT_COUNT
     eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
-    losses = [noiser.loss(model, *(part[i:i + 16].to(device) for part in (x0, t, eps))) for i in range(0, len(t), 16)]
+    losses = [noiser.loss(model, *(part[i : i + 16].to(device) for part in (x0, t, eps))) for i in range(0, len(t), 16)]
     return torch.cat(losses).mean().item()
 
 
@@ -149,9 +151,18 @@ def sample_sheet(model, path: Path, device, rows: int = 4, columns: int = 8, ste
     denoiser = GuidedDiffusionDenoiser(copy.deepcopy(model), CONFIG)
     noise = torch.randn(rows * columns, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(7)).to(device)
     everything = torch.ones(1, 1, SIZE, SIZE, device=device)
-    samples = inpaint(denoiser, torch.zeros_like(noise), everything, sigmas=spaced_sigmas(denoiser.sigmas, steps),
-                      noise=noise, method="combine_image", progress=False).image.cpu()
-    contact_sheet([list(samples[row * columns:(row + 1) * columns]) for row in range(rows)], [""] * columns).save(path)
+    samples = inpaint(
+        denoiser,
+        torch.zeros_like(noise),
+        everything,
+        sigmas=spaced_sigmas(denoiser.sigmas, steps),
+        noise=noise,
+        method="combine_image",
+        progress=False,
+    ).image.cpu()
+    contact_sheet([list(samples[row * columns : (row + 1) * columns]) for row in range(rows)], [""] * columns).save(
+        path
+    )
 
 
 class Trainer:
@@ -195,8 +206,15 @@ class Trainer:
         self.world = max(self.world, state["world"])
 
     def save(self) -> None:
-        state = dict(model=self.model.state_dict(), ema=self.ema.state_dict(), optimiser=self.optimiser.state_dict(),
-                     step=self.step, images=self.images, seconds=self.seconds, world=self.world)
+        state = dict(
+            model=self.model.state_dict(),
+            ema=self.ema.state_dict(),
+            optimiser=self.optimiser.state_dict(),
+            step=self.step,
+            images=self.images,
+            seconds=self.seconds,
+            world=self.world,
+        )
         partial = self.checkpoint.with_suffix(".part")
         torch.save(state, partial)
         partial.replace(self.checkpoint)
@@ -267,9 +285,14 @@ def export(trainer: Trainer, path: Path) -> None:
     from safetensors.torch import save_file
 
     args, unet = trainer.args, CONFIG.unet
-    config = {"num_head_channels": unet.num_head_channels, "use_new_attention_order": unet.use_new_attention_order,
-              "noise_schedule": CONFIG.noise_schedule, "diffusion_steps": CONFIG.diffusion_steps, "image_size": SIZE,
-              "sigma_max": CONFIG.sigma_max}
+    config = {
+        "num_head_channels": unet.num_head_channels,
+        "use_new_attention_order": unet.use_new_attention_order,
+        "noise_schedule": CONFIG.noise_schedule,
+        "diffusion_steps": CONFIG.diffusion_steps,
+        "image_size": SIZE,
+        "sigma_max": CONFIG.sigma_max,
+    }
     weights = {name: value.half().cpu().contiguous() for name, value in trainer.ema.state_dict().items()}
     trainer.ema.load_state_dict(weights)  # the loss below is that of the rounded weights
     card = {
@@ -283,9 +306,9 @@ def export(trainer: Trainer, path: Path) -> None:
         "batch": args.batch * trainer.world,
         "seed": args.seed,
         "optimiser": f"AdamW, peak learning rate {args.lr:g}, {WARMUP_STEPS} warmup steps, cosine to zero by the "
-                     f"clock, weight decay 0.01, gradient norm clipped at 1, EMA {EMA_DECAY}",
+        f"clock, weight decay 0.01, gradient norm clipped at 1, EMA {EMA_DECAY}",
         "objective": f"predicted noise, min-SNR-gamma {MIN_SNR_GAMMA:g} times sqrt(1 + (sigma / 2)^2), "
-                     f"sigma up to {CONFIG.sigma_max:g}",
+        f"sigma up to {CONFIG.sigma_max:g}",
         "held_out_loss": round(held_out_loss(trainer.ema, trainer.noiser, trainer.device), 6),
         "held_out_loss_on": f"EMA weights, the last {HELD_OUT_COUNT} held-out seeds, fixed noise and timesteps",
         "training_minutes": round(trainer.seconds / 60.0, 1),

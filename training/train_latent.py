@@ -53,7 +53,7 @@ def encoded(space: LatentSpace, seeds) -> torch.Tensor:
     parts = []
     for start in range(0, len(seeds), CHUNK):
         with autocast("cpu", torch.bfloat16):
-            parts.append(space.encode(landscapes(seeds[start:start + CHUNK], SIZE)).half())
+            parts.append(space.encode(landscapes(seeds[start : start + CHUNK], SIZE)).half())
     return torch.cat(parts)
 
 
@@ -102,8 +102,12 @@ def train(args: argparse.Namespace) -> Path:
     def save(step: int, recent: list[float]) -> None:
         torch.save(dict(ema=ema.state_dict(), mean=mean, std=std, step=step), checkpoint.with_suffix(".part"))
         checkpoint.with_suffix(".part").replace(checkpoint)
-        line = dict(step=step, minutes=round((time.monotonic() - started) / 60, 2), loss=sum(recent) / len(recent),
-                    held_out=held_out_loss(ema, held_out, sigmas))
+        line = dict(
+            step=step,
+            minutes=round((time.monotonic() - started) / 60, 2),
+            loss=sum(recent) / len(recent),
+            held_out=held_out_loss(ema, held_out, sigmas),
+        )
         with open(args.out / "log.jsonl", "a") as file:
             file.write(json.dumps(line) + "\n")
 

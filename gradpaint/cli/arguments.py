@@ -78,19 +78,38 @@ def mask_options(arguments):
 
 
 def add_guidance(command):
-    command.add_argument("--strength", type=float, default=settings.DEFAULT_STRENGTH,
-                         help="how hard guidance pushes, whatever the number of steps; 0: not at all")
-    command.add_argument("--alpha", type=float, default=None,
-                         help="instead of strength: step size of eq. 9, the same at every step")
-    command.add_argument("--lambda-al", type=float, default=settings.DEFAULT_LAMBDA_AL,
-                         help="weight of the alignment loss")
-    command.add_argument("--softness", type=float, default=settings.DEFAULT_SOFTNESS,
-                         help="image gradients below this count as flat in the alignment loss; 0: eq. 7 to the letter")
-    command.add_argument("--normalization", choices=settings.NORMALIZATIONS, default="rms",
-                         help="of the gradient; l2: eq. 9 to the letter, needs a far larger alpha")
-    command.add_argument("--stop", type=_stop, default=settings.DEFAULT_FRACTION, metavar="FRACTION",
-                         help="guide this share of the run, from its start; adaptive: until the loss has stopped "
-                              "falling for what the noise level leaves of it")
+    command.add_argument(
+        "--strength",
+        type=float,
+        default=settings.DEFAULT_STRENGTH,
+        help="how hard guidance pushes, whatever the number of steps; 0: not at all",
+    )
+    command.add_argument(
+        "--alpha", type=float, default=None, help="instead of strength: step size of eq. 9, the same at every step"
+    )
+    command.add_argument(
+        "--lambda-al", type=float, default=settings.DEFAULT_LAMBDA_AL, help="weight of the alignment loss"
+    )
+    command.add_argument(
+        "--softness",
+        type=float,
+        default=settings.DEFAULT_SOFTNESS,
+        help="image gradients below this count as flat in the alignment loss; 0: eq. 7 to the letter",
+    )
+    command.add_argument(
+        "--normalization",
+        choices=settings.NORMALIZATIONS,
+        default="rms",
+        help="of the gradient; l2: eq. 9 to the letter, needs a far larger alpha",
+    )
+    command.add_argument(
+        "--stop",
+        type=_stop,
+        default=settings.DEFAULT_FRACTION,
+        metavar="FRACTION",
+        help="guide this share of the run, from its start; adaptive: until the loss has stopped "
+        "falling for what the noise level leaves of it",
+    )
 
 
 def guidance_settings(arguments):
@@ -99,8 +118,11 @@ def guidance_settings(arguments):
         alpha=arguments.alpha,
         normalization=arguments.normalization,
         alignment=settings.AlignmentSettings(lambda_al=arguments.lambda_al, softness=arguments.softness),
-        schedule=(settings.GuideSchedule.adaptive() if arguments.stop == "adaptive"
-                  else settings.GuideSchedule(mode="fraction", fraction=arguments.stop)),
+        schedule=(
+            settings.GuideSchedule.adaptive()
+            if arguments.stop == "adaptive"
+            else settings.GuideSchedule(mode="fraction", fraction=arguments.stop)
+        ),
     )
 
 
@@ -126,7 +148,10 @@ def load_model(arguments, path, device):
     from ..models import bundled_model_path
 
     return load_denoiser(
-        path or bundled_model_path(), device=device, label=arguments.label,
-        num_head_channels=arguments.head_channels, noise_schedule=arguments.noise_schedule,
+        path or bundled_model_path(),
+        device=device,
+        label=arguments.label,
+        num_head_channels=arguments.head_channels,
+        noise_schedule=arguments.noise_schedule,
         use_new_attention_order=None if arguments.attention_order is None else arguments.attention_order == "new",
     )

@@ -55,8 +55,17 @@ def run_demo(out, seed=0, steps=30, count=8, mask_kind="thick", sampler="ddpm", 
         for name in METHODS:
             started = time.perf_counter()
             result = inpaint(
-                denoiser, y, mask, sigmas=sigmas, noise=noise[part].to(device), seed=seed + start, method=name,
-                sampler=sampler, settings=settings, progress=progress, keep_x0=True,
+                denoiser,
+                y,
+                mask,
+                sigmas=sigmas,
+                noise=noise[part].to(device),
+                seed=seed + start,
+                method=name,
+                sampler=sampler,
+                settings=settings,
+                progress=progress,
+                keep_x0=True,
             )
             cost[name]["seconds"] += time.perf_counter() - started
             cost[name]["evaluations"] += result.evaluations * len(y)
@@ -81,8 +90,14 @@ def run_demo(out, seed=0, steps=30, count=8, mask_kind="thick", sampler="ddpm", 
     metrics = {
         "gradpaint": __version__,
         "torch": torch.__version__,
-        "arguments": {"seed": seed, "steps": steps, "n": count, "mask": mask_kind, "sampler": sampler,
-                      "device": str(device)},
+        "arguments": {
+            "seed": seed,
+            "steps": steps,
+            "n": count,
+            "mask": mask_kind,
+            "sampler": sampler,
+            "device": str(device),
+        },
         "settings": asdict(settings),
         "scene_seeds": seeds,
         "coverage": masks.mean(dim=(1, 2, 3)).tolist(),

@@ -18,31 +18,54 @@ SUMMARY = "compare methods on a folder of images: quality, cost, contact sheets;
 def add_arguments(command):
     """Everything about `gradpaint evaluate --help`."""
     data = command.add_argument_group("images and masks")
-    data.add_argument("--data", action="append", metavar="[NAME=]FOLDER",
-                      help="images of any size, cropped and resized (without it: the held-out scenes of the bundled "
-                           "model); with --paper NAME=FOLDER, once per data set")
+    data.add_argument(
+        "--data",
+        action="append",
+        metavar="[NAME=]FOLDER",
+        help="images of any size, cropped and resized (without it: the held-out scenes of the bundled "
+        "model); with --paper NAME=FOLDER, once per data set",
+    )
     data.add_argument("--n", type=int, help="number of images (default: all; scenes: 32, with --paper 8)")
     data.add_argument("--size", type=shared.size, metavar="HxW", help="of the images (default: the model's)")
-    data.add_argument("--mask", choices=shared.MASK_KINDS, default="thick", metavar="KIND",
-                      help=", ".join(shared.MASK_KINDS))
+    data.add_argument(
+        "--mask", choices=shared.MASK_KINDS, default="thick", metavar="KIND", help=", ".join(shared.MASK_KINDS)
+    )
     shared.add_mask_options(data)
     data.add_argument("--mask-seed", type=shared.seed, default=0, help="another seed, other masks")
     data.add_argument("--masks", type=Path, metavar="FOLDER", help="masks from files named as the images, white = hole")
     methods = command.add_argument_group("methods")
-    methods.add_argument("--methods", nargs="+", default=list(DEFAULT_METHODS), metavar="NAME[:OPTION=VALUE,...]",
-                         help=f"{', '.join(METHODS)}; e.g. repaint:steps=250,resamplings=10 gradpaint:stop=0.25")
-    methods.add_argument("--results", action="append", default=[], metavar="NAME=FOLDER",
-                         help="another method's finished pictures, named as the images; may be repeated")
+    methods.add_argument(
+        "--methods",
+        nargs="+",
+        default=list(DEFAULT_METHODS),
+        metavar="NAME[:OPTION=VALUE,...]",
+        help=f"{', '.join(METHODS)}; e.g. repaint:steps=250,resamplings=10 gradpaint:stop=0.25",
+    )
+    methods.add_argument(
+        "--results",
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="another method's finished pictures, named as the images; may be repeated",
+    )
     methods.add_argument("--seeds", type=shared.seed, nargs="+", help="of the noise; several also show the diversity")
     methods.add_argument("--steps", type=int, help=f"sampling steps (default {STEPS}; with --paper and data 100)")
-    methods.add_argument("--sampler", choices=shared.SAMPLERS, default="ddpm",
-                         help="ddpm adds fresh noise, ddim does not")
-    methods.add_argument("--codec", metavar="MODULE:CALLABLE",
-                         help="for latent_copy: returns a latent model's (encode, decode), images in [-1, 1]")
+    methods.add_argument(
+        "--sampler", choices=shared.SAMPLERS, default="ddpm", help="ddpm adds fresh noise, ddim does not"
+    )
+    methods.add_argument(
+        "--codec",
+        metavar="MODULE:CALLABLE",
+        help="for latent_copy: returns a latent model's (encode, decode), images in [-1, 1]",
+    )
     shared.add_guidance(command.add_argument_group("guidance"))
     model = command.add_argument_group("model")
-    model.add_argument("--model", action="append", metavar="[NAME=]FILE",
-                       help="guided-diffusion checkpoint (without it: the bundled 64x64 model)")
+    model.add_argument(
+        "--model",
+        action="append",
+        metavar="[NAME=]FILE",
+        help="guided-diffusion checkpoint (without it: the bundled 64x64 model)",
+    )
     shared.add_model_details(model)
     model.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps")
     model.add_argument("--batch", type=int, default=4, help="images at a time")
@@ -52,14 +75,26 @@ def add_arguments(command):
     scores.add_argument("--lpips-net", choices=NETS, default="squeeze", help="none: leave LPIPS out")
     scores.add_argument("--fid", action="store_true", help="Frechet inception distance; for many images")
     scores.add_argument("--fid-reference", type=Path, metavar="FOLDER", help="true images (default: the images used)")
-    scores.add_argument("--fid-features", default="inception", metavar="NETWORK",
-                        help="inception, a TorchScript file, or MODULE:CALLABLE, (B, 3, H, W) in [-1, 1] to (B, D)")
+    scores.add_argument(
+        "--fid-features",
+        default="inception",
+        metavar="NETWORK",
+        help="inception, a TorchScript file, or MODULE:CALLABLE, (B, 3, H, W) in [-1, 1] to (B, D)",
+    )
     scores.add_argument("--sheet", type=int, default=8, metavar="N", help="images on contact sheets, 0: none")
-    command.add_argument("--out", type=Path, help="folder; the same command goes on where it was interrupted "
-                                                  "(default gradpaint_evaluation, with --paper gradpaint_NAME)")
+    command.add_argument(
+        "--out",
+        type=Path,
+        help="folder; the same command goes on where it was interrupted "
+        "(default gradpaint_evaluation, with --paper gradpaint_NAME)",
+    )
     command.add_argument("--paper", choices=PAPER, metavar="TABLE", help=f"the paper's rows: {', '.join(PAPER)}")
-    command.add_argument("--paper-numbers", type=Path, metavar="CSV", help="the paper's numbers to show beside ours; "
-                         "each --paper run writes the empty form, paper_numbers.csv")
+    command.add_argument(
+        "--paper-numbers",
+        type=Path,
+        metavar="CSV",
+        help="the paper's numbers to show beside ours; each --paper run writes the empty form, paper_numbers.csv",
+    )
 
 
 def evaluate(arguments):
@@ -102,10 +137,19 @@ def _one(arguments, out):
 
     model = _Models(arguments)
     block = _block(
-        arguments, model, out, "evaluation", _single(arguments.data, "--data"),
-        _single(arguments.model, "--model"), [parse_method(text) for text in arguments.methods],
-        _named(arguments.results, "--results"), steps=arguments.steps or STEPS, seeds=arguments.seeds or [0],
-        count=arguments.n, masks=(arguments.mask, shared.mask_options(arguments)), sheets=arguments.sheet,
+        arguments,
+        model,
+        out,
+        "evaluation",
+        _single(arguments.data, "--data"),
+        _single(arguments.model, "--model"),
+        [parse_method(text) for text in arguments.methods],
+        _named(arguments.results, "--results"),
+        steps=arguments.steps or STEPS,
+        seeds=arguments.seeds or [0],
+        count=arguments.n,
+        masks=(arguments.mask, shared.mask_options(arguments)),
+        sheets=arguments.sheet,
     )
     evaluation = Evaluation(block)
     evaluation.run(model.denoiser)
@@ -133,15 +177,24 @@ def _paper(arguments, out):
         raise ValueError("--model without --data; with --paper a model goes with a data set, both NAME=PATH")
     numbers = paper.read_numbers(arguments.paper_numbers) if arguments.paper_numbers else {}
     codec = _codec(arguments)
-    plan = PaperRun(layout, out, data, numbers, codec, _named(arguments.results, "--results"),
-                    arguments.command_line)
+    plan = PaperRun(layout, out, data, numbers, codec, _named(arguments.results, "--results"), arguments.command_line)
     steps = arguments.steps or (PAPER_STEPS if data else STAND_IN_STEPS)
     loaded, planned = _Models(arguments), []
     for dataset, mask, folder, title in plan.blocks():
         block = _block(
-            arguments, loaded, folder, title, data.get(dataset), models.get(dataset), plan.specs(dataset),
-            plan.results_of(folder), steps=steps, seeds=arguments.seeds or list(range(layout.seeds)),
-            count=arguments.n or (None if data else 8), masks=(mask.kind, dict(mask.options)), sheets=arguments.sheet,
+            arguments,
+            loaded,
+            folder,
+            title,
+            data.get(dataset),
+            models.get(dataset),
+            plan.specs(dataset),
+            plan.results_of(folder),
+            steps=steps,
+            seeds=arguments.seeds or list(range(layout.seeds)),
+            count=arguments.n or (None if data else 8),
+            masks=(mask.kind, dict(mask.options)),
+            sheets=arguments.sheet,
         )
         planned.append((dataset, mask, models.get(dataset), Evaluation(block)))
     try:
@@ -183,13 +236,26 @@ def _block(arguments, models, folder, title, data, model, specs, results, *, ste
     size = arguments.size or (denoiser.image_size, denoiser.image_size)
     kind, options = masks
     cases = Cases(data or SCENES, size, count, kind, options, arguments.mask_seed, arguments.masks)
-    setup = Setup(steps=steps, sampler=arguments.sampler, settings=shared.guidance_settings(arguments),
-                  batch=arguments.batch, device=shared.device(arguments.device), codec=_codec(arguments))
-    scoring = Scoring(net=arguments.lpips_net, features=arguments.network if arguments.fid else None,
-                      fid_reference=arguments.fid_reference, baseline=arguments.baseline, sheets=sheets)
+    setup = Setup(
+        steps=steps,
+        sampler=arguments.sampler,
+        settings=shared.guidance_settings(arguments),
+        batch=arguments.batch,
+        device=shared.device(arguments.device),
+        codec=_codec(arguments),
+    )
+    scoring = Scoring(
+        net=arguments.lpips_net,
+        features=arguments.network if arguments.fid else None,
+        fid_reference=arguments.fid_reference,
+        baseline=arguments.baseline,
+        sheets=sheets,
+    )
     identity = {
-        "data": str(Path(data).resolve()) if data else SCENES, "model": _fingerprint(model),
-        "masks": str(arguments.masks.resolve()) if arguments.masks else None, "label": arguments.label,
+        "data": str(Path(data).resolve()) if data else SCENES,
+        "model": _fingerprint(model),
+        "masks": str(arguments.masks.resolve()) if arguments.masks else None,
+        "label": arguments.label,
         "codec": arguments.codec,
     }
     return Block(title, folder, cases, specs, seeds, setup, scoring, identity, results, arguments.command_line)

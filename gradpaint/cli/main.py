@@ -54,8 +54,12 @@ def _add_demo(commands):
     command.add_argument("--out", type=Path, default=Path("gradpaint_demo"), help="folder for the results")
     command.add_argument("--n", type=int, default=8, help="number of images")
     command.add_argument("--mask", choices=MASK_KINDS, default="thick", metavar="KIND", help=", ".join(MASK_KINDS))
-    command.add_argument("--threads", type=shared.threads, default=1,
-                         help="CPU threads; more save little on so small a model, and lose much on a busy machine")
+    command.add_argument(
+        "--threads",
+        type=shared.threads,
+        default=1,
+        help="CPU threads; more save little on so small a model, and lose much on a busy machine",
+    )
     _add_run_arguments(command, steps=30, sampler="ddpm")
 
 
@@ -65,16 +69,25 @@ def _add_inpaint(commands):
     command.add_argument("mask", type=Path, metavar="MASK", help="same size; white is repainted, black is kept")
     command.add_argument("--model", type=Path, help="guided-diffusion checkpoint (without it: the bundled 64x64 model)")
     command.add_argument("--out", type=Path, help="PNG to write (without it: IMAGE's name with _gradpaint, here)")
-    command.add_argument("--method", choices=METHODS, default="gradpaint", metavar="METHOD",
-                         help="; ".join(f"{name}: {methods.METHODS[name].summary}" for name in METHODS))
+    command.add_argument(
+        "--method",
+        choices=METHODS,
+        default="gradpaint",
+        metavar="METHOD",
+        help="; ".join(f"{name}: {methods.METHODS[name].summary}" for name in METHODS),
+    )
     for name, (kind, text) in METHOD_OPTIONS.items():
         command.add_argument(f"--{name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS, help=text)
     _add_run_arguments(command, steps=50, sampler="ddpm")
     shared.add_guidance(command)
     shared.add_model_details(command)
     command.add_argument("--invert-mask", action="store_true", help="repaint the black part instead")
-    command.add_argument("--pictures", type=Path, metavar="FOLDER",
-                         help="also show how the run went: timeline.png, gradients.png, losses.png")
+    command.add_argument(
+        "--pictures",
+        type=Path,
+        metavar="FOLDER",
+        help="also show how the run went: timeline.png, gradients.png, losses.png",
+    )
 
 
 def _add_mask(commands):
@@ -96,8 +109,13 @@ def demo(arguments):
     started = time.perf_counter()
     try:
         metrics = run_demo(
-            arguments.out, seed=arguments.seed, steps=arguments.steps, count=arguments.n, mask_kind=arguments.mask,
-            sampler=arguments.sampler, device=shared.device(arguments.device),
+            arguments.out,
+            seed=arguments.seed,
+            steps=arguments.steps,
+            count=arguments.n,
+            mask_kind=arguments.mask,
+            sampler=arguments.sampler,
+            device=shared.device(arguments.device),
         )
     except KeyboardInterrupt:
         kept = len(list(arguments.out.glob("results/*.png")))
@@ -105,8 +123,10 @@ def demo(arguments):
         return INTERRUPTED
     print(f"{arguments.n} held-out scenes, {arguments.mask} masks, {arguments.steps} steps, same noise for both:")
     print(metrics_table(metrics))
-    print(f"written to {arguments.out} in {time.perf_counter() - started:.0f} s: contact_sheet.png, loss.png, "
-          "metrics.json, results/")
+    print(
+        f"written to {arguments.out} in {time.perf_counter() - started:.0f} s: contact_sheet.png, loss.png, "
+        "metrics.json, results/"
+    )
     return 0
 
 
@@ -134,8 +154,16 @@ def inpaint(arguments):
         complain(f"warning: {warning}")
     try:
         result = inpaint_image(
-            denoiser, image, hole, steps=arguments.steps, seed=arguments.seed, method=arguments.method,
-            sampler=arguments.sampler, settings=guidance, device=device, **options,
+            denoiser,
+            image,
+            hole,
+            steps=arguments.steps,
+            seed=arguments.seed,
+            method=arguments.method,
+            sampler=arguments.sampler,
+            settings=guidance,
+            device=device,
+            **options,
             **_kept_for_pictures(arguments, guidance),
         )
     except KeyboardInterrupt:
@@ -143,8 +171,10 @@ def inpaint(arguments):
         return INTERRUPTED
     if result.skipped_nudges:
         complain(f"warning: {result.skipped_nudges} steps had a gradient that was not finite and ran unguided")
-    print(f"written to {save_image(result.image, out)} "
-          f"({result.evaluations} model evaluations, {result.backwards} backward passes)")
+    print(
+        f"written to {save_image(result.image, out)} "
+        f"({result.evaluations} model evaluations, {result.backwards} backward passes)"
+    )
     if guidance.schedule.mode == "adaptive" and arguments.method == "gradpaint":
         print(result.stop)
     if arguments.pictures is not None:

@@ -1,4 +1,5 @@
 """Plots drawn with PIL alone: curves over a run's steps, and quality against cost."""
+
 from __future__ import annotations
 
 import math
@@ -21,9 +22,18 @@ class Axes:
     size: (width, height).  shaded: (left, right) x-intervals with a background of their own.
     """
 
-    def __init__(self, x: tuple[float, float], y: tuple[float, float], x_ticks: Ticks, y_ticks: Ticks,
-                 title: str = "", x_label: str = "", y_label: str = "", size: tuple[int, int] = (900, 520),
-                 shaded: Iterable[tuple[float, float]] = ()):
+    def __init__(
+        self,
+        x: tuple[float, float],
+        y: tuple[float, float],
+        x_ticks: Ticks,
+        y_ticks: Ticks,
+        title: str = "",
+        x_label: str = "",
+        y_label: str = "",
+        size: tuple[int, int] = (900, 520),
+        shaded: Iterable[tuple[float, float]] = (),
+    ):
         self.x, self.y, self.size = x, y, size
         self.canvas = Image.new("RGB", (size[0] * SCALE, size[1] * SCALE), PAPER)
         self.draw = ImageDraw.Draw(self.canvas)
@@ -48,8 +58,10 @@ class Axes:
     def place(self, x: float, y: float) -> tuple[float, float]:
         """Where that point lies on the enlarged canvas."""
         left, top, right, bottom = self.box
-        return (left + (x - self.x[0]) / (self.x[1] - self.x[0]) * (right - left),
-                bottom - (y - self.y[0]) / (self.y[1] - self.y[0]) * (bottom - top))
+        return (
+            left + (x - self.x[0]) / (self.x[1] - self.x[0]) * (right - left),
+            bottom - (y - self.y[0]) / (self.y[1] - self.y[0]) * (bottom - top),
+        )
 
     def curve(self, points: Sequence[tuple[float, float] | None], colour: str) -> bool:
         """Polyline with dots, broken where a point is None. Returns whether anything was drawn."""
@@ -107,9 +119,15 @@ class Axes:
         return self.canvas.resize(self.size, Image.Resampling.LANCZOS)
 
 
-def loss_plot(curves: Mapping[str, Sequence[float]], guided: Sequence[bool] = (), title: str = "",
-              x_label: str = "step", y_label: str = "loss", size: tuple[int, int] = (900, 520),
-              names: Sequence[str] | None = None) -> Image.Image:
+def loss_plot(
+    curves: Mapping[str, Sequence[float]],
+    guided: Sequence[bool] = (),
+    title: str = "",
+    x_label: str = "step",
+    y_label: str = "loss",
+    size: tuple[int, int] = (900, 520),
+    names: Sequence[str] | None = None,
+) -> Image.Image:
     """Curves over the steps of a run with a logarithmic y axis, as a PIL image.
 
     curves: name -> one value per step; values that are not finite or not above 0 leave a gap.
@@ -127,16 +145,26 @@ def loss_plot(curves: Mapping[str, Sequence[float]], guided: Sequence[bool] = ()
     x_ticks = [(step, names[step]) for step in range(0, steps, max(1, math.ceil(steps / 12)))]
     shaded = [(step - 0.5, step + 0.5) for step, flag in enumerate(guided) if flag]
     axes = Axes((-0.5, max(steps, 1) - 0.5), (low, high), x_ticks, y_ticks, title, x_label, y_label, size, shaded)
-    drawn = [axes.curve([(step, math.log10(float(v))) if _usable(float(v)) else None for step, v in enumerate(values)],
-                        COLOURS[index % len(COLOURS)]) for index, values in enumerate(curves.values())]
+    drawn = [
+        axes.curve(
+            [(step, math.log10(float(v))) if _usable(float(v)) else None for step, v in enumerate(values)],
+            COLOURS[index % len(COLOURS)],
+        )
+        for index, values in enumerate(curves.values())
+    ]
     if not any(drawn):
         axes.message("no finite values above 0")
     axes.legend(list(curves), "guided steps" if shaded else "")
     return axes.image()
 
 
-def tradeoff_plot(points: Mapping[str, Sequence[tuple]], x_label: str = "share of the steps that are guided",
-                  y_label: str = "LPIPS", title: str = "", size: tuple[int, int] = (900, 520)) -> Image.Image:
+def tradeoff_plot(
+    points: Mapping[str, Sequence[tuple]],
+    x_label: str = "share of the steps that are guided",
+    y_label: str = "LPIPS",
+    title: str = "",
+    size: tuple[int, int] = (900, 520),
+) -> Image.Image:
     """Quality against cost with error bars (Fig. 9 of the paper), linear axes, as a PIL image.
 
     points: series name -> points (x, y), (x, y, error) or (x, y, error, note); error is one standard error of y, None

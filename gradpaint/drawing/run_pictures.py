@@ -3,6 +3,7 @@
 Every function returns a PIL image; `as_image_batch` makes of it what ComfyUI calls an IMAGE. Steps are counted from 0
 here and from 1 in what is written on the pictures.
 """
+
 from __future__ import annotations
 
 import math
@@ -22,8 +23,9 @@ __all__ = ["as_image_batch", "gradient_maps", "loss_curves", "pictures_of", "spr
 COLUMNS = 8  # steps shown by default
 OUTLINE = (90, 220, 255)
 # Black over purple and orange to pale yellow, in steps of equal lightness.
-_HEAT = np.array([(0, 0, 0), (48, 10, 84), (115, 25, 95), (180, 50, 75), (230, 95, 40), (250, 165, 30),
-                  (250, 245, 190)], dtype=float)
+_HEAT = np.array(
+    [(0, 0, 0), (48, 10, 84), (115, 25, 95), (180, 50, 75), (230, 95, 40), (250, 165, 30), (250, 245, 190)], dtype=float
+)
 
 
 def spread(steps: Sequence[int], count: int = COLUMNS) -> list[int]:
@@ -38,9 +40,15 @@ def spread(steps: Sequence[int], count: int = COLUMNS) -> list[int]:
     return [steps[round(i * (len(steps) - 1) / (count - 1))] for i in range(count)]
 
 
-def timeline(estimates: Mapping[int, Tensor], other: Mapping[int, Tensor] | None = None, *,
-             sigmas: Mapping[int, float] | None = None, names: Sequence[str] = ("GradPaint", "other"),
-             count: int = COLUMNS, cell: int = 144) -> Image.Image:
+def timeline(
+    estimates: Mapping[int, Tensor],
+    other: Mapping[int, Tensor] | None = None,
+    *,
+    sigmas: Mapping[int, float] | None = None,
+    names: Sequence[str] = ("GradPaint", "other"),
+    count: int = COLUMNS,
+    cell: int = 144,
+) -> Image.Image:
     """Fig. 2: x0_hat before compositing over the steps of a run, one row per image.
 
     estimates: step -> x0_hat (B, 3, H, W) in [-1, 1]; videos (B, 3, T, H, W) show their middle frame.
@@ -51,8 +59,10 @@ def timeline(estimates: Mapping[int, Tensor], other: Mapping[int, Tensor] | None
     runs = [estimates] if other is None else [estimates, other]
     for step in steps if other is not None else ():
         if step not in other or len(other[step]) != len(estimates[step]):
-            raise ValueError(f"other has steps {sorted(other)}, but must have what estimates has: step {step}, "
-                             f"{len(estimates[step])} images")
+            raise ValueError(
+                f"other has steps {sorted(other)}, but must have what estimates has: step {step}, "
+                f"{len(estimates[step])} images"
+            )
     frames = [[_frames(run[step]) for step in steps] for run in runs]
     rows, labels = [], []
     for b in range(len(frames[0][0])):
@@ -62,8 +72,14 @@ def timeline(estimates: Mapping[int, Tensor], other: Mapping[int, Tensor] | None
     return contact_sheet(rows, _titles(steps, sigmas), labels if other is not None else None, cell)
 
 
-def gradient_maps(maps: Mapping[int, TermMaps], mask: Tensor, *, sigmas: Mapping[int, float] | None = None,
-                  count: int = COLUMNS, cell: int = 144) -> Image.Image:
+def gradient_maps(
+    maps: Mapping[int, TermMaps],
+    mask: Tensor,
+    *,
+    sigmas: Mapping[int, float] | None = None,
+    count: int = COLUMNS,
+    cell: int = 144,
+) -> Image.Image:
     """Fig. 3a: where each term of the loss pulls, |gradient| of the MSE and below it of the alignment term.
 
     maps: guided step -> TermMaps.  mask: (B or 1, 1, H, W) or with frames, 1 = repaint; its outline is drawn.
@@ -84,9 +100,16 @@ def gradient_maps(maps: Mapping[int, TermMaps], mask: Tensor, *, sigmas: Mapping
     return contact_sheet(rows, _titles(steps, sigmas), labels, cell)
 
 
-def loss_curves(mse: Sequence[float], alignment: Sequence[float] = (), total: Sequence[float] = (), *,
-                guided: Sequence[bool] = (), sigmas: Sequence[float] | None = None, title: str = "",
-                size: tuple[int, int] = (900, 520)) -> Image.Image:
+def loss_curves(
+    mse: Sequence[float],
+    alignment: Sequence[float] = (),
+    total: Sequence[float] = (),
+    *,
+    guided: Sequence[bool] = (),
+    sigmas: Sequence[float] | None = None,
+    title: str = "",
+    size: tuple[int, int] = (900, 520),
+) -> Image.Image:
     """The losses of eqs. 5, 6 and 8 over a run, logarithmic, NaN and 0 leaving gaps.
 
     One value per step in each (empty: not drawn).  guided: as in `plots.loss_plot`.  sigmas: noise levels, written
@@ -99,15 +122,16 @@ def loss_curves(mse: Sequence[float], alignment: Sequence[float] = (), total: Se
 
 
 def pictures_of(record: Sequence, mask: Tensor, title: str = "") -> dict[str, Image.Image]:
-    """"timeline", "gradients" and "losses" of a run, those for which there is something to show.
+    """ "timeline", "gradients" and "losses" of a run, those for which there is something to show.
 
     record: an `InpaintResult`'s.  mask: the run's, (B or 1, 1, H, W).
     """
     sigmas = {step.step: step.sigma for step in record}
     estimates = {step.step: step.x0_hat for step in record if step.x0_hat is not None}
     maps = {step.step: step.maps for step in record if step.maps is not None}
-    mse, alignment, total = ([float(getattr(step, name).mean()) for step in record]
-                             for name in ("mse", "alignment", "total"))
+    mse, alignment, total = (
+        [float(getattr(step, name).mean()) for step in record] for name in ("mse", "alignment", "total")
+    )
     if not any(value > 0 for value in alignment):
         alignment = total = ()
     drawn = {"timeline": timeline(estimates, sigmas=sigmas)} if estimates else {}
@@ -144,8 +168,10 @@ def _middle(t: Tensor, ndim: int) -> Tensor:
 def _frames(x0_hat: Tensor) -> list[Tensor]:
     """(3, H, W) for each image; for videos their middle frame."""
     if x0_hat.ndim < 4 or x0_hat.shape[1] != 3:
-        raise ValueError(f"estimates has a tensor of shape {tuple(x0_hat.shape)}, but must have RGB images, "
-                         "(B, 3, H, W), or videos, (B, 3, T, H, W)")
+        raise ValueError(
+            f"estimates has a tensor of shape {tuple(x0_hat.shape)}, but must have RGB images, "
+            "(B, 3, H, W), or videos, (B, 3, T, H, W)"
+        )
     return [_middle(image, 3).float().nan_to_num() for image in x0_hat]
 
 

@@ -1,4 +1,5 @@
 """One evaluation: one set of images with one kind of mask, all methods and seeds, in a folder of its own."""
+
 from __future__ import annotations
 
 import platform
@@ -64,10 +65,17 @@ class Block:
     def config(self):
         """What must stay the same for results to be comparable. Methods, seeds and images may be added."""
         return {
-            "gradpaint": __version__, **self.identity, "size": list(self.cases.size), "mask": self.cases.mask_kind,
-            "mask options": self.cases.mask_details, "mask seed": self.cases.mask_seed, "steps": self.setup.steps,
-            "sampler": self.setup.sampler, "batch": self.setup.batch,
-            "device": torch.device(self.setup.device).type, "settings": asdict(self.setup.settings),
+            "gradpaint": __version__,
+            **self.identity,
+            "size": list(self.cases.size),
+            "mask": self.cases.mask_kind,
+            "mask options": self.cases.mask_details,
+            "mask seed": self.cases.mask_seed,
+            "steps": self.setup.steps,
+            "sampler": self.setup.sampler,
+            "batch": self.setup.batch,
+            "device": torch.device(self.setup.device).type,
+            "settings": asdict(self.setup.settings),
         }
 
     @property
@@ -86,8 +94,10 @@ class Evaluation:
         self.baseline = self.scoring.baseline or block.labels[0]
         if self.baseline not in block.labels:
             raise ValueError(f"baseline is {self.baseline!r}, but must be one of: {', '.join(block.labels)}")
-        others = {label: chosen_files(folder, self.names, f"the results of {label}", block.cases.size)
-                  for label, folder in block.results.items()}
+        others = {
+            label: chosen_files(folder, self.names, f"the results of {label}", block.cases.size)
+            for label, folder in block.results.items()
+        }
         self.others = [Source(label, {0: files}) for label, files in others.items()]
         check_config(block.folder / "config.json", block.config())
         self.folder = RunFolder(block.folder)
@@ -103,10 +113,17 @@ class Evaluation:
         """Our methods' results that are on disk, and the others'; of all images or of these."""
         wanted = self.names if names is None else names
         ours = [
-            Source(spec.label, {
-                seed: {name: self.folder.path(spec, seed, name) for name in wanted
-                       if self.folder.done(spec, seed, name)} for seed in self.block.seeds
-            })
+            Source(
+                spec.label,
+                {
+                    seed: {
+                        name: self.folder.path(spec, seed, name)
+                        for name in wanted
+                        if self.folder.done(spec, seed, name)
+                    }
+                    for seed in self.block.seeds
+                },
+            )
             for spec in self.block.specs
         ]
         return ours + self.others
@@ -119,8 +136,16 @@ class Evaluation:
         bar = tqdm(total=self.missing(), desc=self.block.title, unit="image", disable=not progress)
         try:
             with bar:
-                run(self.folder, self.block.cases, self.block.specs, self.block.seeds, denoiser, self.block.setup,
-                    on_result=lambda spec: bar.update(), on_batch=self._scored)
+                run(
+                    self.folder,
+                    self.block.cases,
+                    self.block.specs,
+                    self.block.seeds,
+                    denoiser,
+                    self.block.setup,
+                    on_result=lambda spec: bar.update(),
+                    on_batch=self._scored,
+                )
             for source in self.sources():
                 self.scorer.score_diversity(source, self.names)
         except KeyboardInterrupt:
@@ -150,8 +175,13 @@ class Evaluation:
             write_text(self.block.folder / "results.csv", as_csv(self.table))
         write_text(self.block.folder / "results.md", self.text())
         if complete and self.scoring.sheets:
-            write_sheets(self.block.folder, self.block.folder / "inputs", self.block.folder / "masks", sources,
-                         self.names[: self.scoring.sheets])
+            write_sheets(
+                self.block.folder,
+                self.block.folder / "inputs",
+                self.block.folder / "masks",
+                sources,
+                self.names[: self.scoring.sheets],
+            )
 
     def _features(self, sources):
         """Fill in the methods' features; returns the reference's."""
@@ -175,9 +205,13 @@ class Evaluation:
         missing = self.missing()
         state = f"; {missing} results are still missing" if missing else ""
         seeds = f"{len(block.seeds)} seeds" if len(block.seeds) > 1 else f"seed {block.seeds[0]}"
-        lines = [f"# {block.title}", "",
-                 f"{len(self.names)} images of {block.cases.size[1]}x{block.cases.size[0]} pixels, "
-                 f"{block.cases.mask_kind} masks, {block.setup.steps} {block.setup.sampler} steps, {seeds}{state}.", ""]
+        lines = [
+            f"# {block.title}",
+            "",
+            f"{len(self.names)} images of {block.cases.size[1]}x{block.cases.size[0]} pixels, "
+            f"{block.cases.mask_kind} masks, {block.setup.steps} {block.setup.sampler} steps, {seeds}{state}.",
+            "",
+        ]
         if not self.methods:
             return "\n".join([*lines, "Nothing is finished yet.", ""])
         lines += [summary(self.table), ""]
@@ -187,18 +221,24 @@ class Evaluation:
 
     def notes(self):
         """What a reader of the tables has to know."""
-        notes = ["+- is one standard error over images (samples of one image averaged first); paired differences are "
-                 "over the images that both methods have, z in units of their error."]
+        notes = [
+            "+- is one standard error over images (samples of one image averaged first); paired differences are "
+            "over the images that both methods have, z in units of their error."
+        ]
         if self.no_lpips:
             notes.append(f"No LPIPS: {self.no_lpips}")
         elif self.no_lpips is None:
             notes.append(f"LPIPS with the {self.scoring.net} network, of whole images; lower is better.")
-        notes.append("Seam: squared jump across the mask's border over that of the true images, pooled over images, "
-                     "error by jackknife; abs log seam: distance from 1 on a logarithmic scale, lower is better.")
+        notes.append(
+            "Seam: squared jump across the mask's border over that of the true images, pooled over images, "
+            "error by jackknife; abs log seam: distance from 1 on a logarithmic scale, lower is better."
+        )
         if any("fid" in row for row in self.table.means.values()):
             against = self.scoring.fid_reference or "the true images"
-            notes.append(f"FID against {against}, error by a jackknife over 20 groups of images; biased upwards for "
-                         "few images, so compare equal numbers only.")
+            notes.append(
+                f"FID against {against}, error by a jackknife over 20 groups of images; biased upwards for "
+                "few images, so compare equal numbers only."
+            )
         clock = "processor time" if torch.device(self.block.setup.device).type == "cpu" else "wall-clock time"
         notes.append(f"s: {clock} per image in batches of up to {self.block.setup.batch}.")
         for spec in self.block.specs:
@@ -208,10 +248,13 @@ class Evaluation:
         for scores in self.methods:
             worst = float(scores.values["known_error"].max())
             if worst > KNOWN_TOLERANCE:
-                notes.append(f"{scores.label}: known pixels differ by up to {worst * 127.5:.0f} of 255; "
-                             "scored as it is.")
-        notes.append(f"gradpaint {__version__}, torch {torch.__version__}, {platform.machine()}, "
-                     f"{self.block.setup.device}, {torch.get_num_threads()} CPU thread(s).")
+                notes.append(
+                    f"{scores.label}: known pixels differ by up to {worst * 127.5:.0f} of 255; scored as it is."
+                )
+        notes.append(
+            f"gradpaint {__version__}, torch {torch.__version__}, {platform.machine()}, "
+            f"{self.block.setup.device}, {torch.get_num_threads()} CPU thread(s)."
+        )
         return notes + ([f"Command: `{self.block.command}`"] if self.block.command else [])
 
     def _skipped(self, spec):

@@ -123,11 +123,15 @@ def chosen_files(folder, names, what, size=None):
     missing = [name for name in names if name not in files]
     if missing:
         some = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        raise ValueError(f"{folder}, {what}, lacks {len(missing)} of {len(names)} images: {some}. "
-                         "A result has the name of its image, in any picture format")
+        raise ValueError(
+            f"{folder}, {what}, lacks {len(missing)} of {len(names)} images: {some}. "
+            "A result has the name of its image, in any picture format"
+        )
     for name in names if size is not None else ():
         with Image.open(files[name]) as picture:
             if picture.size != (size[1], size[0]):
-                raise ValueError(f"{files[name]} is {picture.width}x{picture.height} pixels, but the images are "
-                                 f"{size[1]}x{size[0]} (width x height)")
+                raise ValueError(
+                    f"{files[name]} is {picture.width}x{picture.height} pixels, but the images are "
+                    f"{size[1]}x{size[0]} (width x height)"
+                )
     return {name: files[name] for name in names}

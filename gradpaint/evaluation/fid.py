@@ -117,7 +117,8 @@ def _inception(device):
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError as error:
         raise ImportError(f"FID needs torch-fidelity: pip install 'gradpaint[fid]', or --fid-features ({error})") from (
-            error)
+            error
+        )
     try:
         network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"]).to(device).eval()
     except OSError as error:

@@ -1,4 +1,5 @@
 """Methods as one writes them on a command line: "gradpaint", "repaint:steps=250,resamplings=10"."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -52,7 +53,8 @@ class MethodSpec:
         if "strength" in parts[""] and "alpha" not in parts[""]:
             parts[""]["alpha"] = None  # else the base's would go before it
         return dataclasses.replace(
-            base, **parts[""],
+            base,
+            **parts[""],
             alignment=dataclasses.replace(base.alignment, **parts["alignment"]),
             schedule=dataclasses.replace(base.schedule, **parts["schedule"]),
         )
@@ -85,7 +87,7 @@ def _value(text: str):
 
 
 def parse_method(text: str) -> MethodSpec:
-    """"NAME" or "NAME:option=value,option=value". Raises ValueError naming what is wrong and what is allowed."""
+    """ "NAME" or "NAME:option=value,option=value". Raises ValueError naming what is wrong and what is allowed."""
     name, _, rest = text.partition(":")
     method = get_method(name)
     steps, guidance, options = None, {}, {}

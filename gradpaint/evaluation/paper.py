@@ -5,6 +5,7 @@ of its methods, data sets and masks, that Table 8 is about diversity at four cov
 of the early stop. Which of the others' combinations stands in which table is our reading (`certain` is False and
 the output says so). Not one number of the paper is in here: a user who has the paper gives them with --paper-numbers.
 """
+
 from __future__ import annotations
 
 import csv
@@ -14,8 +15,14 @@ from pathlib import Path
 
 from .tables import TITLES, markdown, number
 
-MEASURES = {"lpips": "LPIPS", "fid": "FID", "diversity_lpips": "diversity (LPIPS)", "seconds": "s per image",
-            "forwards": "evaluations, forward only", "backwards": "evaluations, forward and backward"}
+MEASURES = {
+    "lpips": "LPIPS",
+    "fid": "FID",
+    "diversity_lpips": "diversity (LPIPS)",
+    "seconds": "s per image",
+    "forwards": "evaluations, forward only",
+    "backwards": "evaluations, forward and backward",
+}
 EXTRA = ("masked_mse", "seam_ratio")  # shown for our runs in addition
 STAND_IN = "stand-in"
 NO_NUMBER = "n/a"
@@ -32,18 +39,32 @@ class Dataset:
 
 
 DATASETS = {
-    "ffhq": Dataset("FFHQ", "Flickr-Faces-HQ, from the ffhq-dataset project of NVlabs on GitHub",
-                    "an unconditional 256x256 guided-diffusion model of FFHQ; the DPS project's page links one"),
-    "celebahq": Dataset("CelebA-HQ", "CelebA-HQ, from the progressive_growing_of_gans project of tkarras on GitHub, or "
-                        "the LaMa project's page", "a 256x256 guided-diffusion model of CelebA-HQ; the RePaint "
-                        "project's page links one"),
-    "imagenet": Dataset("ImageNet", "the validation images of ILSVRC 2012, from image-net.org after registration",
-                        "256x256_diffusion_uncond.pt, from OpenAI's guided-diffusion project on GitHub"),
-    "places2": Dataset("Places2", "the validation images of Places365-Standard, from the Places2 project page of MIT",
-                       "a 256x256 guided-diffusion model of Places2; the RePaint project's page links one"),
-    "coco": Dataset("COCO", "the validation images of MS-COCO, from cocodataset.org",
-                    "a latent text-to-image model (Stable Diffusion): run it with the GradPaint nodes in ComfyUI and "
-                    "give the saved pictures with --results"),
+    "ffhq": Dataset(
+        "FFHQ",
+        "Flickr-Faces-HQ, from the ffhq-dataset project of NVlabs on GitHub",
+        "an unconditional 256x256 guided-diffusion model of FFHQ; the DPS project's page links one",
+    ),
+    "celebahq": Dataset(
+        "CelebA-HQ",
+        "CelebA-HQ, from the progressive_growing_of_gans project of tkarras on GitHub, or the LaMa project's page",
+        "a 256x256 guided-diffusion model of CelebA-HQ; the RePaint project's page links one",
+    ),
+    "imagenet": Dataset(
+        "ImageNet",
+        "the validation images of ILSVRC 2012, from image-net.org after registration",
+        "256x256_diffusion_uncond.pt, from OpenAI's guided-diffusion project on GitHub",
+    ),
+    "places2": Dataset(
+        "Places2",
+        "the validation images of Places365-Standard, from the Places2 project page of MIT",
+        "a 256x256 guided-diffusion model of Places2; the RePaint project's page links one",
+    ),
+    "coco": Dataset(
+        "COCO",
+        "the validation images of MS-COCO, from cocodataset.org",
+        "a latent text-to-image model (Stable Diffusion): run it with the GradPaint nodes in ComfyUI and "
+        "give the saved pictures with --results",
+    ),
 }
 
 
@@ -79,6 +100,7 @@ class Row:
     @classmethod
     def of(cls, title, name, paper_options="", always=""):
         """paper_options: what the paper ran it with; always: what both runs have."""
+
         def join(*parts):
             return ":".join(filter(None, [name, ",".join(filter(None, parts))]))
 
@@ -113,19 +135,43 @@ SWEEP = tuple(Row.of(f"GradPaint, {share:.0%} guided", "gradpaint", always=f"sto
 LOSSES = (IMAGE, Row.of("GradPaint, masked MSE alone", "gradpaint_full", always="lambda_al=0"), GRADPAINT)
 QUALITY = ("lpips", "fid")
 
-LAYOUTS = {layout.name: layout for layout in (
-    Layout("table1", "Faces", ("ffhq", "celebahq"), LAMA_MASKS, (*METHODS, LAMA, PALETTE), QUALITY),
-    Layout("table2", "Scenes and objects", ("imagenet", "places2"), LAMA_MASKS, (*METHODS, LAMA, PALETTE), QUALITY),
-    Layout("table3", "Latent models, with the oracles", ("coco",), LAMA_MASKS,
-           (IMAGE, NOISY, GRADPAINT, FAST, *ORACLES), QUALITY),
-    Layout("table4", "Random pixels (section 7)", ("ffhq", "imagenet"), RANDOM, METHODS, QUALITY),
-    Layout("table7", "The loss terms", ("ffhq", "imagenet"), (Mask("thick"),), LOSSES, QUALITY),
-    Layout("table8", "Diversity by coverage", ("ffhq",), COVERAGES, (IMAGE, NOISY, REPAINT, GRADPAINT, FAST),
-           ("lpips", "diversity_lpips"), seeds=3, certain=True),
-    Layout("table9", "Cost", ("ffhq",), (Mask("thick"),), METHODS, ("forwards", "backwards", "seconds")),
-    Layout("fig9", "Early stop: quality by share of guided steps", ("ffhq",), (Mask("thick"),), SWEEP,
-           ("lpips", "seconds"), certain=True),
-)}
+LAYOUTS = {
+    layout.name: layout
+    for layout in (
+        Layout("table1", "Faces", ("ffhq", "celebahq"), LAMA_MASKS, (*METHODS, LAMA, PALETTE), QUALITY),
+        Layout("table2", "Scenes and objects", ("imagenet", "places2"), LAMA_MASKS, (*METHODS, LAMA, PALETTE), QUALITY),
+        Layout(
+            "table3",
+            "Latent models, with the oracles",
+            ("coco",),
+            LAMA_MASKS,
+            (IMAGE, NOISY, GRADPAINT, FAST, *ORACLES),
+            QUALITY,
+        ),
+        Layout("table4", "Random pixels (section 7)", ("ffhq", "imagenet"), RANDOM, METHODS, QUALITY),
+        Layout("table7", "The loss terms", ("ffhq", "imagenet"), (Mask("thick"),), LOSSES, QUALITY),
+        Layout(
+            "table8",
+            "Diversity by coverage",
+            ("ffhq",),
+            COVERAGES,
+            (IMAGE, NOISY, REPAINT, GRADPAINT, FAST),
+            ("lpips", "diversity_lpips"),
+            seeds=3,
+            certain=True,
+        ),
+        Layout("table9", "Cost", ("ffhq",), (Mask("thick"),), METHODS, ("forwards", "backwards", "seconds")),
+        Layout(
+            "fig9",
+            "Early stop: quality by share of guided steps",
+            ("ffhq",),
+            (Mask("thick"),),
+            SWEEP,
+            ("lpips", "seconds"),
+            certain=True,
+        ),
+    )
+}
 
 
 def read_numbers(path):
@@ -142,22 +188,31 @@ def read_numbers(path):
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise ValueError(f"--paper-numbers {path} has the columns {', '.join(reader.fieldnames or ())}; "
-                             f"they must be {', '.join(COLUMNS)}")
+            raise ValueError(
+                f"--paper-numbers {path} has the columns {', '.join(reader.fieldnames or ())}; "
+                f"they must be {', '.join(COLUMNS)}"
+            )
         for row in reader:
             key = tuple((row[name] or "").strip() for name in COLUMNS[:-1])
             if not (row["value"] or "").strip():
                 continue
             if key not in known:
-                raise ValueError(f"--paper-numbers {path}, line {reader.line_num}: {' / '.join(key)} is no cell of a "
-                                 "table; every --paper run writes the cells that there are to paper_numbers.csv")
+                raise ValueError(
+                    f"--paper-numbers {path}, line {reader.line_num}: {' / '.join(key)} is no cell of a "
+                    "table; every --paper run writes the cells that there are to paper_numbers.csv"
+                )
             numbers[key] = row["value"].strip()
     return numbers
 
 
 def _template_rows(layout):
-    return [(layout.name, dataset, mask.slug, row.title, measure, "") for dataset in layout.datasets
-            for mask in layout.masks for row in layout.rows for measure in layout.measures]
+    return [
+        (layout.name, dataset, mask.slug, row.title, measure, "")
+        for dataset in layout.datasets
+        for mask in layout.masks
+        for row in layout.rows
+        for measure in layout.measures
+    ]
 
 
 def numbers_template(layout):
@@ -178,16 +233,27 @@ def page(layout, found, numbers, given):
     if not layout.certain:
         lines += ["The paper's text was not available to us: that this table holds these rows is our reading.", ""]
     if not given:
-        lines += ["**Stand-in**: the paper's rows on the bundled 64x64 model and its held-out scenes. These numbers "
-                  "are not comparable with the paper's.", ""]
+        lines += [
+            "**Stand-in**: the paper's rows on the bundled 64x64 model and its held-out scenes. These numbers "
+            "are not comparable with the paper's.",
+            "",
+        ]
     if GRADPAINT in layout.rows:
         lines += ["GradPaint is guided at every step, GradPaint-Fast in the first half of the run.", ""]
     for mask in layout.masks:
         lines += [f"## {mask.title} masks", "", _mask_table(layout, mask, runs, found, numbers), ""]
-    if any((layout.name, d, m.slug, r.title, x) not in numbers for d in layout.datasets for m in layout.masks
-           for r in layout.rows for x in layout.measures):
-        lines += [f"{NO_NUMBER}: the paper's number is not available to us. Fill in paper_numbers.csv beside this file "
-                  "and give it with --paper-numbers.", ""]
+    if any(
+        (layout.name, d, m.slug, r.title, x) not in numbers
+        for d in layout.datasets
+        for m in layout.masks
+        for r in layout.rows
+        for x in layout.measures
+    ):
+        lines += [
+            f"{NO_NUMBER}: the paper's number is not available to us. Fill in paper_numbers.csv beside this file "
+            "and give it with --paper-numbers.",
+            "",
+        ]
     return "\n".join([*lines, "## What it needs", "", *needs(layout, given), ""])
 
 
@@ -224,16 +290,22 @@ def needs(layout, given):
     lines = []
     for name in layout.datasets:
         dataset, state = DATASETS[name], "given" if name in given else "missing"
-        lines.append(f"* {dataset.title} ({state}): {dataset.images}. Model: {dataset.model}. "
-                     f"`--data {name}=FOLDER --model {name}=CHECKPOINT`")
+        lines.append(
+            f"* {dataset.title} ({state}): {dataset.images}. Model: {dataset.model}. "
+            f"`--data {name}=FOLDER --model {name}=CHECKPOINT`"
+        )
     if any(row.ours is None for row in layout.rows):
         titles = ", ".join(row.title for row in layout.rows if row.ours is None)
-        lines.append(f"* {titles}: run elsewhere on the pictures in inputs/ and masks/ of each folder (the projects' "
-                     "pages have code and weights); `--results NAME=FOLDER`, with a folder DATASET_MASK in it for each "
-                     "data set and mask, pictures named as in inputs/.")
+        lines.append(
+            f"* {titles}: run elsewhere on the pictures in inputs/ and masks/ of each folder (the projects' "
+            "pages have code and weights); `--results NAME=FOLDER`, with a folder DATASET_MASK in it for each "
+            "data set and mask, pictures named as in inputs/."
+        )
     if any(row.ours == "latent_copy" for row in layout.rows):
         lines.append("* latent COPY: `--codec MODULE:CALLABLE`, a latent model's encoder and decoder.")
     if "fid" in layout.measures:
-        lines.append("* FID: `--fid`, which downloads its network, or `--fid-features`; the paper's FIDs are over far "
-                     "more images than a quick run has.")
+        lines.append(
+            "* FID: `--fid`, which downloads its network, or `--fid-features`; the paper's FIDs are over far "
+            "more images than a quick run has."
+        )
     return lines

@@ -1,4 +1,5 @@
 """`gradpaint evaluate --paper`: runs the rows of one of the paper's tables and lays them out."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -82,9 +83,14 @@ class PaperRun:
                 continue
             for name, label in (("share", "share of the steps that are guided"), ("seconds", "seconds per image")):
                 points = [
-                    (shares[title] if name == "share" else row["seconds"].value, row[metric].value, row[metric].error,
-                     f"{shares[title]:.0%}")
-                    for title, row in means.items() if title in shares and metric in row and "seconds" in row
+                    (
+                        shares[title] if name == "share" else row["seconds"].value,
+                        row[metric].value,
+                        row[metric].error,
+                        f"{shares[title]:.0%}",
+                    )
+                    for title, row in means.items()
+                    if title in shares and metric in row and "seconds" in row
                 ]
                 title = f"Early stop, {dataset}: {paper.TITLES[metric][0]} with one standard error"
                 picture = tradeoff_plot({"GradPaint": points}, label, paper.TITLES[metric][0], title)

@@ -2,6 +2,7 @@
 
 An image is the unit: with several seeds its samples are averaged first, so a standard error is over images.
 """
+
 from __future__ import annotations
 
 import csv
@@ -15,8 +16,18 @@ from .fid import fid, jackknife_groups
 from .metrics import Estimate, mean_estimate, paired_difference, seam_improvement, seam_ratio
 from .tables import TITLES, markdown, number
 
-METRICS = ("lpips", "fid", "masked_mse", "masked_psnr", "seam_ratio", "diversity_lpips", "diversity_mse", "forwards",
-           "backwards", "seconds")
+METRICS = (
+    "lpips",
+    "fid",
+    "masked_mse",
+    "masked_psnr",
+    "seam_ratio",
+    "diversity_lpips",
+    "diversity_mse",
+    "forwards",
+    "backwards",
+    "seconds",
+)
 PAIRED = ("lpips", "fid", "masked_mse", "masked_psnr", "abs_log_seam", "seconds")
 
 
@@ -49,16 +60,25 @@ def collect(source, names, scorer, runs=None):
     rows = [[scorer.records.get(source.label, seed, name) for seed in source.files] for name in names]
     wanted = {name: name for name in ("masked_mse", "masked_psnr", "seam_energy", "true_seam_energy", "known_error")}
     wanted["lpips"] = f"lpips_{scorer.net}"
-    values = {metric: torch.tensor([[sample[key] for sample in row] for row in rows], dtype=torch.float64).mean(1)
-              for metric, key in wanted.items() if all(key in sample for row in rows for sample in row)}
+    values = {
+        metric: torch.tensor([[sample[key] for sample in row] for row in rows], dtype=torch.float64).mean(1)
+        for metric, key in wanted.items()
+        if all(key in sample for row in rows for sample in row)
+    }
     spread = [scorer.diversity.get(source.label, name) for name in names]
     if len(source.files) > 1 and all(spread):
         for metric, key in (("diversity_lpips", wanted["lpips"]), ("diversity_mse", "mse")):
             if all(key in row for row in spread):
                 values[metric] = torch.tensor([row[key] for row in spread], dtype=torch.float64)
     batches = _batches(source, names, runs)
-    costs = {key: torch.tensor([float(row[key]) for row in batches.values()]) for key in
-             ("forwards", "backwards", "seconds")} if batches else {}
+    costs = (
+        {
+            key: torch.tensor([float(row[key]) for row in batches.values()])
+            for key in ("forwards", "backwards", "seconds")
+        }
+        if batches
+        else {}
+    )
     return MethodScores(source.label, names, values, costs, list(batches), samples=len(source.files))
 
 
@@ -121,8 +141,10 @@ def _fid_difference(scores, base, rows, other, reference):
     """Only where both have as many samples an image: FID depends on the number of images."""
     if scores.samples != base.samples:
         return Estimate(math.nan, math.nan)
-    parts = [s.features.reshape(-1, s.samples, s.features.shape[1])[r].flatten(0, 1)
-             for s, r in ((scores, rows), (base, other))]
+    parts = [
+        s.features.reshape(-1, s.samples, s.features.shape[1])[r].flatten(0, 1)
+        for s, r in ((scores, rows), (base, other))
+    ]
     return fid(parts[0], reference, jackknife_groups(len(rows), scores.samples), baseline=parts[1])
 
 
@@ -146,7 +168,9 @@ def comparison(methods, baseline, reference=None):
     base = next((scores for scores in methods if scores.label == baseline), None)
     others = [scores for scores in methods if base is not None and scores is not base]
     return Comparison(
-        methods, baseline, {scores.label: estimates(scores, reference) for scores in methods},
+        methods,
+        baseline,
+        {scores.label: estimates(scores, reference) for scores in methods},
         {scores.label: differences(scores, base, reference) for scores in others},
     )
 

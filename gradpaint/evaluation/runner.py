@@ -7,6 +7,7 @@ The folder:
     images/METHOD/seedS/NAME.png    the results
     runs.jsonl                      one line per result: its cost
 """
+
 from __future__ import annotations
 
 import time
@@ -116,11 +117,19 @@ def _run_batch(folder, group, missing, images, masks, spec, seed, denoiser, setu
             continue
         image = result.image[index]
         replace_file(folder.path(spec, seed, name), lambda path, image=image: save_image(image, path))
-        folder.records.add({
-            "method": spec.label, "seed": seed, "name": name, "recipe": spec.recipe, "batch": group[0],
-            "forwards": result.evaluations - result.backwards, "backwards": result.backwards,
-            "seconds": seconds / len(group), "skipped_nudges": result.skipped_nudges,
-        })
+        folder.records.add(
+            {
+                "method": spec.label,
+                "seed": seed,
+                "name": name,
+                "recipe": spec.recipe,
+                "batch": group[0],
+                "forwards": result.evaluations - result.backwards,
+                "backwards": result.backwards,
+                "seconds": seconds / len(group),
+                "skipped_nudges": result.skipped_nudges,
+            }
+        )
         if on_result is not None:
             on_result(spec)
 
@@ -138,9 +147,17 @@ def inpaint_batch(names, images, masks, spec, seed, denoiser, setup):
     clock = time.process_time if torch.device(setup.device).type == "cpu" else time.perf_counter
     started = clock()
     result = METHODS[spec.name].run(
-        denoiser, y, mask, sigmas=spaced_sigmas(denoiser.sigmas, spec.steps or setup.steps), noise=noise,
-        seed=stream_seed(seed, names[0], "steps"), sampler=setup.sampler, settings=spec.settings(setup.settings),
-        image=image, codec=setup.codec, **spec.options,
+        denoiser,
+        y,
+        mask,
+        sigmas=spaced_sigmas(denoiser.sigmas, spec.steps or setup.steps),
+        noise=noise,
+        seed=stream_seed(seed, names[0], "steps"),
+        sampler=setup.sampler,
+        settings=spec.settings(setup.settings),
+        image=image,
+        codec=setup.codec,
+        **spec.options,
     )
     result.image = result.image[..., :height, :width].cpu()
     return result, clock() - started

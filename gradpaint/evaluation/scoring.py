@@ -1,4 +1,5 @@
 """Scores of finished pictures, kept per image in scores.jsonl: of our own methods and of any other's alike."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -74,10 +75,14 @@ class Scorer:
             sizes = (f"{x.shape[3]}x{x.shape[2]}" for x in (result, image))
             raise ValueError("{} is {} pixels, but its original is {} (width x height)".format(path, *sizes))
         row = {
-            "method": label, "seed": seed, "name": name, "stamp": _stamp(path),
+            "method": label,
+            "seed": seed,
+            "name": name,
+            "stamp": _stamp(path),
             "masked_mse": masked_mse(result, image, mask).item(),
             "masked_psnr": masked_psnr(result, image, mask).item(),
-            "seam_energy": seam_energy(result, mask).item(), "true_seam_energy": seam_energy(image, mask).item(),
+            "seam_energy": seam_energy(result, mask).item(),
+            "true_seam_energy": seam_energy(image, mask).item(),
             "known_error": known_error(result, image, mask).item(),
         }
         if self.net is not None:
@@ -94,8 +99,12 @@ class Scorer:
             if row is not None and row["stamp"] == stamp and (self.net is None or f"lpips_{self.net}" in row):
                 continue
             samples = torch.cat([load_image(path) for path in paths])
-            row = {"method": source.label, "name": name, "stamp": stamp,
-                   "mse": pairwise_mse(samples, self.case(name)[1])}
+            row = {
+                "method": source.label,
+                "name": name,
+                "stamp": stamp,
+                "mse": pairwise_mse(samples, self.case(name)[1]),
+            }
             if self.net is not None:
                 row[f"lpips_{self.net}"] = pairwise_lpips(samples.to(self.device), self.net)
             self.diversity.add(row)

@@ -19,7 +19,7 @@ TITLES = {
 
 
 def number(estimate, metric):
-    """"value +- standard error" with the metric's digits; no error where there is none."""
+    """ "value +- standard error" with the metric's digits; no error where there is none."""
     digits = TITLES[metric][1]
     if not math.isfinite(estimate.error) or metric in ("forwards", "backwards"):
         return f"{estimate.value:.{digits}f}"

@@ -211,9 +211,7 @@ class UNet(nn.Module):
                     stage.append(resampler(ch, Upsample))
                 self.output_blocks.append(Stage(*stage))
 
-        self.out = nn.Sequential(
-            layers.norm(ch), nn.SiLU(), layers.zero_conv(ch, config.out_channels, 3, wide=True)
-        )
+        self.out = nn.Sequential(layers.norm(ch), nn.SiLU(), layers.zero_conv(ch, config.out_channels, 3, wide=True))
 
     def forward(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None, **ignored) -> Tensor:
         """Evaluate the network.

@@ -2,6 +2,7 @@
 
 Only known pixels are compared. Images are (C, H, W), `known` (H, W) is bool: where both show the same.
 """
+
 from __future__ import annotations
 
 import torch

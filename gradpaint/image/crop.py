@@ -1,4 +1,5 @@
 """Which part of a picture is sampled, and at which size: boxes around the holes, scales and multiples."""
+
 from __future__ import annotations
 
 import math
@@ -15,6 +16,7 @@ class Plan(NamedTuple):
     corners: of each picture's box, (top, left); box: the size of all of them; content: the size that the boxes are
     resized to; encoded: the content and what was added at the right and bottom to reach the multiple.
     """
+
     corners: tuple[tuple[int, int], ...]
     box: tuple[int, int]
     content: tuple[int, int]
@@ -28,6 +30,7 @@ class Area(NamedTuple):
     least 1; margin: pixels around the hole at least; square: as wide as high; size: the crop is resized to the area
     of a square of that side, 0 as it is; multiple: of width and height.
     """
+
     around: bool = False
     factor: float = 1.5
     margin: int = 32
@@ -48,8 +51,9 @@ def plan_crop(interest: Tensor, area: Area) -> Plan:
     encoded, scale = _resized(wanted, area) if area.size else (_up(wanted, area.multiple), 1.0)
     box = tuple(min(full, max(side, int(new / scale))) for full, side, new in zip(canvas, wanted, encoded))
     content = tuple(min(new, max(1, round(side * scale))) for side, new in zip(box, encoded))
-    corners = tuple(tuple(_start(span, side, full) for span, side, full in zip(both or (None, None), box, canvas))
-                    for both in spans)
+    corners = tuple(
+        tuple(_start(span, side, full) for span, side, full in zip(both or (None, None), box, canvas)) for both in spans
+    )
     return Plan(corners, box, content, encoded)
 
 
@@ -62,9 +66,12 @@ def _spans(hole: Tensor) -> tuple[tuple[int, int], tuple[int, int]] | None:
 
 def _wanted(spans, canvas: tuple[int, int], area: Area) -> tuple[int, int]:
     """The largest box that any of the pictures asks for, within the canvas."""
+
     def side(axis: int) -> int:
-        return max(max(math.ceil((end - start) * area.factor), end - start + 2 * area.margin)
-                   for start, end in (both[axis] for both in spans if both))
+        return max(
+            max(math.ceil((end - start) * area.factor), end - start + 2 * area.margin)
+            for start, end in (both[axis] for both in spans if both)
+        )
 
     sides = side(0), side(1)
     if area.square:
@@ -92,7 +99,7 @@ def _start(span: tuple[int, int] | None, side: int, full: int) -> int:
 def cut(x: Tensor, plan: Plan) -> Tensor:
     """(B, C, H, W) -> the boxes, (B, C, box)."""
     height, width = plan.box
-    return torch.stack([one[:, top:top + height, left:left + width] for one, (top, left) in zip(x, plan.corners)])
+    return torch.stack([one[:, top : top + height, left : left + width] for one, (top, left) in zip(x, plan.corners)])
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,4 +1,5 @@
 """What is put into the hole before the picture is encoded."""
+
 from __future__ import annotations
 
 import torch
@@ -35,6 +36,7 @@ def fill_hole(image: Tensor, mask: Tensor, kind: str) -> Tensor:
 def _mirrored(image: Tensor, known: Tensor) -> Tensor:
     """Measured with a VAE: the hole's content reaches into the known latent cells beside it, and with the picture
     mirrored at the border they are nearer to the true picture's than with any other content."""
+
     def make(one: Tensor, there: Tensor) -> Tensor:
         filled = harmonic_fill(one[None], ~there[None, None], EIGHT_BIT)[0]
         here, mirror, distance = mirrored(there, MIRRORED)
@@ -79,8 +81,9 @@ def _edge(image: Tensor, known: Tensor) -> Tensor:
 
 def _from_known(image: Tensor, known: Tensor, make) -> Tensor:
     """make((C, H, W), (H, W)) of each image; grey where nothing is known."""
-    return torch.stack([make(one, there[0]) if there.any() else torch.full_like(one, 0.5)
-                        for one, there in zip(image, known)])
+    return torch.stack(
+        [make(one, there[0]) if there.any() else torch.full_like(one, 0.5) for one, there in zip(image, known)]
+    )
 
 
 def _noise(image: Tensor, known: Tensor) -> Tensor:

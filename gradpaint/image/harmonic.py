@@ -1,4 +1,5 @@
 """Smooth continuation into a hole: Laplace's equation, by conjugate gradients with a multigrid preconditioner."""
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -49,6 +50,7 @@ def _fill_one(image: Tensor, hole: Tensor, tolerance: float, iterations: int) ->
 
 class _Level(NamedTuple):
     """A grid of springs: right (H, W-1) and down (H-1, W) between the hole's cells, diagonal (H, W) their sum."""
+
     right: Tensor
     down: Tensor
     diagonal: Tensor
@@ -82,7 +84,7 @@ def _relaxed(hole: Tensor, u: Tensor, pulls: Tensor) -> Tensor:
         low, high = max(start - RELAXING, 0), min(start + rows + RELAXING, height)
         for channel, forces, result in zip(u, pulls, out):
             strip = _swept(weight[low:high], channel[low:high], forces[low:high])
-            result[start:start + rows] = strip[start - low:start - low + rows]
+            result[start : start + rows] = strip[start - low : start - low + rows]
     return out
 
 

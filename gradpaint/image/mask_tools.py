@@ -1,4 +1,5 @@
 """What is done to a mask before sampling. Masks are (B, 1, H, W) in [0, 1], 1 = repaint; grey ones stay grey."""
+
 from __future__ import annotations
 
 import math
@@ -129,8 +130,10 @@ def check_something_to_do(mask: Tensor) -> None:
         raise ValueError(
             f"mask ({size}) is black everywhere: nothing to repaint. Paint the hole white (Load Image: right-click, "
             "Open in MaskEditor), or to extend the picture set pad_left, pad_top, pad_right or pad_bottom. Load Image "
-            "gives a black 64 x 64 mask for a picture without transparency")
+            "gives a black 64 x 64 mask for a picture without transparency"
+        )
     if (mask >= 1).all():
         raise ValueError(
             f"mask ({size}) is white everywhere: nothing is known, so there is nothing to inpaint from. If it is "
-            "black where the picture is to be repainted, flip invert_mask; else grow less, or raise threshold")
+            "black where the picture is to be repainted, flip invert_mask; else grow less, or raise threshold"
+        )

@@ -1,4 +1,5 @@
 """The nearest pixel of a region: where it is and how far. Exact, by columns first and rows after."""
+
 from __future__ import annotations
 
 import math
@@ -12,12 +13,12 @@ BLOCK = 2**16  # pixels that are worked on at a time: few enough to stay in the 
 def distance_to(region: Tensor, limit: int) -> Tensor:
     """Euclidean distance in pixels to the nearest True of region (B, 1, H, W), exact up to limit, inf beyond it."""
     squared = torch.minimum(*_from_above_and_below(_to_itself(region))).square_().flatten(0, -2)
-    nearest, spare = squared.clone(), torch.empty_like(squared[:_rows(squared)])
+    nearest, spare = squared.clone(), torch.empty_like(squared[: _rows(squared)])
     for rows in _blocks(squared):
         here, best = squared[rows], nearest[rows]
         left = limit * limit - float(here.min())  # of the limit, for the way along the row
         for dx in range(1, min(math.isqrt(int(left)), here.shape[1] - 1) + 1 if left > 0 else 1):
-            far = torch.add(here, dx * dx, out=spare[:len(here)])
+            far = torch.add(here, dx * dx, out=spare[: len(here)])
             torch.minimum(best[:, dx:], far[:, :-dx], out=best[:, dx:])
             torch.minimum(best[:, :-dx], far[:, dx:], out=best[:, :-dx])
     return nearest.masked_fill_(nearest > limit * limit, math.inf).sqrt_().view(region.shape)
@@ -62,8 +63,13 @@ def _nearest(known: Tensor, limit: int | None) -> tuple[Tensor, Tensor, Tensor]:
         row, column = (~known[block] & (squared <= reach * reach)).nonzero(as_tuple=True)
         there = column + step[row, column]
         row_there = row + down[block][row, there].long()
-        found.append(((row + block.start) * width + column, (row_there + block.start) * width + there,
-                      squared[row, column].to(bound).sqrt_()))
+        found.append(
+            (
+                (row + block.start) * width + column,
+                (row_there + block.start) * width + there,
+                squared[row, column].to(bound).sqrt_(),
+            )
+        )
     return tuple(torch.cat(parts) for parts in zip(*found))
 
 

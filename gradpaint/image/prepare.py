@@ -1,4 +1,5 @@
 """From a picture and a mask as they come to what is encoded and sampled, and back with a `Stitch`."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ class Preparation:
     content: see `fill_hole`; threshold: masks become black and white there, 0 keeps grey; grow, feather: in pixels;
     pads: (left, top, right, bottom), pixels to add and to repaint; area: see `Area`.
     """
+
     content: str = "fill"
     invert: bool = False
     threshold: float = 0.0
@@ -34,13 +36,20 @@ class Preparation:
 @dataclass(frozen=True)
 class Prepared:
     """image (B, 3, h, w) and mask (B, 1, h, w), as they are to be encoded and sampled, and the way back."""
+
     image: Tensor
     mask: Tensor
     stitch: Stitch
 
 
-def prepare(image: Tensor, mask: Tensor | None, how: Preparation, cell: int = 8,
-            frame_starts: tuple[int, ...] = (), context: Tensor | None = None) -> Prepared:
+def prepare(
+    image: Tensor,
+    mask: Tensor | None,
+    how: Preparation,
+    cell: int = 8,
+    frame_starts: tuple[int, ...] = (),
+    context: Tensor | None = None,
+) -> Prepared:
     """
     Args:
         image: (B, 3 or 4, H, W) in [0, 1]; a fourth channel is kept aside and comes back in the end.

@@ -1,4 +1,5 @@
 """How visible a hole's border is in a finished image, with no true image to compare with."""
+
 from __future__ import annotations
 
 import torch

@@ -1,4 +1,5 @@
 """Back into the picture: what must be kept of it while a part is sampled, and how the result is put in."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ class Stitch:
     frames: of a video, how many frames come out of the decoder; those beyond B are dropped. 0: separate pictures.
     cell: side of a latent cell, in pixels of what was encoded.
     """
+
     image: Tensor
     mask: Tensor
     sampled: Tensor
@@ -41,14 +43,17 @@ class Stitch:
         pictures, every = len(self.image), self.frames or len(self.image)
         if count % every:
             what = f"{every} frames" if self.frames else f"{every} pictures"
-            raise ValueError(f"image holds {count} pictures, but stitch belongs to {what}: connect the decoded result "
-                             "of the latent that came with the stitch, all of it, or repeats of all of it. To "
-                             "go on with some of the pictures, choose them after the composite")
+            raise ValueError(
+                f"image holds {count} pictures, but stitch belongs to {what}: connect the decoded result "
+                "of the latent that came with the stitch, all of it, or repeats of all of it. To "
+                "go on with some of the pictures, choose them after the composite"
+            )
         return [(i, i % every) for i in range(count) if i % every < pictures]
 
 
-def composite(result: Tensor, stitch: Stitch, blend: int = 0, colour_match: str = "off",
-              strength: float = 1.0) -> tuple[Tensor, Tensor]:
+def composite(
+    result: Tensor, stitch: Stitch, blend: int = 0, colour_match: str = "off", strength: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Puts the result into the pictures.
 
     Args:
@@ -64,7 +69,7 @@ def composite(result: Tensor, stitch: Stitch, blend: int = 0, colour_match: str 
     images, shares = [], []
     for index, picture in sources:
         original, part = stitch.image[picture].clone(), _box(stitch, picture)
-        here = _in_picture(result[index:index + 1, :3].to(original.device, torch.float32), stitch.plan)[0]
+        here = _in_picture(result[index : index + 1, :3].to(original.device, torch.float32), stitch.plan)[0]
         old = original[(slice(3), *part)]
         if colour_match != "off":
             known, trust = _known(stitch, picture)
@@ -83,14 +88,16 @@ def _box(stitch: Stitch, picture: int) -> tuple[slice, slice]:
 
 def _in_picture(result: Tensor, plan: Plan) -> Tensor:
     """Without what was added at the right and bottom, and at the box's size."""
-    height, width = (max(1, round(side * content / full))
-                     for side, content, full in zip(result.shape[-2:], plan.content, plan.encoded))
+    height, width = (
+        max(1, round(side * content / full))
+        for side, content, full in zip(result.shape[-2:], plan.content, plan.encoded)
+    )
     return resize(result[..., :height, :width], plan.box)
 
 
 def _weight(stitch: Stitch, picture: int, blend: int) -> Tensor:
     """(1, 1, box), 1 in the hole, falling to 0 over the band, which ends before the box does."""
-    mask = stitch.mask[picture:picture + 1][(..., *_box(stitch, picture))]
+    mask = stitch.mask[picture : picture + 1][(..., *_box(stitch, picture))]
     return ramp(mask, min(blend, _margin(mask[0, 0] > 0, stitch.plan.corners[picture], stitch.mask.shape[-2:])))
 
 
@@ -117,8 +124,8 @@ def _known(stitch: Stitch, picture: int) -> tuple[Tensor, float]:
     on ten photographs: with less known than half, the full match makes the hole's colours worse, in outpainting much.
     """
     height, width = stitch.plan.content
-    sampled = resize_mask(stitch.sampled[picture:picture + 1, :, :height, :width], stitch.plan.box)
-    mask = stitch.mask[picture:picture + 1][(..., *_box(stitch, picture))]
+    sampled = resize_mask(stitch.sampled[picture : picture + 1, :, :height, :width], stitch.plan.box)
+    mask = stitch.mask[picture : picture + 1][(..., *_box(stitch, picture))]
     hole = (sampled > 0) | (mask > 0)
     share = 1 - float(hole.float().mean())
     reach = round(BLEEDING * stitch.cell * stitch.plan.box[0] / height)

@@ -15,6 +15,7 @@ step neither stops nor prolongs it; and both are relative, so that the number of
 Decisions are tensors on the loss's device. They take effect on a sample's own nudges at once, so that no image depends
 on its neighbours; a batch saves its backward passes when all its samples are done.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -48,8 +49,9 @@ class StopReport:
     def __str__(self) -> str:
         if self.reason == "schedule":
             return f"guidance lasted {self.step} step{'' if self.step == 1 else 's'}, as scheduled"
-        return (f"guidance stopped after step {self.step}, its loss no longer falling; {self.saved} backward passes "
-                "saved")
+        return (
+            f"guidance stopped after step {self.step}, its loss no longer falling; {self.saved} backward passes saved"
+        )
 
 
 class AdaptiveStop:

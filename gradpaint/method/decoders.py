@@ -3,6 +3,7 @@
 A decoder is any callable (B, C, ..., h, w) -> (B, 3, ..., H, W), images in [-1, 1]. The mask and its border are taken
 at the image's resolution, which may be finer than the latent's.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -32,7 +33,7 @@ class View:
 
     def sample(self, i: int) -> View:
         """The i-th sample's own view, a batch of one."""
-        one = lambda t: t if len(t) == 1 else t[i:i + 1]  # noqa: E731
+        one = lambda t: t if len(t) == 1 else t[i : i + 1]
         return View(self.decode, one(self.y), one(self.mask), one(self.border))
 
     def with_mask(self, mask: Tensor, border_width: int = 1) -> View:
@@ -44,8 +45,13 @@ class View:
         return alignment_loss(image, self.y, self.mask, softness=alignment.softness, border=self.border)
 
 
-def view(decode: Decoder, y: Tensor, mask: Tensor, border_width: int = 1,
-         fine_mask: Tensor | Callable[[torch.Size], Tensor] | None = None) -> View:
+def view(
+    decode: Decoder,
+    y: Tensor,
+    mask: Tensor,
+    border_width: int = 1,
+    fine_mask: Tensor | Callable[[torch.Size], Tensor] | None = None,
+) -> View:
     """Decode the given latent, once, and bring the mask to the decoded image's size.
 
     y:          (B, C, ..., h, w). Only the known pixels of decode(y) enter the loss; those next to the hole depend on
@@ -58,8 +64,10 @@ def view(decode: Decoder, y: Tensor, mask: Tensor, border_width: int = 1,
     with torch.no_grad():
         image = decode(y).float()
     if image.ndim != y.ndim or image.shape[:2] != (len(y), 3) or image.shape[2:-2] != y.shape[2:-2]:
-        raise ValueError(f"the decoder turned a latent of shape {tuple(y.shape)} into {tuple(image.shape)}, but the "
-                         "alignment loss needs one RGB image for each: (batch, 3, ..., height, width)")
+        raise ValueError(
+            f"the decoder turned a latent of shape {tuple(y.shape)} into {tuple(image.shape)}, but the "
+            "alignment loss needs one RGB image for each: (batch, 3, ..., height, width)"
+        )
     fine_mask = fine_mask(image.shape) if callable(fine_mask) else fine_mask
     at_size = enlarged_mask(mask, image.shape[-2:]) if fine_mask is None else fine_mask.to(image)
     return _with_mask(decode, image, at_size, border_width)
@@ -92,8 +100,9 @@ class LinearRGB:
     def __call__(self, latent: Tensor) -> Tensor:
         latent = latent if self.reshape is None else self.reshape(latent)
         if latent.shape[1] != len(self.factors):
-            raise ValueError(f"the latent has {latent.shape[1]} channels, the projection to colours is for "
-                             f"{len(self.factors)}")
+            raise ValueError(
+                f"the latent has {latent.shape[1]} channels, the projection to colours is for {len(self.factors)}"
+            )
         return F.linear(latent.movedim(1, -1), self.factors.to(latent).T, self.bias.to(latent)).movedim(-1, 1)
 
 

@@ -1,4 +1,5 @@
 """The gradient of the loss in the model's input, the one that eq. 9 normalises, and a stand-in without the model."""
+
 from __future__ import annotations
 
 import math
@@ -22,9 +23,18 @@ class LossGradient(NamedTuple):
     rms: Tensor
 
 
-def loss_gradient(x: Tensor, x0_hat: Tensor, y: Tensor, mask: Tensor, alignment: AlignmentSettings,
-                  sigma: float = 1.0, border: Tensor | None = None, of: str = "total",
-                  retain_graph: bool = False, view: View | None = None) -> LossGradient:
+def loss_gradient(
+    x: Tensor,
+    x0_hat: Tensor,
+    y: Tensor,
+    mask: Tensor,
+    alignment: AlignmentSettings,
+    sigma: float = 1.0,
+    border: Tensor | None = None,
+    of: str = "total",
+    retain_graph: bool = False,
+    view: View | None = None,
+) -> LossGradient:
     """Differentiate eq. 8 on x0_hat(x), per sample, in x.
 
     x: (B, ...) leaf that requires grad; x0_hat: (B, ...), computed from x with its graph; y, mask, border: see
@@ -41,20 +51,28 @@ def loss_gradient(x: Tensor, x0_hat: Tensor, y: Tensor, mask: Tensor, alignment:
     scale = _rms(cotangent) * max(sigma, 1.0)
     scale = torch.where(scale > 0, scale, 1.0)
     shape = (-1,) + (1,) * (cotangent.ndim - 1)
-    (grad,) = torch.autograd.grad(x0_hat, x, (cotangent / scale.view(shape)).to(x0_hat.dtype),
-                                 retain_graph=retain_graph)
+    (grad,) = torch.autograd.grad(
+        x0_hat, x, (cotangent / scale.view(shape)).to(x0_hat.dtype), retain_graph=retain_graph
+    )
     return LossGradient(LossTerms(*(term.detach() for term in terms)), grad, _rms(grad) * scale)
 
 
-def _cotangent(estimate: Tensor, y: Tensor, mask: Tensor, alignment: AlignmentSettings, border: Tensor | None,
-               view: View | None, of: str) -> tuple[LossTerms, Tensor]:
+def _cotangent(
+    estimate: Tensor,
+    y: Tensor,
+    mask: Tensor,
+    alignment: AlignmentSettings,
+    border: Tensor | None,
+    view: View | None,
+    of: str,
+) -> tuple[LossTerms, Tensor]:
     """The terms of eq. 8, each (B,), and one's gradient in the estimate, a leaf. Samples are independent."""
     if view is None or alignment.lambda_al == 0:
         terms = _terms(estimate, y, mask, alignment, border)
         return terms, torch.autograd.grad(getattr(terms, of).sum(), estimate)[0]
     mse = masked_mse(estimate, y, mask)
     (on_latent,) = torch.autograd.grad(mse.sum(), estimate)
-    seen = [_seen_alignment(estimate[i:i + 1].detach(), alignment, view.sample(i)) for i in range(len(estimate))]
+    seen = [_seen_alignment(estimate[i : i + 1].detach(), alignment, view.sample(i)) for i in range(len(estimate))]
     values, on_image = map(torch.cat, zip(*seen))
     terms = LossTerms(mse + alignment.lambda_al * values, mse, values)
     return terms, LossTerms(on_latent + alignment.lambda_al * on_image, on_latent, on_image)._asdict()[of]
@@ -77,8 +95,16 @@ def _seen_alignment(estimate: Tensor, alignment: AlignmentSettings, view: View) 
     return value.detach(), back.float() * peak
 
 
-def x0_gradient(x0_hat: Tensor, y: Tensor, mask: Tensor, alignment: AlignmentSettings, a: float = 1.0,
-                b: float = 1.0, border: Tensor | None = None, parts: Sequence[torch.Size] = ()) -> LossGradient:
+def x0_gradient(
+    x0_hat: Tensor,
+    y: Tensor,
+    mask: Tensor,
+    alignment: AlignmentSettings,
+    a: float = 1.0,
+    b: float = 1.0,
+    border: Tensor | None = None,
+    parts: Sequence[torch.Size] = (),
+) -> LossGradient:
     """A stand-in for `loss_gradient` without the model: no graph is needed, and no backward pass is made.
 
     x0_hat: (B, ...), any; a, b: the state's, `a*x0 + b*eps`. The gradient of the masked MSE in x0_hat is carried to x
@@ -112,8 +138,10 @@ def wiener(t: Tensor, a: float, b: float) -> Tensor:
     height, width = t.shape[-2:]
     t = torch.cat([t, t.flip(-1)], dim=-1)
     t = torch.cat([t, t.flip(-2)], dim=-2)
-    square = (torch.fft.fftfreq(2 * height, device=t.device).square()[:, None]
-              + torch.fft.fftfreq(2 * width, device=t.device).square())
+    square = (
+        torch.fft.fftfreq(2 * height, device=t.device).square()[:, None]
+        + torch.fft.fftfreq(2 * width, device=t.device).square()
+    )
     spectrum = 1 / (square + (2 / max(height, width)) ** 2)
     spectrum = spectrum / spectrum.mean()
     response = (spectrum / (a * a * spectrum + b * b))[:, : width + 1]
@@ -121,8 +149,15 @@ def wiener(t: Tensor, a: float, b: float) -> Tensor:
 
 
 def _terms(estimate: Tensor, y: Tensor, mask: Tensor, alignment: AlignmentSettings, border: Tensor | None) -> LossTerms:
-    return total_loss(estimate, y, mask, alignment.lambda_al, border_width=alignment.border_width,
-                      softness=alignment.softness, border=border)
+    return total_loss(
+        estimate,
+        y,
+        mask,
+        alignment.lambda_al,
+        border_width=alignment.border_width,
+        softness=alignment.softness,
+        border=border,
+    )
 
 
 def _rms(t: Tensor) -> Tensor:

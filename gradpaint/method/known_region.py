@@ -2,6 +2,7 @@
 
 `mask` is 1 where the image is repainted and 0 where it is known, so the paper's m is `1 - mask`. Grey values mix.
 """
+
 from __future__ import annotations
 
 from torch import Tensor

@@ -4,6 +4,7 @@
 images, and grey values are weights. Both losses are means, not sums, so that `lambda_al` does not depend on the size
 of the image or of the hole.
 """
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -59,8 +60,15 @@ def border_band(mask: Tensor, width: int = 1) -> Tensor:
     return (widest - narrowest).reshape(mask.shape)
 
 
-def alignment_loss(x0_hat: Tensor, y: Tensor, mask: Tensor, *, border_width: int = 1, softness: float = 0.0,
-                   border: Tensor | None = None) -> Tensor:
+def alignment_loss(
+    x0_hat: Tensor,
+    y: Tensor,
+    mask: Tensor,
+    *,
+    border_width: int = 1,
+    softness: float = 0.0,
+    border: Tensor | None = None,
+) -> Tensor:
     """Eq. 6: do the combined image's edges run on across the mask border as the model drew them?
 
     Compares the normalised image gradients (eq. 7) of the combined image with those of x0_hat, squared, mean over the
@@ -72,8 +80,16 @@ def alignment_loss(x0_hat: Tensor, y: Tensor, mask: Tensor, *, border_width: int
     return weighted_mean((comb_dx - hat_dx) ** 2 + (comb_dy - hat_dy) ** 2, border)
 
 
-def total_loss(x0_hat: Tensor, y: Tensor, mask: Tensor, lambda_al: float = 0.0, *, border_width: int = 1,
-               softness: float = 0.0, border: Tensor | None = None) -> LossTerms:
+def total_loss(
+    x0_hat: Tensor,
+    y: Tensor,
+    mask: Tensor,
+    lambda_al: float = 0.0,
+    *,
+    border_width: int = 1,
+    softness: float = 0.0,
+    border: Tensor | None = None,
+) -> LossTerms:
     """Eq. 8: masked MSE + lambda_al * alignment loss. With lambda_al = 0 the alignment term is not computed (zeros)."""
     check_shapes(x0_hat, y, mask)
     mse = masked_mse(x0_hat, y, mask)
@@ -93,11 +109,15 @@ def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
 def check_shapes(x0_hat: Tensor, y: Tensor, mask: Tensor) -> None:
     """ValueError naming both shapes if y or mask can't be used with x0_hat."""
     if x0_hat.ndim < 3:
-        raise ValueError(f"x0_hat has shape {tuple(x0_hat.shape)}, but must be (B, C, H, W); videos have more "
-                         "dimensions, packed latents (B, C, N) one less")
+        raise ValueError(
+            f"x0_hat has shape {tuple(x0_hat.shape)}, but must be (B, C, H, W); videos have more "
+            "dimensions, packed latents (B, C, N) one less"
+        )
     if x0_hat.shape != y.shape:
         raise ValueError(f"y has shape {tuple(y.shape)}, but must have x0_hat's shape {tuple(x0_hat.shape)}")
     fits = mask.ndim == x0_hat.ndim and all(m in (1, n) for m, n in zip(mask.shape, x0_hat.shape))
     if not fits or mask.shape[-2:] != x0_hat.shape[-2:]:
-        raise ValueError(f"mask has shape {tuple(mask.shape)}, but must broadcast to x0_hat's shape "
-                         f"{tuple(x0_hat.shape)} with the same height and width")
+        raise ValueError(
+            f"mask has shape {tuple(mask.shape)}, but must broadcast to x0_hat's shape "
+            f"{tuple(x0_hat.shape)} with the same height and width"
+        )

@@ -1,4 +1,5 @@
 """Which steps of a run are guided."""
+
 from __future__ import annotations
 
 import math

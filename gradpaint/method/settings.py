@@ -4,6 +4,7 @@ The names are the paper's (Grechka, Couairon, Cord: "Gradient-Guided Inpainting 
 step size of eq. 9, `lambda_al` the weight of the alignment loss in eq. 8. `strength` is ours: it sets alpha for every
 step so that the number of steps and their spacing do not matter (see `gradpaint.method.step`).
 """
+
 from __future__ import annotations
 
 import math
@@ -180,8 +181,10 @@ class GuidanceSettings:
             check_number("alpha", self.alpha, 0.0, 1e3)
         check_choice("normalization", self.normalization, NORMALIZATIONS)
         if self.normalization == "l2" and self.alpha is None:
-            raise ValueError("normalization is 'l2', which is eq. 9 to the letter and needs an alpha; strength goes "
-                             f"with 'rms'. The paper's alpha is {PAPER_ALPHA:g}")
+            raise ValueError(
+                "normalization is 'l2', which is eq. 9 to the letter and needs an alpha; strength goes "
+                f"with 'rms'. The paper's alpha is {PAPER_ALPHA:g}"
+            )
         check_choice("gradient", self.gradient, GRADIENTS)
         if not isinstance(self.alignment, AlignmentSettings):
             raise ValueError(f"alignment is {self.alignment!r}, but must be an AlignmentSettings")

@@ -18,6 +18,7 @@ the sum over a run is that of the angles, however many steps, and however spaced
 image (theta_next < pi/4) it shrinks with what noise is left, tan(theta_next), because what the last steps push into the
 image no later step makes natural again: guided to its end, a run would end in visible seams.
 """
+
 from __future__ import annotations
 
 import math

@@ -1,4 +1,5 @@
 """Where each term of the loss pulls: the data of the paper's Fig. 3a."""
+
 from __future__ import annotations
 
 from typing import NamedTuple

@@ -1,4 +1,5 @@
 """Classifier-free guidance for the host-free samplers: two denoisers as one."""
+
 from __future__ import annotations
 
 import torch

@@ -1,4 +1,5 @@
 """What guidance adds to each step of a host-free run: which evaluation is differentiated, and the nudge of eq. 9."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -24,8 +25,15 @@ class Guide:
     """Made once per run. settings None: no step is guided. view: see `samplers.inpaint`. keep_gradients: steps whose
     gradient maps go to `maps`, where they are guided."""
 
-    def __init__(self, settings: GuidanceSettings | None, y: Tensor, mask: Tensor, steps: int,
-                 view: View | None = None, keep_gradients: Collection[int] = ()):
+    def __init__(
+        self,
+        settings: GuidanceSettings | None,
+        y: Tensor,
+        mask: Tensor,
+        steps: int,
+        view: View | None = None,
+        keep_gradients: Collection[int] = (),
+    ):
         self.settings, self.y, self.mask = settings, y, mask
         self.backwards = self.skipped_nudges = 0
         self.guided = self.kept = [False] * steps
@@ -65,8 +73,8 @@ class Guide:
         if self._stop is not None:
             self._stop.update(i, found.terms.mse, 1.0, sigma)
             if self._stop.over():
-                self.guided = self.guided[:i + 1] + [False] * len(self.guided[i + 1:])
-                self.kept = self.kept[:i + 1] + [False] * len(self.kept[i + 1:])
+                self.guided = self.guided[: i + 1] + [False] * len(self.guided[i + 1 :])
+                self.kept = self.kept[: i + 1] + [False] * len(self.kept[i + 1 :])
         return x0_hat, found
 
     def _differentiate(self, leaf: Tensor, x0_hat: Tensor, sigma: float, i: int) -> LossGradient:

@@ -3,6 +3,7 @@
 Everything is written in VE form, `x = x0 + sigma*eps`; the unit-variance state of the paper is x / sqrt(1 + sigma^2).
 A denoiser is any callable `denoiser(x, sigma) -> x0_hat` that is differentiable in x.
 """
+
 from __future__ import annotations
 
 from collections.abc import Collection
@@ -98,8 +99,9 @@ class Start(NamedTuple):
     draw: Callable[[], Tensor]
 
 
-def prepare(y: Tensor, mask: Tensor, sigmas: Tensor, noise: Tensor | None, seed: int, sampler: str,
-            full_noise: bool) -> Start:
+def prepare(
+    y: Tensor, mask: Tensor, sigmas: Tensor, noise: Tensor | None, seed: int, sampler: str, full_noise: bool
+) -> Start:
     """Check `inpaint`'s arguments of these names and start from them. ValueError naming the one that is wrong."""
     check_choice("sampler", sampler, SAMPLERS)
     check_shapes(y, y, mask)
@@ -121,11 +123,25 @@ def finished(x: Tensor, y: Tensor, mask: Tensor, clip: tuple[float, float] | Non
     return torch.where(mask > 0, x if clip is None else x.clamp(*clip), y)
 
 
-def inpaint(denoiser: Denoiser, y: Tensor, mask: Tensor, *, sigmas: Tensor, noise: Tensor | None = None, seed: int = 0,
-            method: str = "gradpaint", sampler: str = "ddim", settings: GuidanceSettings | None = None,
-            full_noise: bool = True, clip: tuple[float, float] | None = (-1.0, 1.0), progress: bool = True,
-            keep_x0: bool | Collection[int] = False, callback: Callable[[StepRecord], None] | None = None,
-            view: View | None = None, keep_gradients: bool | Collection[int] = False) -> InpaintResult:
+def inpaint(
+    denoiser: Denoiser,
+    y: Tensor,
+    mask: Tensor,
+    *,
+    sigmas: Tensor,
+    noise: Tensor | None = None,
+    seed: int = 0,
+    method: str = "gradpaint",
+    sampler: str = "ddim",
+    settings: GuidanceSettings | None = None,
+    full_noise: bool = True,
+    clip: tuple[float, float] | None = (-1.0, 1.0),
+    progress: bool = True,
+    keep_x0: bool | Collection[int] = False,
+    callback: Callable[[StepRecord], None] | None = None,
+    view: View | None = None,
+    keep_gradients: bool | Collection[int] = False,
+) -> InpaintResult:
     """Repaint y's hole.
 
     denoiser   (x, sigma) -> x0_hat, x in VE form (B, C, H, W), sigma 0-dim. settings.gradient "cond" needs its

@@ -23,8 +23,20 @@ def size_warning(height, width, trained):
     )
 
 
-def inpaint_image(denoiser, image, mask, *, steps, seed=0, method="gradpaint", sampler="ddim", settings=None,
-                  device="cpu", progress=True, **options):
+def inpaint_image(
+    denoiser,
+    image,
+    mask,
+    *,
+    steps,
+    seed=0,
+    method="gradpaint",
+    sampler="ddim",
+    settings=None,
+    device="cpu",
+    progress=True,
+    **options,
+):
     """Repaint one image of any size with the library's sampler.
 
     image: (1, 3, H, W) in [-1, 1].  mask: (1, 1, H, W), 1 = repaint.  Both are mirrored up to the multiple that the
@@ -37,10 +49,18 @@ def inpaint_image(denoiser, image, mask, *, steps, seed=0, method="gradpaint", s
     height, width = image.shape[2:]
     y, hole = (reflect_pad(tensor, denoiser.size_multiple).to(device) for tensor in (image, mask))
     result = get_method(method).run(
-        denoiser, y, hole, sigmas=spaced_sigmas(denoiser.sigmas, steps), seed=seed, sampler=sampler, settings=settings,
-        progress=progress, image=y, **options,
+        denoiser,
+        y,
+        hole,
+        sigmas=spaced_sigmas(denoiser.sigmas, steps),
+        seed=seed,
+        sampler=sampler,
+        settings=settings,
+        progress=progress,
+        image=y,
+        **options,
     )
-    cut = lambda t: None if t is None else t[..., :height, :width].cpu()  # noqa: E731
+    cut = lambda t: None if t is None else t[..., :height, :width].cpu()
     result.image = cut(result.image)
     for step in result.record:
         step.x0_hat = cut(step.x0_hat)

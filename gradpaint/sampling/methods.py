@@ -1,4 +1,5 @@
 """Every method and oracle of the paper by name, behind one call. Importing this module does not import torch."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -27,8 +28,25 @@ class Method:
     extras: tuple[str, ...] = ()
     schedule: GuideSchedule | None = None
 
-    def run(self, denoiser, y, mask, *, sigmas, noise=None, seed=0, sampler="ddpm", settings=None, full_noise=True,
-            clip=(-1.0, 1.0), progress=False, callback=None, image=None, codec=None, **options) -> InpaintResult:
+    def run(
+        self,
+        denoiser,
+        y,
+        mask,
+        *,
+        sigmas,
+        noise=None,
+        seed=0,
+        sampler="ddpm",
+        settings=None,
+        full_noise=True,
+        clip=(-1.0, 1.0),
+        progress=False,
+        callback=None,
+        image=None,
+        codec=None,
+        **options,
+    ) -> InpaintResult:
         """Repaint y's hole; arguments as in `samplers.inpaint`, with these beside them.
 
         settings  GradPaint's, None for the defaults; the other methods have no use for them.
@@ -40,9 +58,23 @@ class Method:
         if unknown:
             allowed = ", ".join((*self.options, *self.extras)) or "none"
             raise ValueError(f"{unknown[0]} is no option of {self.name}; its options: {allowed}")
-        return self.function(denoiser, y, mask, sigmas=sigmas, noise=noise, seed=seed, sampler=sampler,
-                             settings=settings, full_noise=full_noise, clip=clip, progress=progress, callback=callback,
-                             image=image, codec=codec, **options)
+        return self.function(
+            denoiser,
+            y,
+            mask,
+            sigmas=sigmas,
+            noise=noise,
+            seed=seed,
+            sampler=sampler,
+            settings=settings,
+            full_noise=full_noise,
+            clip=clip,
+            progress=progress,
+            callback=callback,
+            image=image,
+            codec=codec,
+            **options,
+        )
 
 
 def get_method(name: str) -> Method:
@@ -52,9 +84,11 @@ def get_method(name: str) -> Method:
     return METHODS[name]
 
 
-def _sampled(name: str, title: str, summary: str, method: str = "gradpaint",
-             schedule: GuideSchedule | None = None) -> Method:
+def _sampled(
+    name: str, title: str, summary: str, method: str = "gradpaint", schedule: GuideSchedule | None = None
+) -> Method:
     """A method of `samplers.inpaint`; schedule replaces that of the settings."""
+
     def run(denoiser, y, mask, *, settings, image, codec, **arguments):
         from .inpaint import inpaint
 
@@ -105,17 +139,28 @@ def _greyfill(denoiser, y, mask, **unused):
 _ALL = (
     _sampled("combine_image", "Combine-image", "known pixels pasted into x0_hat at each step (eq. 3)", "combine_image"),
     _sampled("combine_noisy", "Combine-noisy", "known pixels, noised, pasted into the state (eq. 4)", "combine_noisy"),
-    Method("repaint", "RePaint", "eq. 4, and each stretch of the run repeated from noise put back", False,
-           ("resamplings", "jump_length"), _repaint),
+    Method(
+        "repaint",
+        "RePaint",
+        "eq. 4, and each stretch of the run repeated from noise put back",
+        False,
+        ("resamplings", "jump_length"),
+        _repaint,
+    ),
     Method("mcg", "MCG", "eq. 4, and a gradient step on the known part's error at each step", False, ("step",), _mcg),
     Method("dps", "DPS", "a gradient step on the known part's error at each step", False, ("zeta",), _dps),
     _sampled("gradpaint", "GradPaint", "eqs. 3 and 5-9 with the given settings"),
-    _sampled("gradpaint_fast", "GradPaint-Fast", "GradPaint guided in the first half of the run",
-             schedule=GuideSchedule.fast()),
+    _sampled(
+        "gradpaint_fast",
+        "GradPaint-Fast",
+        "GradPaint guided in the first half of the run",
+        schedule=GuideSchedule.fast(),
+    ),
     _sampled("gradpaint_full", "GradPaint-Full", "GradPaint guided at every step", schedule=GuideSchedule.full()),
     Method("copy", "COPY", "oracle: the true image", True, (), _copy),
-    Method("latent_copy", "latent COPY", "oracle: the true image through a latent model's codec", True, (),
-           _latent_copy),
+    Method(
+        "latent_copy", "latent COPY", "oracle: the true image through a latent model's codec", True, (), _latent_copy
+    ),
     Method("greyfill", "GREYFILL", "oracle: the hole filled with grey", True, (), _greyfill),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}

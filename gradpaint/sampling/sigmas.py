@@ -1,4 +1,5 @@
 """Which noise levels a run visits."""
+
 from __future__ import annotations
 
 import torch
@@ -22,4 +23,4 @@ def spaced_sigmas(table: Tensor, steps: int, denoise: float = 1.0) -> Tensor:
     t = torch.linspace(len(table) - 1, 0, total, dtype=torch.float64) if total > 1 else torch.tensor([len(table) - 1.0])
     low = t.floor().long().clamp(max=len(table) - 2)
     log_sigma = torch.lerp(table.double().log()[low], table.double().log()[low + 1], t.double() - low)
-    return torch.cat([log_sigma.exp(), torch.zeros(1, dtype=torch.float64)])[-(steps + 1):].float()
+    return torch.cat([log_sigma.exp(), torch.zeros(1, dtype=torch.float64)])[-(steps + 1) :].float()

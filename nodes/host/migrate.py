@@ -1,4 +1,5 @@
 """Tells the host about `nodes.migrations`: old prompts are translated before it checks them, old graphs when opened."""
+
 from __future__ import annotations
 
 import logging
@@ -53,9 +54,12 @@ def _replacement(io, rule: migrations.RenamedNode):
     names = {**{name: name for name in kept}, **rule.inputs}
     places = {place: rule.outputs.get(place, place) for place in range(len(schema.outputs))}
     return io.NodeReplace(
-        new_node_id=rule.new, old_node_id=rule.old, old_widget_ids=list(rule.widgets),
+        new_node_id=rule.new,
+        old_node_id=rule.old,
+        old_widget_ids=list(rule.widgets),
         input_mapping=[{"new_id": new, "old_id": old} for old, new in names.items()],
-        output_mapping=[{"new_idx": new, "old_idx": old} for old, new in places.items()])
+        output_mapping=[{"new_idx": new, "old_idx": old} for old, new in places.items()],
+    )
 
 
 def _schema(node_id: str):

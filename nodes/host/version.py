@@ -1,6 +1,7 @@
 """Which ComfyUI is around us, and how we lie in it. Imports nothing of it, so this works in any version and without
 one.
 """
+
 from __future__ import annotations
 
 import importlib
@@ -35,8 +36,10 @@ def version_problem(found: str | None) -> str | None:
     wanted = ".".join(map(str, MINIMUM))
     numbers = parse_version(found)
     if found == "unknown" or (numbers is not None and numbers < MINIMUM):
-        return f"GradPaint needs ComfyUI {wanted} or newer, but this is {found}: its nodes are not loaded. " \
-               "Update ComfyUI and restart it."
+        return (
+            f"GradPaint needs ComfyUI {wanted} or newer, but this is {found}: its nodes are not loaded. "
+            "Update ComfyUI and restart it."
+        )
     return None
 
 
@@ -47,17 +50,21 @@ def host_problem() -> str | None:
 
 def install_problems(package: str, modules: Iterable[str] = ()) -> list[str]:
     """What is odd about our place, a line each. package: our name in `modules`, both from ComfyUI: it is our folder."""
-    plain = lambda given: given.replace("_x_", ".")  # noqa: E731
+    plain = lambda given: given.replace("_x_", ".")
     name = Path(plain(package)).name
     problems = []
     if not re.fullmatch(r"[\w()-]+", name, re.ASCII):
-        problems.append(f"GradPaint is in a folder named {name!r}. Its nodes work, but ComfyUI does not find the help "
-                        "pages, and not always the example workflows, of folders with spaces, dots or letters beyond "
-                        "a-z in their names: rename it to gradpaint and restart ComfyUI.")
+        problems.append(
+            f"GradPaint is in a folder named {name!r}. Its nodes work, but ComfyUI does not find the help "
+            "pages, and not always the example workflows, of folders with spaces, dots or letters beyond "
+            "a-z in their names: rename it to gradpaint and restart ComfyUI."
+        )
     own = ".nodes.host.version"
     others = [plain(other.removesuffix(own)) for other in modules if other.endswith(own) and other != package + own]
     if others:
-        problems.append(f"GradPaint is installed more than once: in {', '.join(sorted(others))} and in "
-                        f"{plain(package)}. ComfyUI uses the nodes of the last one that it loaded; remove all but one "
-                        "and restart it.")
+        problems.append(
+            f"GradPaint is installed more than once: in {', '.join(sorted(others))} and in "
+            f"{plain(package)}. ComfyUI uses the nodes of the last one that it loaded; remove all but one "
+            "and restart it."
+        )
     return problems

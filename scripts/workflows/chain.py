@@ -1,4 +1,5 @@
 """The part all workflows share: image and mask, GradPaint Inpaint Encode, sampler, VAE Decode, GradPaint Composite."""
+
 from __future__ import annotations
 
 from .graph import Graph, Node, Out
@@ -25,8 +26,10 @@ def load_image(g: Graph) -> Node:
 
 def bundled_model(g: Graph) -> tuple[Node, Node]:
     """Loader of the bundled model, and its VAE."""
-    return (g.add("GradPaintLoadGuidedDiffusion", ckpt_name=BUNDLED, wide=320),
-            g.add("VAELoader", vae_name="pixel_space", wide=320))
+    return (
+        g.add("GradPaintLoadGuidedDiffusion", ckpt_name=BUNDLED, wide=320),
+        g.add("VAELoader", vae_name="pixel_space", wide=320),
+    )
 
 
 def scene_and_mask(g: Graph, scene: dict, mask: dict) -> tuple[Node, Node]:

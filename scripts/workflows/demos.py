@@ -1,4 +1,5 @@
 """Workflows with the bundled model: they run as they are, without any file."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -23,10 +24,27 @@ SEEN = {"masked_content": "neutral"}  # so that the pictures show where the hole
 NOTHING = "Nothing to download: the model comes with the pack, the picture is drawn by *GradPaint Demo Scene*."
 
 
-def sample(g: Graph, model: Node, encoded: Node, seed: int = 7, type_: str = "GradPaintKSampler", patched=None,
-           room: int = PREVIEW_ROOM, **options) -> Node:
-    return g.add(type_, model=patched or model["model"], positive=model["positive"], negative=model["negative"],
-                 latent_image=encoded["LATENT"], seed=seed, wide=320, room=room, **{**SETTINGS, **options})
+def sample(
+    g: Graph,
+    model: Node,
+    encoded: Node,
+    seed: int = 7,
+    type_: str = "GradPaintKSampler",
+    patched=None,
+    room: int = PREVIEW_ROOM,
+    **options,
+) -> Node:
+    return g.add(
+        type_,
+        model=patched or model["model"],
+        positive=model["positive"],
+        negative=model["negative"],
+        latent_image=encoded["LATENT"],
+        seed=seed,
+        wide=320,
+        room=room,
+        **{**SETTINGS, **options},
+    )
 
 
 def start(name: str, info: Mapping, text: str, note_height: int, scene: dict, mask: dict, **options):
@@ -45,7 +63,10 @@ def start(name: str, info: Mapping, text: str, note_height: int, scene: dict, ma
 
 
 def quickstart(info: Mapping) -> dict:
-    g, model, vae, encoded, _ = start("gradpaint_quickstart", info, f"""# GradPaint quickstart
+    g, model, vae, encoded, _ = start(
+        "gradpaint_quickstart",
+        info,
+        f"""# GradPaint quickstart
 
 **Press Run.** {NOTHING}
 
@@ -63,7 +84,12 @@ lines and colours continue across the mask's border.
 
 **Your own pictures and models**: *Load Image* instead of the scene and the mask; *Load Checkpoint* with its VAE \
 instead of the bundled model and `pixel_space`, prompts instead of its conditioning. The rest of the graph stays.
-""", 520, dict(seed=12), dict(kind="thick", seed=5), **SEEN)
+""",
+        520,
+        dict(seed=12),
+        dict(kind="thick", seed=5),
+        **SEEN,
+    )
     g.at(3, 0, SAMPLE, spans=True)
     with_ = sample(g, model, encoded)
     without = sample(g, model, encoded, type_="KSampler", title="KSampler (without GradPaint)")
@@ -80,7 +106,10 @@ instead of the bundled model and `pixel_space`, prompts instead of its condition
 
 def compare_methods(info: Mapping) -> dict:
     methods = ("combine_noisy", "repaint", "dps")
-    g, model, vae, encoded, drawn = start("gradpaint_compare_methods", info, f"""# Methods side by side
+    g, model, vae, encoded, drawn = start(
+        "gradpaint_compare_methods",
+        info,
+        f"""# Methods side by side
 
 **Press Run.** {NOTHING}
 
@@ -96,16 +125,28 @@ a method on the model; ComfyUI's own KSampler runs it.
 - `method` in the method nodes; *repaint* is slow: `resamplings` says how often each stretch is made
 - the `seed` of all samplers alike
 - another model: *Load Checkpoint* with its VAE
-""", 420, dict(seed=5), dict(kind="thick", seed=3), **SEEN)
+""",
+        420,
+        dict(seed=5),
+        dict(kind="thick", seed=3),
+        **SEEN,
+    )
     strip = side_by_side(g, [drawn["IMAGE"], encoded["IMAGE"]])
     for band, method in enumerate(methods):
         g.at(3, band, SAMPLE)
         options = {"resamplings": 4} if method == "repaint" else {}
-        patched = g.add("GradPaintInpaintMethod", model=model["model"], method=method, title=f"Method: {method}",
-                        wide=320, **options)
+        patched = g.add(
+            "GradPaintInpaintMethod",
+            model=model["model"],
+            method=method,
+            title=f"Method: {method}",
+            wide=320,
+            **options,
+        )
         g.at(4, band, SAMPLE)
-        sampled = sample(g, model, encoded, type_="KSampler", patched=patched["MODEL"], title=f"KSampler: {method}",
-                         room=170)
+        sampled = sample(
+            g, model, encoded, type_="KSampler", patched=patched["MODEL"], title=f"KSampler: {method}", room=170
+        )
         g.at(5, band, SAMPLE)
         strip = side_by_side(g, [strip, decode_and_composite(g, sampled["LATENT"], vae, encoded)["IMAGE"]])
     g.at(4, len(methods), SAMPLE)
@@ -119,7 +160,10 @@ a method on the model; ComfyUI's own KSampler runs it.
 
 
 def batch(info: Mapping) -> dict:
-    g, model, vae, encoded, _ = start("gradpaint_batch", info, f"""# A batch, each picture with its own mask
+    g, model, vae, encoded, _ = start(
+        "gradpaint_batch",
+        info,
+        f"""# A batch, each picture with its own mask
 
 **Press Run.** {NOTHING}
 
@@ -130,7 +174,12 @@ Four scenes and four masks: the first mask belongs to the first picture, and so 
 **Change**
 - `batch_size` of scene and mask alike
 - `batch_size` of the mask to 1: one mask for all pictures
-""", 300, dict(seed=20, batch_size=4), dict(kind="thick", batch_size=4, seed=11), **SEEN)
+""",
+        300,
+        dict(seed=20, batch_size=4),
+        dict(kind="thick", batch_size=4, seed=11),
+        **SEEN,
+    )
     g.at(3, 0, SAMPLE, spans=True)
     sampled = sample(g, model, encoded)
     g.at(4, 0, RESULT, spans=True)
@@ -143,7 +192,10 @@ Four scenes and four masks: the first mask belongs to the first picture, and so 
 
 
 def report(info: Mapping) -> dict:
-    g, model, vae, encoded, _ = start("gradpaint_report", info, f"""# What a run did
+    g, model, vae, encoded, _ = start(
+        "gradpaint_report",
+        info,
+        f"""# What a run did
 
 **Press Run.** {NOTHING}
 
@@ -154,15 +206,20 @@ known part was kept
 - **losses**: the curves
 
 `keep_record` of the sampler is on *pictures*; *losses* costs nothing and keeps the curves and the report only.
-""", 320, dict(seed=12), dict(kind="thick", seed=5))
+""",
+        320,
+        dict(seed=12),
+        dict(kind="thick", seed=5),
+    )
     g.at(3, 0, SAMPLE, spans=True)
     sampled = sample(g, model, encoded, keep_record="pictures")
     g.at(4, 0, RESULT, spans=True)
     done = decode_and_composite(g, sampled["LATENT"], vae, encoded)
     pictures = g.add("GradPaintPictures", record=sampled["record"], wide=300)
     g.at(5, 0, RESULT, spans=True)
-    g.add("GradPaintReport", record=sampled["record"], result=done["IMAGE"], stitch=encoded["stitch"],
-          box=(600, 310))  # the frontend shows 200 pixels of text and scrolls the rest
+    g.add(
+        "GradPaintReport", record=sampled["record"], result=done["IMAGE"], stitch=encoded["stitch"], box=(600, 310)
+    )  # the frontend shows 200 pixels of text and scrolls the rest
     for name, height in (("timeline", 250), ("gradients", 330), ("losses", 380)):  # 250: the frontend's least
         g.add("PreviewImage", images=pictures[name], title=name.capitalize(), box=(600, height))
     return g.build()

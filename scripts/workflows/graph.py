@@ -3,6 +3,7 @@
 Nodes, their inputs and their defaults come from a server's /object_info; what does not fit it is a ValueError. Nodes
 lie in the cells of a grid: `at(column, band)` says where the next ones go, below each other.
 """
+
 from __future__ import annotations
 
 import uuid
@@ -104,12 +105,23 @@ class Graph:
         self._cell, self._group, self._spans = (column, band), group, spans
 
     def note(self, text: str, size: tuple[int, int], title: str = "Read me") -> Node:
-        return self._append("MarkdownNote", size, [], [], [], [text.strip() + "\n"],
-                            {"title": title, **NOTE_COLOURS}, {})
+        return self._append(
+            "MarkdownNote", size, [], [], [], [text.strip() + "\n"], {"title": title, **NOTE_COLOURS}, {}
+        )
 
-    def add(self, type_: str, *, title: str | None = None, box: tuple[int, int] | None = None, wide: int = 300,
-            room: int = 0, models: list[dict] | None = None, control: str = "fixed",
-            omit: tuple[str, ...] = (), **given) -> Node:
+    def add(
+        self,
+        type_: str,
+        *,
+        title: str | None = None,
+        box: tuple[int, int] | None = None,
+        wide: int = 300,
+        room: int = 0,
+        models: list[dict] | None = None,
+        control: str = "fixed",
+        omit: tuple[str, ...] = (),
+        **given,
+    ) -> Node:
         """A node; `given` are its inputs: values, outputs of other nodes, or None for an open socket.
 
         box: its size in pixels; wide: its width, the height as the frontend needs and `room` more, for a preview;
@@ -137,8 +149,9 @@ class Graph:
                 value = _default(spec, name, type_)
             _check(value, spec, f"{type_}.{name}")
             kind = "COMBO" if isinstance(spec[0], list) else spec[0]
-            widgets.append({"name": name, "type": kind, **({} if name in required else {"shape": 7}),
-                            "widget": {"name": name}})
+            widgets.append(
+                {"name": name, "type": kind, **({} if name in required else {"shape": 7}), "widget": {"name": name}}
+            )
             values.append(value)
             rows += 4 if options.get("multiline") else 1
             if options.get("control_after_generate"):
@@ -157,8 +170,19 @@ class Graph:
         return node
 
     def _append(self, type_, size, outputs, sockets, widgets, values, extra, properties) -> Node:
-        node = Node(len(self.nodes) + 1, type_, self._cell, size, outputs, sockets, widgets, values,
-                    {**extra, "properties": properties}, self._group, self._spans)
+        node = Node(
+            len(self.nodes) + 1,
+            type_,
+            self._cell,
+            size,
+            outputs,
+            sockets,
+            widgets,
+            values,
+            {**extra, "properties": properties},
+            self._group,
+            self._spans,
+        )
         self.nodes.append(node)
         return node
 
@@ -174,8 +198,9 @@ class Graph:
         y = 0
         for band in bands:
             top[band] = y
-            y += self.band_gap + max((heights[cell] for cell, nodes in cells.items()
-                                 if cell[1] == band and not nodes[0].spans), default=0)
+            y += self.band_gap + max(
+                (heights[cell] for cell, nodes in cells.items() if cell[1] == band and not nodes[0].spans), default=0
+            )
         x = 0
         for column in columns:
             left[column] = x
@@ -193,9 +218,16 @@ class Graph:
             x0, y0 = (min(n.position[i] for n in members) for i in (0, 1))
             x1, y1 = (max(n.position[i] + n.size[i] for n in members) for i in (0, 1))
             number = len(groups) + 1
-            groups.append({"id": number, "title": f"{number}. {title}", "color": GROUP_COLOUR, "font_size": 24,
-                           "flags": {},
-                           "bounding": [x0 - 20, y0 - TITLE - 44, x1 - x0 + 40, y1 - y0 + TITLE + 64]})
+            groups.append(
+                {
+                    "id": number,
+                    "title": f"{number}. {title}",
+                    "color": GROUP_COLOUR,
+                    "font_size": 24,
+                    "flags": {},
+                    "bounding": [x0 - 20, y0 - TITLE - 44, x1 - x0 + 40, y1 - y0 + TITLE + 64],
+                }
+            )
         return groups
 
     # ---- the frontend's JSON
@@ -206,23 +238,44 @@ class Graph:
         for slot, (name, kind) in enumerate(node.outputs):
             links = [i + 1 for i, (out, *_) in enumerate(self.links) if out.node is node and out.slot == slot]
             outputs.append({"localized_name": name, "name": name, "type": kind, "links": links or None})
-        inputs = [{"localized_name": entry["name"], **entry, "link": incoming.get(entry["name"])}
-                  for entry in node.sockets + node.widgets]
-        return {"id": node.id, "type": node.type, "pos": list(node.position), "size": list(node.size), "flags": {},
-                "order": node.id - 1, "mode": 0, "inputs": inputs, "outputs": outputs, **node.extra,
-                "widgets_values": node.values}
+        inputs = [
+            {"localized_name": entry["name"], **entry, "link": incoming.get(entry["name"])}
+            for entry in node.sockets + node.widgets
+        ]
+        return {
+            "id": node.id,
+            "type": node.type,
+            "pos": list(node.position),
+            "size": list(node.size),
+            "flags": {},
+            "order": node.id - 1,
+            "mode": 0,
+            "inputs": inputs,
+            "outputs": outputs,
+            **node.extra,
+            "widgets_values": node.values,
+        }
 
     def parts(self) -> dict:
         """{"nodes", "links", "groups"}, links as [id, source, its slot, target, its slot, type]."""
         self._place()
         slot = {(n.id, e["name"]): i for n in self.nodes for i, e in enumerate(n.sockets + n.widgets)}
-        links = [[i + 1, out.node.id, out.slot, target.id, slot[target.id, name], kind]
-                 for i, (out, target, name, kind) in enumerate(self.links)]
+        links = [
+            [i + 1, out.node.id, out.slot, target.id, slot[target.id, name], kind]
+            for i, (out, target, name, kind) in enumerate(self.links)
+        ]
         return {"nodes": [self._node_json(n) for n in self.nodes], "links": links, "groups": self._groups()}
 
     def build(self) -> dict:
         """The workflow's file."""
         parts = self.parts()
-        return {"id": stable_id(self.name), "revision": 0, "last_node_id": len(self.nodes),
-                "last_link_id": len(self.links), **parts, "config": {},
-                "extra": {"ds": {"scale": 0.6, "offset": [60, 120]}}, "version": 0.4}
+        return {
+            "id": stable_id(self.name),
+            "revision": 0,
+            "last_node_id": len(self.nodes),
+            "last_link_id": len(self.links),
+            **parts,
+            "config": {},
+            "extra": {"ds": {"scale": 0.6, "offset": [60, 120]}},
+            "version": 0.4,
+        }

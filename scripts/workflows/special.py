@@ -1,26 +1,19 @@
 """Workflows about one thing: cropping, outpainting, custom sampling, video."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from . import demos, families
-from .chain import (
-    INPUT,
-    MODEL,
-    PREVIEW,
-    PREVIEW_ROOM,
-    PROMPT,
-    RESULT,
-    SAMPLE,
-    decode_and_composite,
-    encode,
-    load_image,
-)
+from .chain import INPUT, MODEL, PREVIEW, PREVIEW_ROOM, PROMPT, RESULT, SAMPLE, decode_and_composite, encode, load_image
 from .graph import Graph
 
 
 def crop_around_mask(info: Mapping) -> dict:
-    g, model, vae, encoded, drawn = demos.start("gradpaint_crop_around_mask", info, f"""# Crop around the mask
+    g, model, vae, encoded, drawn = demos.start(
+        "gradpaint_crop_around_mask",
+        info,
+        f"""# Crop around the mask
 
 **Press Run.** {demos.NOTHING}
 
@@ -32,8 +25,14 @@ back. The rest of the picture keeps every pixel.
 - `context`: how much around the mask the model sees, as a factor
 - `target_size`: the size the model works at (512 for SD 1.5, 1024 for SDXL and Flux)
 - `blend`: the width of the band in which result and picture mix
-""", 340, dict(seed=3, size=256), dict(kind="ellipse", coverage=0.02, seed=1),
-                                              area="around the mask", target_size=64, square=True)
+""",
+        340,
+        dict(seed=3, size=256),
+        dict(kind="ellipse", coverage=0.02, seed=1),
+        area="around the mask",
+        target_size=64,
+        square=True,
+    )
     g.at(3, 0, SAMPLE, spans=True)
     sampled = demos.sample(g, model, encoded)
     g.at(4, 0, RESULT, spans=True)
@@ -46,7 +45,10 @@ back. The rest of the picture keeps every pixel.
 
 
 def custom_sampling(info: Mapping) -> dict:
-    g, model, vae, encoded, _ = demos.start("gradpaint_custom_sampling", info, f"""# Custom sampling
+    g, model, vae, encoded, _ = demos.start(
+        "gradpaint_custom_sampling",
+        info,
+        f"""# Custom sampling
 
 **Press Run.** {demos.NOTHING}
 
@@ -56,7 +58,12 @@ sigmas. The mask is the latent's own, from GradPaint Inpaint Encode.
 **Change**
 - the sampler in *KSamplerSelect*, the sigmas in *BasicScheduler*
 - *CFGGuider* for another guider: *BasicGuider* for Flux, *DualCFGGuider*, *PerpNegGuider*
-""", 320, dict(seed=12), dict(kind="thick", seed=5), **demos.SEEN)
+""",
+        320,
+        dict(seed=12),
+        dict(kind="thick", seed=5),
+        **demos.SEEN,
+    )
     g.at(3, 0, SAMPLE, spans=True)
     noise = g.add("RandomNoise", noise_seed=7)
     guider = g.add("CFGGuider", model=model["model"], positive=model["positive"], negative=model["negative"], cfg=1.0)
@@ -64,9 +71,15 @@ sigmas. The mask is the latent's own, from GradPaint Inpaint Encode.
     plain = g.add("KSamplerSelect", sampler_name="ddim")
     wrapped = g.add("GradPaintSampler", sampler=plain["SAMPLER"])
     g.at(4, 0, SAMPLE, spans=True)
-    sampled = g.add("SamplerCustomAdvanced", noise=noise["NOISE"], guider=guider["GUIDER"],
-                    sampler=wrapped["SAMPLER"], sigmas=sigmas["SIGMAS"], latent_image=encoded["LATENT"],
-                    room=PREVIEW_ROOM)
+    sampled = g.add(
+        "SamplerCustomAdvanced",
+        noise=noise["NOISE"],
+        guider=guider["GUIDER"],
+        sampler=wrapped["SAMPLER"],
+        sigmas=sigmas["SIGMAS"],
+        latent_image=encoded["LATENT"],
+        room=PREVIEW_ROOM,
+    )
     g.at(5, 0, RESULT, spans=True)
     done = decode_and_composite(g, sampled["output"], vae, encoded)
     g.add("PreviewImage", images=encoded["IMAGE"], title="Given", box=PREVIEW)
@@ -77,7 +90,8 @@ sigmas. The mask is the latent's own, from GradPaint Inpaint Encode.
 def outpainting(info: Mapping) -> dict:
     g = Graph("gradpaint_outpainting", info)
     g.at(0, spans=True)
-    g.note(f"""# Outpainting with SDXL
+    g.note(
+        f"""# Outpainting with SDXL
 
 A picture is made larger: the sampler paints what is beyond its edges. *GradPaint Inpaint Encode* adds the border \
 and masks it, so no mask need be drawn; with one at `mask`, that part is painted anew as well.
@@ -93,7 +107,9 @@ and masks it, so no mask need be drawn; with one at `mask`, that part is painted
 **Change**
 - `grow` of GradPaint Inpaint Encode: a strip of the old picture is painted anew too
 - *GradPaint Early-Stop Scheduler* at `schedule`, on *thorough*: guidance for longer
-""", (420, 420))
+""",
+        (420, 420),
+    )
     g.at(1, 0, MODEL)
     model, clip, vae = families.checkpoint(families.SDXL)(g)
     g.at(1, 1, INPUT)
@@ -101,13 +117,29 @@ and masks it, so no mask need be drawn; with one at `mask`, that part is painted
     g.at(2, 1, INPUT)
     encoded = encode(g, picture["IMAGE"], None, vae, pad_left=256, pad_right=256, target_size=1024)
     g.at(2, 0, PROMPT)
-    positive, negative = (g.add("CLIPTextEncode", title=title, text=text, clip=clip, box=(400, height))["CONDITIONING"]
-                          for title, text, height in (("Prompt: the whole picture", families.POSITIVE, 130),
-                                                      ("Negative prompt", "text, watermark, frame, border", 100)))
+    positive, negative = (
+        g.add("CLIPTextEncode", title=title, text=text, clip=clip, box=(400, height))["CONDITIONING"]
+        for title, text, height in (
+            ("Prompt: the whole picture", families.POSITIVE, 130),
+            ("Negative prompt", "text, watermark, frame, border", 100),
+        )
+    )
     g.at(3, 0, SAMPLE, spans=True)
-    sampled = g.add("GradPaintKSampler", model=model, positive=positive, negative=negative, steps=25, cfg=8.0, seed=1,
-                    sampler_name="euler", scheduler="normal", control="randomize", latent_image=encoded["LATENT"],
-                    wide=320, room=PREVIEW_ROOM)
+    sampled = g.add(
+        "GradPaintKSampler",
+        model=model,
+        positive=positive,
+        negative=negative,
+        steps=25,
+        cfg=8.0,
+        seed=1,
+        sampler_name="euler",
+        scheduler="normal",
+        control="randomize",
+        latent_image=encoded["LATENT"],
+        wide=320,
+        room=PREVIEW_ROOM,
+    )
     g.at(4, 0, RESULT, spans=True)
     done = decode_and_composite(g, sampled["LATENT"], vae, encoded)
     g.add("SaveImage", images=done["IMAGE"], filename_prefix="gradpaint/outpainting", box=PREVIEW)
@@ -117,7 +149,8 @@ and masks it, so no mask need be drawn; with one at `mask`, that part is painted
 def wan_video(info: Mapping) -> dict:
     g = Graph("gradpaint_wan21_video", info)
     g.at(0, spans=True)
-    g.note(f"""# Inpainting a video with Wan 2.1
+    g.note(
+        f"""# Inpainting a video with Wan 2.1
 
 What is under the mask is made new in every frame, by the ordinary text-to-video model. One mask serves for all \
 frames here; a batch of masks, one for each frame, does as well.
@@ -131,10 +164,13 @@ frames here; a batch of masks, one for each frame, does as well.
 3. Write what the video should show, press Run.
 
 **Memory**: guided steps of a video need much. Fewer frames, a smaller size, or *GradPaint Memory* at `memory`.
-""", (420, 430))
+""",
+        (420, 430),
+    )
     g.at(1, 0, MODEL)
-    model, clip, vae = families.parts(families.WAN[0], families.WAN[1:2], "wan", families.WAN[2],
-                                      ("ModelSamplingSD3", 8.0))(g)
+    model, clip, vae = families.parts(
+        families.WAN[0], families.WAN[1:2], "wan", families.WAN[2], ("ModelSamplingSD3", 8.0)
+    )(g)
     g.at(1, 1, INPUT)
     video = g.add("LoadVideo", file="example.mp4", box=(360, 390))
     frames = g.add("GetVideoComponents", video=video["VIDEO"])
@@ -143,14 +179,30 @@ frames here; a batch of masks, one for each frame, does as well.
     g.at(3, 1, INPUT)
     encoded = encode(g, frames["images"], hole["MASK"], vae, target_size=632)
     g.at(2, 0, PROMPT)
-    texts = (("Prompt", "a red balloon floats over a meadow, gentle wind, daylight"),
-             ("Negative prompt", "overexposed, static, blurred, subtitles, low quality, JPEG artifacts"))
-    positive, negative = (g.add("CLIPTextEncode", title=title, text=text, clip=clip, box=(400, 130))["CONDITIONING"]
-                          for title, text in texts)
+    texts = (
+        ("Prompt", "a red balloon floats over a meadow, gentle wind, daylight"),
+        ("Negative prompt", "overexposed, static, blurred, subtitles, low quality, JPEG artifacts"),
+    )
+    positive, negative = (
+        g.add("CLIPTextEncode", title=title, text=text, clip=clip, box=(400, 130))["CONDITIONING"]
+        for title, text in texts
+    )
     g.at(4, 0, SAMPLE, spans=True)
-    sampled = g.add("GradPaintKSampler", model=model, positive=positive, negative=negative, steps=30, cfg=6.0, seed=1,
-                    sampler_name="uni_pc", scheduler="simple", control="randomize", latent_image=encoded["LATENT"],
-                    wide=320, room=PREVIEW_ROOM)
+    sampled = g.add(
+        "GradPaintKSampler",
+        model=model,
+        positive=positive,
+        negative=negative,
+        steps=30,
+        cfg=6.0,
+        seed=1,
+        sampler_name="uni_pc",
+        scheduler="simple",
+        control="randomize",
+        latent_image=encoded["LATENT"],
+        wide=320,
+        room=PREVIEW_ROOM,
+    )
     g.at(5, 0, RESULT, spans=True)
     done = decode_and_composite(g, sampled["LATENT"], vae, encoded)
     made = g.add("CreateVideo", images=done["IMAGE"], fps=frames["fps"], audio=frames["audio"], omit=("bit_depth",))

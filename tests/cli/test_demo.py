@@ -56,9 +56,7 @@ def test_demo_writes_everything(tmp_path, tiny_model, capsys):
 
 
 def test_demo_is_repeatable(tmp_path, tiny_model):
-    first, second = (
-        demo.run_demo(tmp_path / name, count=2, steps=3, progress=False)["methods"] for name in ("a", "b")
-    )
+    first, second = (demo.run_demo(tmp_path / name, count=2, steps=3, progress=False)["methods"] for name in ("a", "b"))
     assert first["gradpaint"]["per_image"] == second["gradpaint"]["per_image"]
 
 
@@ -78,11 +76,10 @@ def test_interruption_keeps_finished_pictures(tmp_path, tiny_model, monkeypatch,
     assert "16 finished pictures are kept" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["--n", "0"], "number of images is 0"),
-    (["--seed", "10000"], "seed is 10000"),
-    (["--steps", "0"], "steps is 0"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [(["--n", "0"], "number of images is 0"), (["--seed", "10000"], "seed is 10000"), (["--steps", "0"], "steps is 0")],
+)
 def test_demo_errors(tmp_path, tiny_model, capsys, arguments, message):
     assert cli.main(["demo", "--out", str(tmp_path / "out"), *arguments]) == 2
     assert message in capsys.readouterr().err

@@ -95,9 +95,9 @@ def test_mask(capsys, tmp_path):
     assert "coverage is 3.0" in fails(capsys, "mask", "box", "--coverage", 3, "--out", out)
 
 
-@pytest.mark.parametrize("arguments", [
-    ["mask", "round"], ["mask", "half", "--size", "big"], ["mask", "half", "--seed", "-1"], [], ["paint"],
-])
+@pytest.mark.parametrize(
+    "arguments", [["mask", "round"], ["mask", "half", "--size", "big"], ["mask", "half", "--seed", "-1"], [], ["paint"]]
+)
 def test_wrong_usage_exits_with_2(capsys, arguments):
     with pytest.raises(SystemExit) as exit_:
         cli.main(arguments)
@@ -120,25 +120,34 @@ def test_inpaint_keeps_known_pixels_at_any_size(capsys, case, tiny_model, sample
 
 def test_inpaint_takes_every_method_and_its_options(capsys, case, tiny_model):
     fixed = ["inpaint", "photo.jpg.png", "mask.png", "--model", tiny_model, "--steps", 3, "--out", "r.png"]
-    costs = {"repaint --resamplings 3 --jump-length 1": "7 model evaluations, 0",
-             "dps --zeta 0": "3 model evaluations, 3", "mcg --step 2": "3 model evaluations, 3",
-             "combine_noisy": "3 model evaluations, 0",
-             "gradpaint_fast": "3 model evaluations, 1", "gradpaint_full": "3 model evaluations, 3",
-             "copy": "0 model evaluations, 0", "greyfill": "0 model evaluations, 0"}
+    costs = {
+        "repaint --resamplings 3 --jump-length 1": "7 model evaluations, 0",
+        "dps --zeta 0": "3 model evaluations, 3",
+        "mcg --step 2": "3 model evaluations, 3",
+        "combine_noisy": "3 model evaluations, 0",
+        "gradpaint_fast": "3 model evaluations, 1",
+        "gradpaint_full": "3 model evaluations, 3",
+        "copy": "0 model evaluations, 0",
+        "greyfill": "0 model evaluations, 0",
+    }
     assert {text.split()[0] for text in costs} == set(cli.METHODS) - {"gradpaint", "combine_image"}
     for method, cost in costs.items():
         code, text, _ = run(capsys, *fixed, "--method", *method.split())
         assert code == 0 and f"{cost} backward passes" in text, method
-    assert torch.equal(load_image("r.png")[make_mask("box", 13, 19).bool().expand(1, 3, 13, 19)].unique().diff(),
-                       torch.tensor([]))  # the last one: grey
+    assert torch.equal(
+        load_image("r.png")[make_mask("box", 13, 19).bool().expand(1, 3, 13, 19)].unique().diff(), torch.tensor([])
+    )  # the last one: grey
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["--method", "mcg", "--zeta", 1], "--zeta is no option of --method mcg"),
-    (["--step", 4], "--step is no option of --method gradpaint"),
-    (["--method", "repaint", "--resamplings", 0], "resamplings is 0"),
-    (["--method", "dps", "--pictures", "p"], "--pictures can't show --method dps"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--method", "mcg", "--zeta", 1], "--zeta is no option of --method mcg"),
+        (["--step", 4], "--step is no option of --method gradpaint"),
+        (["--method", "repaint", "--resamplings", 0], "resamplings is 0"),
+        (["--method", "dps", "--pictures", "p"], "--pictures can't show --method dps"),
+    ],
+)
 def test_inpaint_names_options_of_other_methods(capsys, case, tiny_model, arguments, message):
     code, _, text = run(capsys, "inpaint", "photo.jpg.png", "mask.png", "--model", tiny_model, *arguments)
     assert code == 2 and message in text
@@ -235,10 +244,12 @@ def test_size_warning():
 def test_bad_out_is_told_before_anything_is_computed(capsys, case, tiny_model, monkeypatch):
     monkeypatch.setattr(inpaint_file, "inpaint_image", lambda *args, **kwargs: pytest.fail("sampled first"))
     (case / "folder.png").mkdir()
-    assert "is a folder" in fails(capsys, "inpaint", "photo.jpg.png", "mask.png", "--model", tiny_model, "--out",
-                                  "folder.png")
-    assert "is not a folder" in fails(capsys, "inpaint", "photo.jpg.png", "mask.png", "--model", tiny_model, "--out",
-                                      "mask.png/out.png")
+    assert "is a folder" in fails(
+        capsys, "inpaint", "photo.jpg.png", "mask.png", "--model", tiny_model, "--out", "folder.png"
+    )
+    assert "is not a folder" in fails(
+        capsys, "inpaint", "photo.jpg.png", "mask.png", "--model", tiny_model, "--out", "mask.png/out.png"
+    )
     assert "is not a folder" in fails(capsys, "demo", "--out", "mask.png")
 
 
@@ -253,8 +264,23 @@ def test_what_the_file_cannot_tell_reaches_the_loader(capsys, case, tiny_model, 
 
     monkeypatch.setattr(library, "load_denoiser", load)
     with pytest.raises(Reached) as reached:
-        run(capsys, "inpaint", "photo.jpg.png", "mask.png", "--model", tiny_model, "--head-channels", "32",
-            "--noise-schedule", "cosine", "--attention-order", "new")
+        run(
+            capsys,
+            "inpaint",
+            "photo.jpg.png",
+            "mask.png",
+            "--model",
+            tiny_model,
+            "--head-channels",
+            "32",
+            "--noise-schedule",
+            "cosine",
+            "--attention-order",
+            "new",
+        )
     options = reached.value.args[0]
     assert (options["num_head_channels"], options["noise_schedule"], options["use_new_attention_order"]) == (
-        32, "cosine", True)
+        32,
+        "cosine",
+        True,
+    )

@@ -1,4 +1,5 @@
 """`gradpaint inpaint --pictures` and `--stop adaptive`, on an image whose size the model does not take."""
+
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,11 @@ def test_without_guidance_there_are_no_gradients_to_show(capsys, case, tiny_mode
 
 def test_adaptive_stop_reaches_the_run_and_is_told(capsys, case, tiny_model, monkeypatch):  # noqa: F811
     inpaint_image, seen = inpaint_file.inpaint_image, []
-    monkeypatch.setattr(inpaint_file, "inpaint_image", lambda *args, **options: seen.append(
-        (inpaint_image(*args, **options), options["settings"])) or seen[-1][0])
+    monkeypatch.setattr(
+        inpaint_file,
+        "inpaint_image",
+        lambda *args, **options: seen.append((inpaint_image(*args, **options), options["settings"])) or seen[-1][0],
+    )
     code, text, _ = run(capsys, *FIXED, "--model", tiny_model, "--stop", "adaptive")
     result, settings = seen[0]
     assert code == 0 and settings.schedule.mode == "adaptive" and str(result.stop) in text

@@ -1,4 +1,5 @@
 """Pictures of the method: what lands where, and the gradients they are drawn from."""
+
 import math
 
 import numpy as np
@@ -58,10 +59,14 @@ def test_maps_are_the_terms_own_gradients(case):
     mse = (((x0_hat - y) ** 2) * (1 - mask)).sum((1, 2, 3)) / (1 - mask).sum() / 3
     (grad,) = torch.autograd.grad(mse.sum(), leaf, retain_graph=True)
     assert torch.allclose(first.mse, grad.norm(dim=1), rtol=1e-3, atol=1e-7)
-    off, on = (loss_gradient(leaf, x0_hat, y, mask, AlignmentSettings(lambda_al=weight), SIGMAS[0], retain_graph=True)
-               for weight in (0.0, 0.5))
-    true = [found.grad * (found.rms / found.grad.flatten(1).square().mean(1).sqrt()).view(-1, 1, 1, 1)
-            for found in (off, on)]
+    off, on = (
+        loss_gradient(leaf, x0_hat, y, mask, AlignmentSettings(lambda_al=weight), SIGMAS[0], retain_graph=True)
+        for weight in (0.0, 0.5)
+    )
+    true = [
+        found.grad * (found.rms / found.grad.flatten(1).square().mean(1).sqrt()).view(-1, 1, 1, 1)
+        for found in (off, on)
+    ]
     assert torch.allclose(first.alignment, (true[1] - true[0]).norm(dim=1), rtol=1e-2, atol=1e-6)
     assert first.alignment.shape == (2, 16, 16) and first.alignment.max() > 1e-5
 
@@ -81,9 +86,16 @@ def flat(*values):
 def cells(picture, rows, columns, size=16, gap=8):
     """Middle colours of a sheet's cells, from its lower right corner."""
     array = np.asarray(picture)
-    middle = [[array[array.shape[0] - gap - (rows - r) * (size + gap) + gap + size // 2,
-                     array.shape[1] - (columns - c) * (size + gap) + size // 2] for c in range(columns)]
-              for r in range(rows)]
+    middle = [
+        [
+            array[
+                array.shape[0] - gap - (rows - r) * (size + gap) + gap + size // 2,
+                array.shape[1] - (columns - c) * (size + gap) + size // 2,
+            ]
+            for c in range(columns)
+        ]
+        for r in range(rows)
+    ]
     return np.array(middle)
 
 
@@ -143,7 +155,7 @@ def test_spread_takes_the_ends():
 def test_loss_curves_leave_out_what_is_not_there():
     both = pictures.loss_curves([1e5, 1.0, math.nan], [0.1, 0.2, math.nan], guided=[True, True, False])
     one = pictures.loss_curves([1e5, 1.0, math.nan], sigmas=[10.0, 1.0, 0.1])
-    colour = np.array([int(COLOURS[1][i:i + 2], 16) for i in (1, 3, 5)])
+    colour = np.array([int(COLOURS[1][i : i + 2], 16) for i in (1, 3, 5)])
     has = [bool((np.abs(np.asarray(plot).astype(int) - colour).max(-1) < 12).any()) for plot in (both, one)]
     assert has == [True, False] and both.size == (900, 520)
 
@@ -161,7 +173,7 @@ def test_pictures_of_a_run(case):
 
 
 def near(plot, colour):
-    target = np.array([int(colour[i:i + 2], 16) for i in (1, 3, 5)])
+    target = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
     return np.argwhere(np.abs(np.asarray(plot).astype(int) - target).max(-1)[:, :600] < 12)
 
 

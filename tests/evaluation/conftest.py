@@ -34,11 +34,28 @@ def denoiser():
 def make_block(tmp_path):
     """A block of scenes without LPIPS; keyword arguments replace parts of it."""
 
-    def make(methods=("combine_image", "gradpaint"), seeds=(0,), count=5, folder=None, batch=2, results=None, steps=3,
-             **scoring):
+    def make(
+        methods=("combine_image", "gradpaint"),
+        seeds=(0,),
+        count=5,
+        folder=None,
+        batch=2,
+        results=None,
+        steps=3,
+        **scoring,
+    ):
         cases = Cases("scenes", (16, 16), count, "coverage", {"coverage": 0.3})
         scoring = Scoring(**{"net": "none", "sheets": 0} | scoring)
-        return Block("test", folder or tmp_path / "run", cases, [parse_method(text) for text in methods], list(seeds),
-                     Setup(steps=steps, batch=batch), scoring, {"data": "scenes", "model": "white"}, results or {})
+        return Block(
+            "test",
+            folder or tmp_path / "run",
+            cases,
+            [parse_method(text) for text in methods],
+            list(seeds),
+            Setup(steps=steps, batch=batch),
+            scoring,
+            {"data": "scenes", "model": "white"},
+            results or {},
+        )
 
     return make

@@ -42,7 +42,8 @@ def test_results_inputs_and_tables_are_written(make_block, denoiser):
     assert float(rows[1]["forwards"]) == guided["forwards"] and float(rows[1]["backwards"]) == guided["backwards"] > 0
     assert float(rows[0]["forwards"]) == 3 and float(rows[0]["backwards"]) == 0
     assert float(rows[1]["masked_mse_minus_combine_image"]) == pytest.approx(
-        float(rows[1]["masked_mse"]) - float(rows[0]["masked_mse"]))
+        float(rows[1]["masked_mse"]) - float(rows[0]["masked_mse"])
+    )
 
 
 @pytest.mark.parametrize("stop_at", [1, 8, 14])
@@ -149,8 +150,9 @@ def test_methods_see_one_noise_and_no_hole(make_block, denoiser, monkeypatch):
     finished(block, denoiser)
     for one, other in zip(seen["combine_image"], seen["gradpaint"]):
         assert all(torch.equal(a, b) for a, b in zip(one[:3], other[:3])) and one[3] == other[3]
-    y, mask, noise, _, image = (torch.cat(part) if torch.is_tensor(part[0]) else part
-                                for part in zip(*seen["combine_image"]))
+    y, mask, noise, _, image = (
+        torch.cat(part) if torch.is_tensor(part[0]) else part for part in zip(*seen["combine_image"])
+    )
     assert torch.equal(y, block.cases.images(block.cases.names) * (mask == 0)) and torch.equal(y, image * (mask == 0))
     assert len({float(n.sum()) for n in noise}) == 5
     assert len({call[3] for call in seen["gradpaint"]}) == 3  # each batch has its own noise in the steps too
@@ -224,7 +226,8 @@ def test_fid_with_its_difference(make_block, denoiser):
     assert means["copy"]["fid"].value == pytest.approx(0, abs=1e-9)
     assert means["greyfill"]["fid"].value > 1e-4 and means["greyfill"]["fid"].error > 0
     assert minus["greyfill"]["fid"].value == pytest.approx(
-        means["greyfill"]["fid"].value - means["combine_image"]["fid"].value)
+        means["greyfill"]["fid"].value - means["combine_image"]["fid"].value
+    )
     assert "FID against the true images" in evaluation.text()
 
 

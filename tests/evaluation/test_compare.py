@@ -35,8 +35,14 @@ def constant(value, seen=None):
 def test_methods_see_the_same_noise_and_a_blank_hole():
     seen = {"a": [], "b": []}
     batches = []
-    runs = run_methods({name: constant(0.0, seen[name]) for name in seen}, IMAGES, MASKS, seed=3, batch_size=2,
-                       on_batch=lambda *progress: batches.append(progress))
+    runs = run_methods(
+        {name: constant(0.0, seen[name]) for name in seen},
+        IMAGES,
+        MASKS,
+        seed=3,
+        batch_size=2,
+        on_batch=lambda *progress: batches.append(progress),
+    )
     assert batches == [("a", 2), ("a", 4), ("a", 5), ("b", 2), ("b", 4), ("b", 5)]
     for a, b in zip(seen["a"], seen["b"]):
         assert all(torch.equal(x, y) for x, y in zip(a[:3], b[:3])) and a[3] == b[3]

@@ -41,8 +41,26 @@ def folder_of_pictures(path, count):
 
 def test_a_folder(command, tmp_path):
     data = folder_of_pictures(tmp_path / "data", 3)
-    code, out, _ = command("--data", data, "--mask", "coverage", "--coverage", 0.4, "--steps", 2, "--out", "r",
-                           "--methods", "gradpaint", "combine_image:steps=3", "--seeds", 0, 1, "--strength", 0.5)
+    code, out, _ = command(
+        "--data",
+        data,
+        "--mask",
+        "coverage",
+        "--coverage",
+        0.4,
+        "--steps",
+        2,
+        "--out",
+        "r",
+        "--methods",
+        "gradpaint",
+        "combine_image:steps=3",
+        "--seeds",
+        0,
+        1,
+        "--strength",
+        0.5,
+    )
     assert code == 0 and "| combine_image:steps=3 | 3 |" in out and "| minus gradpaint |" in out
     config = json.loads((tmp_path / "r" / "config.json").read_text())
     assert config["settings"]["strength"] == 0.5 and config["mask options"] == {"coverage": 0.4}
@@ -85,8 +103,20 @@ def test_data_of_the_paper(command, tmp_path):
     lama.mkdir(parents=True)
     for path in data.iterdir():
         Image.open(path).resize((16, 16)).save(lama / path.name)
-    code, out, _ = command("--paper", "table7", "--data", f"imagenet={data}", "--model", "imagenet=model.pt", "--steps",
-                           2, "--results", f"LaMa={tmp_path / 'lama'}", "--sheet", 0)
+    code, out, _ = command(
+        "--paper",
+        "table7",
+        "--data",
+        f"imagenet={data}",
+        "--model",
+        "imagenet=model.pt",
+        "--steps",
+        2,
+        "--results",
+        f"LaMa={tmp_path / 'lama'}",
+        "--sheet",
+        0,
+    )
     assert code == 0 and "Stand-in" not in out and "ImageNet LPIPS, ours" in out and "FFHQ (missing)" in out
     assert next(line for line in out.splitlines() if line.startswith("| LaMa")).count("+-") == 2
     folder = tmp_path / "gradpaint_table7" / "imagenet_thick"
@@ -115,10 +145,23 @@ def test_errors(command, tmp_path):
 def test_networks_of_the_users_own(command, tmp_path, monkeypatch):
     (tmp_path / "mine_for_fid.py").write_text(
         "def features(images):\n    return images.mean(dim=(2, 3))\n\n\n"
-        "def codec():\n    return (lambda x: x / 2), (lambda z: z * 2)\n")
+        "def codec():\n    return (lambda x: x / 2), (lambda z: z * 2)\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
-    arguments = ["--n", 4, "--methods", "latent_copy", "greyfill", "--out", "r", "--codec", "mine_for_fid:codec",
-                 "--fid", "--fid-features", "mine_for_fid:features"]
+    arguments = [
+        "--n",
+        4,
+        "--methods",
+        "latent_copy",
+        "greyfill",
+        "--out",
+        "r",
+        "--codec",
+        "mine_for_fid:codec",
+        "--fid",
+        "--fid-features",
+        "mine_for_fid:features",
+    ]
     code, out, _ = command(*arguments)
     row = next(line for line in out.splitlines() if line.startswith("| latent_copy | 4 |"))
     assert code == 0 and "| FID |" in out and row.split("|")[3].strip().startswith("0.00 +- ")

@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gradpaint.evaluation.fid import (
-    features_of,
-    fid,
-    frechet_distance,
-    jackknife_groups,
-    load_callable,
-    load_features,
-)
+from gradpaint.evaluation.fid import features_of, fid, frechet_distance, jackknife_groups, load_callable, load_features
 
 
 def samples(count, dimensions, seed, mean=0.0, scale=1.0):

@@ -40,16 +40,19 @@ def test_labels_make_distinct_file_names():
     assert len(slugs) == 3 and all(":" not in slug and "=" not in slug and "," not in slug for slug in slugs)
 
 
-@pytest.mark.parametrize("text, message", [
-    ("lama", "method is 'lama'.*gradpaint_fast"),
-    ("repaint:resamplings", "is not option=value"),
-    ("repaint:zeta=1", "'zeta' is no option of repaint; it takes steps, resamplings, jump_length"),
-    ("combine_image:stop=1", "'stop' is no option of combine_image"),
-    ("repaint:steps=none", "steps is 'none'"),
-    ("gradpaint:stop=2", "fraction is 2"),
-    ("gradpaint:speed=2", "'speed' is no option of gradpaint"),
-    ("gradpaint_full:stop=0.5", "'stop' is no option of gradpaint_full; .* but those of the schedule"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("lama", "method is 'lama'.*gradpaint_fast"),
+        ("repaint:resamplings", "is not option=value"),
+        ("repaint:zeta=1", "'zeta' is no option of repaint; it takes steps, resamplings, jump_length"),
+        ("combine_image:stop=1", "'stop' is no option of combine_image"),
+        ("repaint:steps=none", "steps is 'none'"),
+        ("gradpaint:stop=2", "fraction is 2"),
+        ("gradpaint:speed=2", "'speed' is no option of gradpaint"),
+        ("gradpaint_full:stop=0.5", "'stop' is no option of gradpaint_full; .* but those of the schedule"),
+    ],
+)
 def test_errors(text, message):
     with pytest.raises(ValueError, match=message):
         parse_method(text)

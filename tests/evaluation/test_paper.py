@@ -82,10 +82,16 @@ def test_our_numbers_stand_beside_the_papers():
     assert "LaMa, Palette: run elsewhere" in real
 
 
-@pytest.mark.parametrize("text, message", [
-    ("a,b\n1,2\n", "has the columns a, b; they must be table, dataset"),
-    ("table,dataset,mask,method,measure,value\ntable2,imagenet,thin,Stable,fid,3\n", "line 2: .*Stable.* is no cell"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("a,b\n1,2\n", "has the columns a, b; they must be table, dataset"),
+        (
+            "table,dataset,mask,method,measure,value\ntable2,imagenet,thin,Stable,fid,3\n",
+            "line 2: .*Stable.* is no cell",
+        ),
+    ],
+)
 def test_wrong_numbers(tmp_path, text, message):
     (tmp_path / "n.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
@@ -113,10 +119,12 @@ def test_plan(tmp_path):
 def test_fig9_has_its_plots(tmp_path):
     layout = paper.LAYOUTS["fig9"]
     plan = PaperRun(layout, tmp_path, [], {})
-    plan.found = {(paper.STAND_IN, "thick"): {
-        row.title: {"masked_mse": Estimate(0.1 - 0.01 * i, 0.01), "seconds": Estimate(1.0 + i, 0.1)}
-        for i, row in enumerate(layout.rows)
-    }}
+    plan.found = {
+        (paper.STAND_IN, "thick"): {
+            row.title: {"masked_mse": Estimate(0.1 - 0.01 * i, 0.01), "seconds": Estimate(1.0 + i, 0.1)}
+            for i, row in enumerate(layout.rows)
+        }
+    }
     page = plan.write()
     assert "fig9_stand-in_share.png" in page.read_text() and (tmp_path / "fig9_stand-in_seconds.png").is_file()
     assert (tmp_path / "paper_numbers.csv").is_file()

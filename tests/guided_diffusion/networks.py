@@ -16,10 +16,7 @@ LABELS = (1, 7)
 
 # name -> (configuration, side of the input); every option of the network is in at least one.
 NETWORKS = {
-    "imagenet64_like": (
-        UNetConfig(64, 6, 1, (1, 2, 3), (2, 4), num_classes=10, use_new_attention_order=True),
-        16,
-    ),
+    "imagenet64_like": (UNetConfig(64, 6, 1, (1, 2, 3), (2, 4), num_classes=10, use_new_attention_order=True), 16),
     "imagenet256_like": (UNetConfig(32, 6, 2, (1, 1, 2, 2, 4, 4), (8, 16, 32), num_head_channels=32), 64),
     "conv_resample": (UNetConfig(32, 3, 1, (1, 2), (2,), num_heads=4, resblock_updown=False), 16),
     "pool_no_scale_shift": (
@@ -35,9 +32,7 @@ NETWORKS = {
 PUBLISHED = {
     "imagenet256_uncond": UNetConfig(256, 6, 2, (1, 1, 2, 2, 4, 4), (8, 16, 32)),
     "imagenet256_cond": UNetConfig(256, 6, 2, (1, 1, 2, 2, 4, 4), (8, 16, 32), num_classes=1000),
-    "imagenet64_cond": UNetConfig(
-        192, 6, 3, (1, 2, 3, 4), (2, 4, 8), num_classes=1000, use_new_attention_order=True
-    ),
+    "imagenet64_cond": UNetConfig(192, 6, 3, (1, 2, 3, 4), (2, 4, 8), num_classes=1000, use_new_attention_order=True),
     "ffhq256": UNetConfig(128, 6, 1, (1, 1, 2, 2, 4, 4), (16,)),
 }
 

@@ -24,6 +24,7 @@ def meta_weights(config):
 
 # ---- what the weights tell
 
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_infers_every_small_network(name):
     config, _ = NETWORKS[name]
@@ -93,6 +94,7 @@ def test_wrong_settings(metadata, overrides, message):
 
 
 # ---- files
+
 
 def test_safetensors_with_metadata_runs_as_the_original_weights(tmp_path, weights):
     path = tmp_path / "model.safetensors"
@@ -181,6 +183,7 @@ def test_missing_file_and_wrong_suffix(tmp_path):
 
 
 # ---- other kinds of models
+
 
 def test_not_such_a_network():
     with pytest.raises(ValueError, match="not a guided-diffusion checkpoint.*encoder.weight"):

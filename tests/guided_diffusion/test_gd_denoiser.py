@@ -16,6 +16,7 @@ def make(name, label=None, **process):
 
 # ---- noise schedules
 
+
 def test_linear_schedule_values():
     betas = noise_schedule("linear", 1000)
     assert betas.dtype == torch.float64 and betas.shape == (1000,)
@@ -56,6 +57,7 @@ def test_unknown_schedule():
 
 
 # ---- the denoiser
+
 
 def test_denoises_by_the_formula_at_trained_levels():
     denoiser = make("fractional")

@@ -5,6 +5,7 @@ Where it is looked for: `in_host`. Test files import nothing of the host at thei
 The pack, as the host imports it, is a package of its own: its `gradpaint` is not the top-level `gradpaint` of the
 library tests, and objects of one are no instances of the other. Host tests take everything from `pack`.
 """
+
 from __future__ import annotations
 
 import importlib
@@ -54,8 +55,10 @@ def host_path() -> Path:
         pytest.skip("no ComfyUI found; set COMFYUI_PATH to run the tests of the nodes against a real one")
     missing = in_host.missing_requirements()
     if missing:
-        pytest.skip(f"ComfyUI is at {path}, but this Python lacks its requirements ({', '.join(missing)}); "
-                    f"pip install -r {path / 'requirements.txt'}")
+        pytest.skip(
+            f"ComfyUI is at {path}, but this Python lacks its requirements ({', '.join(missing)}); "
+            f"pip install -r {path / 'requirements.txt'}"
+        )
     return path
 
 
@@ -109,6 +112,7 @@ def prompt(object_info) -> dict:
 @pytest.fixture(scope="session")
 def tools(pack):
     """Modules of the pack."""
+
     def module(name):
         return importlib.import_module(f"{pack.__name__}.{name}")
 

@@ -1,4 +1,5 @@
 """Shifts that were put in come out again."""
+
 import pytest
 import torch
 
@@ -35,8 +36,10 @@ def test_a_constant_shift(scene, kind):
 def test_a_change_of_contrast(scene):
     picture, known = scene
     result = (picture - 0.5) * 0.8 + 0.5
-    worst = {kind: float((match_colour(result, picture, known, kind) - picture)[:, ~known].abs().max())
-             for kind in ("mean", "mean and contrast")}
+    worst = {
+        kind: float((match_colour(result, picture, known, kind) - picture)[:, ~known].abs().max())
+        for kind in ("mean", "mean and contrast")
+    }
     assert worst["mean and contrast"] < 2e-3 and worst["mean"] > 0.02
 
 

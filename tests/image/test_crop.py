@@ -1,4 +1,5 @@
 """Boxes hold what they must, stay inside, and come out at multiples."""
+
 import itertools
 
 import pytest
@@ -11,7 +12,7 @@ def holes(height, width, *boxes):
     mask = torch.zeros(len(boxes), 1, height, width)
     for one, box in zip(mask, boxes):
         if box:
-            one[0, box[0]:box[1], box[2]:box[3]] = 1
+            one[0, box[0] : box[1], box[2] : box[3]] = 1
     return mask
 
 
@@ -69,11 +70,18 @@ def test_whatever_comes(seed):
         return int(torch.randint(low, high + 1, (), generator=generator))
 
     height, width = draw(37, 200), draw(37, 200)
-    boxes = [sorted((draw(0, height - 1), draw(1, height))) + sorted((draw(0, width - 1), draw(1, width)))
-             for _ in range(3)]
+    boxes = [
+        sorted((draw(0, height - 1), draw(1, height))) + sorted((draw(0, width - 1), draw(1, width))) for _ in range(3)
+    ]
     mask = holes(height, width, *boxes)
-    area = Area(bool(draw(0, 3)), 1 + draw(0, 20) / 10, draw(0, 40), bool(draw(0, 1)), draw(0, 1) * draw(30, 300),
-                (1, 8, 16, 64)[draw(0, 3)])
+    area = Area(
+        bool(draw(0, 3)),
+        1 + draw(0, 20) / 10,
+        draw(0, 40),
+        bool(draw(0, 1)),
+        draw(0, 1) * draw(30, 300),
+        (1, 8, 16, 64)[draw(0, 3)],
+    )
     plan = plan_crop(mask, area)
     assert all(new % area.multiple == 0 and 0 < part <= new for part, new in zip(plan.content, plan.encoded))
     scale = [part / old for part, old in zip(plan.content, plan.box)]
@@ -81,7 +89,7 @@ def test_whatever_comes(seed):
     for one, (top, left) in zip(mask, plan.corners):
         assert 0 <= top <= height - plan.box[0] and 0 <= left <= width - plan.box[1]
         outside = one.clone()
-        outside[:, top:top + plan.box[0], left:left + plan.box[1]] = 0
+        outside[:, top : top + plan.box[0], left : left + plan.box[1]] = 0
         assert not outside.any()
     assert cut(mask, plan).shape[-2:] == plan.box
 

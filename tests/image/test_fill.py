@@ -1,4 +1,5 @@
 """What is put into the hole."""
+
 import pytest
 import torch
 

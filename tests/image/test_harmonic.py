@@ -1,4 +1,5 @@
 """The smooth continuation solves Laplace's equation: ramps come out as they were, extremes stay on the border."""
+
 import pytest
 import torch
 
@@ -58,8 +59,10 @@ def test_images_of_a_batch_have_their_own_holes():
 
 def test_all_hole_is_the_mean():
     image = ramps(6, 6)
-    assert torch.allclose(harmonic_fill(image, torch.ones(1, 1, 6, 6, dtype=torch.bool)),
-                          image.mean((2, 3), keepdim=True).expand_as(image))
+    assert torch.allclose(
+        harmonic_fill(image, torch.ones(1, 1, 6, 6, dtype=torch.bool)),
+        image.mean((2, 3), keepdim=True).expand_as(image),
+    )
 
 
 def test_pull_push_keeps_the_known_and_stays_between():

@@ -1,4 +1,5 @@
 """Growing, feathering, filling, and masks that the host's bilinear downscaling leaves as they are."""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,8 +13,12 @@ def disc_max(mask, radius):
     out, (height, width) = mask.clone(), mask.shape[-2:]
     for y in range(height):
         for x in range(width):
-            out[0, 0, y, x] = max(float(mask[0, 0, j, i]) for j in range(height) for i in range(width)
-                                  if (j - y) ** 2 + (i - x) ** 2 <= radius ** 2)
+            out[0, 0, y, x] = max(
+                float(mask[0, 0, j, i])
+                for j in range(height)
+                for i in range(width)
+                if (j - y) ** 2 + (i - x) ** 2 <= radius**2
+            )
     return out
 
 
@@ -61,13 +66,7 @@ def test_feather_keeps_the_hole_and_grey_parts():
 
 def test_fill_holes():
     """A spiral of known pixels that leads outside stays; a ring's inside does not."""
-    rows = ["#########",
-            "#...#...#",
-            "#.#.#.#.#",
-            "#.#...#.#",
-            "#.#######",
-            "#.......#",
-            "#######.#"]
+    rows = ["#########", "#...#...#", "#.#.#.#.#", "#.#...#.#", "#.#######", "#.......#", "#######.#"]
     spiral = torch.tensor([[float(c == "#") for c in row] for row in rows])[None, None]
     assert torch.equal(mask_tools.fill_holes(spiral), spiral)
     closed = spiral.clone()

@@ -1,4 +1,5 @@
 """Against the distance to every pixel, one by one."""
+
 import math
 
 import pytest

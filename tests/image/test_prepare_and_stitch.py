@@ -1,4 +1,5 @@
 """There and back: whatever the size, crop, pads and batch, what is known comes back bit for bit."""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ def picture(batch, channels, height, width, seed=0):
 
 def with_box(batch, height, width, box):
     mask = torch.zeros(batch, 1, height, width)
-    mask[..., box[0]:box[1], box[2]:box[3]] = 1
+    mask[..., box[0] : box[1], box[2] : box[3]] = 1
     return mask
 
 
@@ -31,12 +32,22 @@ def random_case(seed):
     mask = torch.zeros(batch, 1, height, width)
     for one in mask:
         top, left = draw(0, height - 20), draw(0, width - 20)
-        one[0, top:top + draw(1, 20), left:left + draw(1, 20)] = (1.0, 0.6)[draw(0, 1)]
-    how = Preparation(content=FILLS[draw(0, len(FILLS) - 1)], grow=draw(-1, 6),
-                      feather=draw(0, 1) * draw(0, 9), pads=tuple(draw(0, 1) * draw(0, 30) for _ in range(4)),
-                      fill_holes=bool(draw(0, 1)),
-                      area=Area(bool(draw(0, 2)), 1 + draw(0, 10) / 10, draw(0, 40), bool(draw(0, 1)),
-                                draw(0, 1) * draw(30, 200), (1, 8, 16)[draw(0, 2)]))
+        one[0, top : top + draw(1, 20), left : left + draw(1, 20)] = (1.0, 0.6)[draw(0, 1)]
+    how = Preparation(
+        content=FILLS[draw(0, len(FILLS) - 1)],
+        grow=draw(-1, 6),
+        feather=draw(0, 1) * draw(0, 9),
+        pads=tuple(draw(0, 1) * draw(0, 30) for _ in range(4)),
+        fill_holes=bool(draw(0, 1)),
+        area=Area(
+            bool(draw(0, 2)),
+            1 + draw(0, 10) / 10,
+            draw(0, 40),
+            bool(draw(0, 1)),
+            draw(0, 1) * draw(30, 200),
+            (1, 8, 16)[draw(0, 2)],
+        ),
+    )
     image = picture(batch, 3 + draw(0, 1), height, width, seed)
     kind = (torch.float32, torch.float16, torch.bfloat16, torch.float64)[draw(0, 3)]
     return image.to(kind).contiguous(memory_format=torch.channels_last), mask, how, draw(0, 36)
@@ -223,7 +234,7 @@ def test_frames_of_a_video():
     """Seven frames in latent frames of 1, 4, 4: two are added and dropped again; one place for the crop."""
     frames, mask = picture(7, 3, 64, 64), torch.zeros(7, 1, 64, 64)
     for i, one in enumerate(mask):
-        one[:, 10:20, 4 * i:4 * i + 8] = 1
+        one[:, 10:20, 4 * i : 4 * i + 8] = 1
     ready = prepare(frames, mask, Preparation("original", area=Area(True, 1.0, 0, multiple=8)), 8, (0, 1, 5, 9))
     assert ready.image.shape[0] == ready.mask.shape[0] == 9 and len(set(ready.stitch.plan.corners)) == 1
     assert torch.equal(ready.image[8], ready.image[6]) and torch.equal(ready.mask[1], ready.mask[4])

@@ -1,4 +1,5 @@
 """border_contrast: 1 where the border is like its surroundings, whatever these are."""
+
 import pytest
 import torch
 

@@ -7,14 +7,7 @@ import pytest
 
 from gradpaint.masks import irregular, make_mask
 from gradpaint.masks.draw import Draws
-from gradpaint.masks.irregular import (
-    PRESETS,
-    coverage_mask,
-    draw_boxes,
-    irregular_mask,
-    preset_for,
-    stroke_segments,
-)
+from gradpaint.masks.irregular import PRESETS, coverage_mask, draw_boxes, irregular_mask, preset_for, stroke_segments
 
 KINDS = ("thin", "medium", "thick")
 

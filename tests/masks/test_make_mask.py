@@ -82,13 +82,16 @@ def test_mask_options():
     assert set(mask_options("coverage")) == {"coverage", "strokes"}
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (("round", 64, 64), "kind is 'round'.*thin, medium, thick, random_pixels"),
-    (("thick", 64.0, 64), "height is 64.0"),
-    (("thick", 64, 0), "width is 0"),
-    (("half", 1, 64), "height is 1"),
-    (("half", 64, 64, -1), "seed is -1"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("round", 64, 64), "kind is 'round'.*thin, medium, thick, random_pixels"),
+        (("thick", 64.0, 64), "height is 64.0"),
+        (("thick", 64, 0), "width is 0"),
+        (("half", 1, 64), "height is 1"),
+        (("half", 64, 64, -1), "seed is -1"),
+    ],
+)
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         make_mask(*arguments)

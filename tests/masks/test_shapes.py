@@ -68,18 +68,21 @@ def test_outpaint():
     assert hole("outpaint", 64, 64).sum() == 64 * 64 - 48 * 48
 
 
-@pytest.mark.parametrize("kind, options, message", [
-    ("random_pixels", {"probability": 0}, "probability is 0"),
-    ("random_pixels", {"probability": 1.0}, "probability is 1.0"),
-    ("box", {"coverage": 1.0}, "coverage is 1.0"),
-    ("box", {"position": "left"}, "position is 'left'.*center, random"),
-    ("ellipse", {"coverage": 0.9}, "coverage is 0.9.*0.785"),
-    ("half", {"side": "middle"}, "side is 'middle'.*left, right, top, bottom"),
-    ("outpaint", {"left": -1}, "left is -1"),
-    ("outpaint", {"top": 1.5}, "top is 1.5"),
-    ("outpaint", {"left": 0}, "nothing to repaint"),
-    ("outpaint", {"left": 10, "right": 6}, "left 10, right 6.*16x16"),
-])
+@pytest.mark.parametrize(
+    "kind, options, message",
+    [
+        ("random_pixels", {"probability": 0}, "probability is 0"),
+        ("random_pixels", {"probability": 1.0}, "probability is 1.0"),
+        ("box", {"coverage": 1.0}, "coverage is 1.0"),
+        ("box", {"position": "left"}, "position is 'left'.*center, random"),
+        ("ellipse", {"coverage": 0.9}, "coverage is 0.9.*0.785"),
+        ("half", {"side": "middle"}, "side is 'middle'.*left, right, top, bottom"),
+        ("outpaint", {"left": -1}, "left is -1"),
+        ("outpaint", {"top": 1.5}, "top is 1.5"),
+        ("outpaint", {"left": 0}, "nothing to repaint"),
+        ("outpaint", {"left": 10, "right": 6}, "left 10, right 6.*16x16"),
+    ],
+)
 def test_errors(kind, options, message):
     with pytest.raises(ValueError, match=message):
         make_mask(kind, 16, 16, **options)

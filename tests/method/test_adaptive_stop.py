@@ -1,4 +1,5 @@
 """The adaptive early stop: its normalised loss, when it ends guidance, and what a run makes of that."""
+
 import math
 
 import pytest
@@ -185,10 +186,10 @@ def test_no_image_depends_on_its_neighbours(case):
     together = run(y, mask, noise, mode="adaptive", **ALWAYS)
     assert len(set(together.stop.samples)) == 2, together.stop
     for i in range(2):
-        alone = run(y[i:i + 1], mask, noise[i:i + 1], mode="adaptive", **ALWAYS)
-        fixed = run(y[i:i + 1], mask, noise[i:i + 1], mode="steps", steps=alone.stop.step)
+        alone = run(y[i : i + 1], mask, noise[i : i + 1], mode="adaptive", **ALWAYS)
+        fixed = run(y[i : i + 1], mask, noise[i : i + 1], mode="steps", steps=alone.stop.step)
         assert alone.stop.samples == [together.stop.samples[i]]
-        assert torch.allclose(alone.image, together.image[i:i + 1], atol=1e-5)
+        assert torch.allclose(alone.image, together.image[i : i + 1], atol=1e-5)
         assert torch.equal(alone.image, fixed.image)
 
 
@@ -206,11 +207,15 @@ def test_kept_steps_end_too(case):
     assert any(r.kept for r in result.record[:end])
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"minimum": 0.6, "maximum": 0.5}, "minimum is 0.6, but must be at most maximum, which is 0.5"),
-    ({"patience": -0.1}, "patience is -0.1"), ({"tolerance": 1.0}, "tolerance is 1.0"),
-    ({"maximum": 1.5}, "maximum is 1.5"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"minimum": 0.6, "maximum": 0.5}, "minimum is 0.6, but must be at most maximum, which is 0.5"),
+        ({"patience": -0.1}, "patience is -0.1"),
+        ({"tolerance": 1.0}, "tolerance is 1.0"),
+        ({"maximum": 1.5}, "maximum is 1.5"),
+    ],
+)
 def test_bad_settings(changes, message):
     with pytest.raises(ValueError, match=message):
         schedule(**changes)

@@ -1,4 +1,5 @@
 """Views of latents: shapes, masks at the image's resolution, the linear projection, errors."""
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -23,7 +24,7 @@ def tiny_decoder(channels=4, ratio=2, dtype=torch.float64):
 
 def latents(batch=2, dtype=torch.float64):
     generator = torch.Generator().manual_seed(1)
-    draw = lambda: torch.randn(batch, 4, 5, 5, generator=generator, dtype=dtype)  # noqa: E731
+    draw = lambda: torch.randn(batch, 4, 5, 5, generator=generator, dtype=dtype)
     mask = torch.zeros(1, 1, 5, 5, dtype=dtype)
     mask[..., 1:4, 2:4] = 1
     return draw(), draw(), mask
@@ -52,8 +53,9 @@ def test_enlarged_mask_repeats_cells_and_keeps_grey():
     mask[:, 1] = 0
     out = enlarged_mask(mask, (4, 6))
     assert out.shape == (1, 1, 3, 4, 6)
-    assert torch.equal(out[0, 0, 2], torch.tensor([[0.0, 0.5], [1.0, 0.25]]).repeat_interleave(2, 0)
-                       .repeat_interleave(3, 1))
+    assert torch.equal(
+        out[0, 0, 2], torch.tensor([[0.0, 0.5], [1.0, 0.25]]).repeat_interleave(2, 0).repeat_interleave(3, 1)
+    )
 
 
 def test_loss_is_eq_6_on_decoded_images_and_passes_gradcheck():

@@ -15,7 +15,7 @@ def problem(dtype=torch.float64, batch=2):
     weight = torch.randn(3, 3, 3, 3, generator=generator, dtype=torch.float64) / 5
     mask = torch.zeros(1, 1, 6, 6, dtype=torch.float64)
     mask[..., 2:5, 1:4] = 1
-    denoise = lambda x: torch.tanh(torch.nn.functional.conv2d(x, weight.to(x), padding=1))  # noqa: E731
+    denoise = lambda x: torch.tanh(torch.nn.functional.conv2d(x, weight.to(x), padding=1))
     return x.to(dtype), y.to(dtype), mask.to(dtype), denoise
 
 
@@ -29,7 +29,7 @@ def test_direction_and_rms_match_finite_differences():
         up, down = x.clone(), x.clone()
         up[tuple(index)] += h
         down[tuple(index)] -= h
-        loss = lambda z: total_loss(denoise(z), y, mask, 0.7, softness=0.5).total.sum()  # noqa: E731
+        loss = lambda z: total_loss(denoise(z), y, mask, 0.7, softness=0.5).total.sum()
         numeric[tuple(index)] = (loss(up) - loss(down)) / (2 * h)
     rms = numeric.flatten(1).square().mean(1).sqrt()
     assert torch.allclose(found.rms.double(), rms, rtol=1e-4)

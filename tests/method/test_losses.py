@@ -163,8 +163,9 @@ class TestTotalLoss:
     @pytest.mark.parametrize("lambda_al", [0.0, 5.0])
     def test_gradcheck(self, lambda_al):
         y = random(2, 3, 4, 4, seed=1)
-        assert gradcheck(lambda x: total_loss(x, y, HALF, lambda_al, softness=0.2).total,
-                         random(2, 3, 4, 4).requires_grad_())
+        assert gradcheck(
+            lambda x: total_loss(x, y, HALF, lambda_al, softness=0.2).total, random(2, 3, 4, 4).requires_grad_()
+        )
 
     def test_memory_layout_does_not_matter(self):
         x0_hat, y = random(2, 3, 4, 4), random(2, 3, 4, 4, seed=1)

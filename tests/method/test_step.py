@@ -7,17 +7,25 @@ from gradpaint.method.settings import GuidanceSettings
 from gradpaint.method.step import MOST, RATE, displacement, normalise, state_scale, step_size
 
 
-@pytest.mark.parametrize("parametrisation, sigma, expected", [
-    ("unit", 14.0, 1.0), ("ve", 0.0, 1.0), ("ve", 2.0, math.sqrt(5)),
-    ("flow", 0.0, 1.0), ("flow", 1.0, 1.0), ("flow", 0.25, math.sqrt(0.75**2 + 0.25**2)),
-])
+@pytest.mark.parametrize(
+    "parametrisation, sigma, expected",
+    [
+        ("unit", 14.0, 1.0),
+        ("ve", 0.0, 1.0),
+        ("ve", 2.0, math.sqrt(5)),
+        ("flow", 0.0, 1.0),
+        ("flow", 1.0, 1.0),
+        ("flow", 0.25, math.sqrt(0.75**2 + 0.25**2)),
+    ],
+)
 def test_state_scale(parametrisation, sigma, expected):
     assert float(state_scale(sigma, parametrisation)) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("parametrisation, to_state", [
-    ("ve", lambda x, ab: x / ab**0.5), ("flow", lambda x, ab: x / (ab**0.5 + (1 - ab) ** 0.5)),
-])
+@pytest.mark.parametrize(
+    "parametrisation, to_state",
+    [("ve", lambda x, ab: x / ab**0.5), ("flow", lambda x, ab: x / (ab**0.5 + (1 - ab) ** 0.5))],
+)
 def test_one_alpha_means_the_same_in_every_parametrisation(parametrisation, to_state):
     # The unit-variance state x, moved by alpha*g_hat, and then expressed in the other units, moves by alpha*s*g_hat.
     alpha_bar = torch.tensor(0.3, dtype=torch.float64)

@@ -24,7 +24,10 @@ def test_pixels_are_the_same_on_every_machine(size, count):
 def test_some_pixels_by_value():
     scene = landscape(3)
     assert scene[[0, 20, 40, 63], [0, 16, 40, 63]].tolist() == [
-        [45, 123, 238], [115, 174, 247], [37, 136, 57], [171, 172, 52]
+        [45, 123, 238],
+        [115, 174, 247],
+        [37, 136, 57],
+        [171, 172, 52],
     ]
 
 

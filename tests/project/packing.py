@@ -1,4 +1,5 @@
 """What `comfy node pack` puts into the registry's zip, without comfy-cli: the files git knows, less .comfyignore."""
+
 from __future__ import annotations
 
 import subprocess
@@ -24,8 +25,12 @@ def packed_files(root: Path = ROOT) -> list[str]:
 
 def _git_ignores(path: Path, rules: list[str]) -> bool:
     """Rules with a leading slash name a path from the root, the others any part of a path."""
-    return any(path.as_posix().startswith(rule[1:]) if rule.startswith("/")
-               else any(fnmatch(part, rule.rstrip("/")) for part in path.parts) for rule in rules)
+    return any(
+        path.as_posix().startswith(rule[1:])
+        if rule.startswith("/")
+        else any(fnmatch(part, rule.rstrip("/")) for part in path.parts)
+        for rule in rules
+    )
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -1,4 +1,5 @@
 """The builder of the example workflows. Needs no host."""
+
 import json
 
 import pytest
@@ -7,10 +8,19 @@ from scripts.workflows.graph import Graph, stable_id
 
 SEED = {"default": 0, "min": 0, "max": 9, "control_after_generate": True}
 INFO = {
-    "Source": {"input": {"required": {"seed": ["INT", SEED], "kind": [["a", "b"]]}},
-               "output": ["IMAGE", "MASK"], "output_name": ["IMAGE", "M"]},
-    "Sink": {"input": {"required": {"image": ["IMAGE", {}], "name": ["STRING", {"default": "x"}]},
-                       "optional": {"mask": ["MASK", {}]}}, "output": [], "output_name": []},
+    "Source": {
+        "input": {"required": {"seed": ["INT", SEED], "kind": [["a", "b"]]}},
+        "output": ["IMAGE", "MASK"],
+        "output_name": ["IMAGE", "M"],
+    },
+    "Sink": {
+        "input": {
+            "required": {"image": ["IMAGE", {}], "name": ["STRING", {"default": "x"}]},
+            "optional": {"mask": ["MASK", {}]},
+        },
+        "output": [],
+        "output_name": [],
+    },
     "Loader": {"input": {"required": {"file": [["there.safetensors"]]}}, "output": [], "output_name": []},
 }
 
@@ -40,11 +50,17 @@ def test_nodes_links_and_values():
     assert source["pos"][0] + source["size"][0] < sink["pos"][0]
 
 
-@pytest.mark.parametrize("type_, given, message", [
-    ("Gone", {}, "the server has no node Gone"), ("Source", {"sead": 1}, "Source has no input sead; it has seed, kind"),
-    ("Source", {"seed": 10}, "Source.seed is 10; allowed: 0 to 9"), ("Sink", {}, "Sink: nothing for image"),
-    ("Source", {"kind": "c"}, "Source.kind is 'c'; allowed"), ("Source", {"seed": "1"}, "Source.seed is '1'"),
-])
+@pytest.mark.parametrize(
+    "type_, given, message",
+    [
+        ("Gone", {}, "the server has no node Gone"),
+        ("Source", {"sead": 1}, "Source has no input sead; it has seed, kind"),
+        ("Source", {"seed": 10}, "Source.seed is 10; allowed: 0 to 9"),
+        ("Sink", {}, "Sink: nothing for image"),
+        ("Source", {"kind": "c"}, "Source.kind is 'c'; allowed"),
+        ("Source", {"seed": "1"}, "Source.seed is '1'"),
+    ],
+)
 def test_what_does_not_fit_is_refused(type_, given, message):
     with pytest.raises(ValueError, match=message):
         Graph("test", INFO).add(type_, **given)

@@ -1,4 +1,5 @@
 """docs/features.md: every feature that GradPaint claims names a test, and the test exists."""
+
 import re
 from pathlib import Path
 

@@ -1,4 +1,5 @@
 """Pictures of the documentation: there, referred to, and small."""
+
 from pathlib import Path
 
 import pytest

@@ -2,6 +2,7 @@
 
 The zip is what `comfy node pack` makes: the files git knows, less .comfyignore. `host/nodes/test_packed.py` runs it.
 """
+
 import re
 from pathlib import Path
 
@@ -15,17 +16,30 @@ except ModuleNotFoundError:  # Python 3.10
     from pip._vendor import tomli as tomllib
 
 LARGEST_FILE, LARGEST_PACK = 8_000_000, 12_000_000  # bytes; the bundled model is 6.9 million
-NEEDED = ("__init__.py", "LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "requirements.txt",
-          "gradpaint/models/landscapes64.safetensors", "example_workflows/gradpaint_quickstart.json",
-          "example_workflows/gradpaint_quickstart.jpg", "web/docs/GradPaintKSampler.md", "nodes/__init__.py")
+NEEDED = (
+    "__init__.py",
+    "LICENSE",
+    "README.md",
+    "CHANGELOG.md",
+    "pyproject.toml",
+    "requirements.txt",
+    "gradpaint/models/landscapes64.safetensors",
+    "example_workflows/gradpaint_quickstart.json",
+    "example_workflows/gradpaint_quickstart.jpg",
+    "web/docs/GradPaintKSampler.md",
+    "nodes/__init__.py",
+)
 NOT_PACKED = ("tests", "docs", "benchmarks", "training", "scripts", "assets", ".ci", ".github")
 
 # What comfy-test's level "syntax" refuses in .py files (its own names for them differ).
-UNCOMFY = re.compile(r"""
+UNCOMFY = re.compile(
+    r"""
     \.cuda\s*\( | \.to\s*\(\s*(?:torch\.device\s*\(\s*)?["']cuda
     | torch\.(?:cuda\.)?(?:amp\.)?autocast\s*\(
     | (?<![\w.])(?:torch\.)?nn\.(?:Linear|Conv[123]d|ConvTranspose[12]d|LayerNorm|GroupNorm|Embedding)\s*\(
-    """, re.VERBOSE)
+    """,
+    re.VERBOSE,
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +54,11 @@ def packed() -> list[str]:
 
 def python_files() -> list[Path]:
     skipped = {"build", "dist", "out", "demo"}
-    files = [path for path in ROOT.rglob("*.py") if not any(part.startswith(".") or part in skipped
-                                                           for part in path.relative_to(ROOT).parts)]
+    files = [
+        path
+        for path in ROOT.rglob("*.py")
+        if not any(part.startswith(".") or part in skipped for part in path.relative_to(ROOT).parts)
+    ]
     assert len(files) > 100
     return files
 
@@ -108,8 +125,15 @@ def test_the_pack_holds_nothing_heavy(packed, capsys):
 
 def test_the_pack_outside_a_git_checkout(tmp_path):
     wanted = ("__init__.py", "nodes/a.py", "web/docs/a.md", "rebuild/a.py")
-    ignored = ("build/lib/gradpaint/a.py", "gradpaint.egg-info/PKG-INFO", ".venv/a.py", "nodes/__pycache__/a.pyc",
-               "demo/a.png", "docs/a.md", "tests/a.py")
+    ignored = (
+        "build/lib/gradpaint/a.py",
+        "gradpaint.egg-info/PKG-INFO",
+        ".venv/a.py",
+        "nodes/__pycache__/a.pyc",
+        "demo/a.png",
+        "docs/a.md",
+        "tests/a.py",
+    )
     for name in wanted + ignored:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

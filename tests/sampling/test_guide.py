@@ -1,4 +1,5 @@
 """The library's speed options: what is differentiated, what is kept, what it costs."""
+
 import pytest
 import torch
 
@@ -63,8 +64,9 @@ def test_through_cond_is_the_gradient_with_the_other_branch_constant(case):
 def test_inpaint_by_cond(case):
     y, mask = case
     system = ClassifierFree(positive := Counted(blur(3)), negative := Counted(blur(5)), 3.0)
-    run = lambda denoiser, gradient: inpaint(denoiser, y, mask, sigmas=SIGMAS, progress=False,  # noqa: E731
-                                             settings=settings(fraction=0.5, gradient=gradient))
+    run = lambda denoiser, gradient: inpaint(
+        denoiser, y, mask, sigmas=SIGMAS, progress=False, settings=settings(fraction=0.5, gradient=gradient)
+    )
     result = run(system, "cond")
     assert positive.graphs == [True] * 3 + [False] * 3 and negative.graphs == [False] * 6
     assert result.evaluations == 6 and result.backwards == 3
@@ -91,7 +93,7 @@ def test_x0_gradient_of_a_packed_state_filters_each_part():
     parts = [torch.Size((2, 3, 2, 8, 6)), torch.Size((2, 4, 5, 7)), torch.Size((2, 9))]
     x0_hat, y = ([torch.randn(shape, generator=generator) for shape in parts] for _ in range(2))
     masks = [(torch.rand(shape, generator=generator) > 0.5).float() for shape in parts]
-    pack = lambda tensors: torch.cat([t.flatten(1) for t in tensors], 1)[:, None]  # noqa: E731
+    pack = lambda tensors: torch.cat([t.flatten(1) for t in tensors], 1)[:, None]
     found = x0_gradient(pack(x0_hat), pack(y), pack(masks), AlignmentSettings(lambda_al=0.0), 0.8, 0.6, parts=parts)
     errors = [(1 - m) * (x - t) for m, x, t in zip(masks, x0_hat, y)]
     expected = pack([wiener(errors[0], 0.8, 0.6), wiener(errors[1], 0.8, 0.6), errors[2]])
@@ -176,8 +178,11 @@ def test_kept_steps_take_the_last_direction_at_their_own_scale(case, sampler, gr
         assert result.backwards == (2 if gradient == "model" else 0) and result.evaluations == 6
     start = states["keep"][0].clone().requires_grad_()
     x0_hat = torch.tanh(start) * 1e-6 + y.flip(-1)
-    found = (loss_gradient(start, x0_hat, y, mask, ALIGNMENT, 10.0) if gradient == "model" else
-             x0_gradient(x0_hat, y, mask, ALIGNMENT, b=10.0))
+    found = (
+        loss_gradient(start, x0_hat, y, mask, ALIGNMENT, 10.0)
+        if gradient == "model"
+        else x0_gradient(x0_hat, y, mask, ALIGNMENT, b=10.0)
+    )
     g_hat, _ = normalise(found.grad)
     moved = torch.zeros_like(y)
     for k, (sigma, sigma_next) in enumerate(zip(SIGMAS[:3].tolist(), SIGMAS[1:4].tolist())):
@@ -188,6 +193,6 @@ def test_kept_steps_take_the_last_direction_at_their_own_scale(case, sampler, gr
 
 def test_a_direction_that_is_not_finite_is_not_kept_either(case):
     y, mask = case
-    broken = lambda x, sigma: blur(3)(x, sigma) + 0 * (x - x).sqrt()  # noqa: E731
+    broken = lambda x, sigma: blur(3)(x, sigma) + 0 * (x - x).sqrt()
     result = inpaint(broken, y, mask, sigmas=SIGMAS, progress=False, settings=settings(every=3, between="keep"))
     assert result.image.isfinite().all() and result.skipped_nudges == 12

@@ -1,4 +1,5 @@
 """The samplers against closed forms: for data N(0, 1) the best denoiser is x / (1 + sigma^2)."""
+
 import pytest
 import torch
 
@@ -63,8 +64,9 @@ def test_ddpm_keeps_the_marginal():
 @pytest.mark.parametrize("method", ["gradpaint", "combine_image", "combine_noisy"])
 def test_known_pixels_are_exact_and_runs_repeat(case, method, sampler):
     y, mask = case
-    run = lambda seed: inpaint(coupled, y, mask, sigmas=SIGMAS, method=method, sampler=sampler, seed=seed,  # noqa: E731
-                               progress=False)
+    run = lambda seed: inpaint(
+        coupled, y, mask, sigmas=SIGMAS, method=method, sampler=sampler, seed=seed, progress=False
+    )
     result, again, other = run(1), run(1), run(2)
     known = (mask == 0).expand_as(y)
     assert torch.equal(result.image[known], y[known])
@@ -96,8 +98,9 @@ def test_the_next_state_moves_by_eq_9(case, sampler, normalization):
     states = []
     for alpha in (0.0, 0.3):
         seen.clear()
-        settings = GuidanceSettings(alpha=alpha, alignment=OFF, schedule=GuideSchedule(mode="steps", steps=1),
-                                    normalization=normalization)
+        settings = GuidanceSettings(
+            alpha=alpha, alignment=OFF, schedule=GuideSchedule(mode="steps", steps=1), normalization=normalization
+        )
         inpaint(spy, y, mask, sigmas=SIGMAS, sampler=sampler, settings=settings, progress=False)
         states.append(dict(seen))
     start = states[0][10.0].clone().requires_grad_()
@@ -114,8 +117,9 @@ def test_guidance_lowers_the_loss(case):
     final = {}
     for alpha in (0.0, 0.1):
         settings = GuidanceSettings(alpha=alpha, alignment=OFF, schedule=full.schedule)
-        final[alpha] = inpaint(coupled, y, mask, sigmas=torch.linspace(3, 0, 30), settings=settings,
-                               progress=False).record[-1].mse
+        final[alpha] = (
+            inpaint(coupled, y, mask, sigmas=torch.linspace(3, 0, 30), settings=settings, progress=False).record[-1].mse
+        )
     assert (final[0.1] < final[0.0]).all()
 
 
@@ -169,14 +173,17 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_image(case):
     assert result.skipped_nudges == 4 and result.image.isfinite().all()
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"method": "magic"}, "method is 'magic'.*gradpaint, combine_image, combine_noisy"),
-    ({"sampler": "euler_a"}, "sampler is 'euler_a'"),
-    ({"sigmas": torch.tensor([1.0, 2.0])}, "sigmas is"),
-    ({"sigmas": torch.tensor([1.0])}, "sigmas is"),
-    ({"noise": torch.zeros(1, 3, 4, 4)}, "noise has shape"),
-    ({"mask": torch.zeros(1, 1, 3, 3)}, "mask has shape"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"method": "magic"}, "method is 'magic'.*gradpaint, combine_image, combine_noisy"),
+        ({"sampler": "euler_a"}, "sampler is 'euler_a'"),
+        ({"sigmas": torch.tensor([1.0, 2.0])}, "sigmas is"),
+        ({"sigmas": torch.tensor([1.0])}, "sigmas is"),
+        ({"noise": torch.zeros(1, 3, 4, 4)}, "noise has shape"),
+        ({"mask": torch.zeros(1, 1, 3, 3)}, "mask has shape"),
+    ],
+)
 def test_errors(case, change, message):
     y, mask = case
     arguments = {"mask": mask, "sigmas": SIGMAS, "progress": False, **change}
@@ -195,8 +202,18 @@ def test_the_steps_noise_is_not_the_first_state_again(case, given):
         return torch.zeros_like(x)
 
     hole = torch.ones_like(mask)
-    inpaint(spy, y, hole, sigmas=SIGMAS, sampler="ddpm", seed=5, noise=first if given else None, progress=False,
-            method="combine_image", full_noise=False)
+    inpaint(
+        spy,
+        y,
+        hole,
+        sigmas=SIGMAS,
+        sampler="ddpm",
+        seed=5,
+        noise=first if given else None,
+        progress=False,
+        method="combine_image",
+        full_noise=False,
+    )
     assert torch.allclose(states[0], 10 * first)
     drawn = (states[1] - states[0] * 0.16) / (4.0 * 0.84**0.5)
     assert abs(torch.corrcoef(torch.stack([drawn.flatten(), first.flatten()]))[0, 1]) < 0.15
@@ -206,6 +223,13 @@ def test_the_steps_noise_is_not_the_first_state_again(case, given):
 @pytest.mark.parametrize("method", ["gradpaint", "combine_image", "combine_noisy"])
 def test_grey_parts_are_mixed_once(method):
     y, mask = torch.full((1, 3, 4, 4), -1.0), torch.full((1, 1, 4, 4), 0.5)
-    out = inpaint(lambda x, sigma: torch.ones_like(x) + 0 * x, y, mask, sigmas=SIGMAS, method=method, progress=False,
-                  settings=GuidanceSettings(alpha=0.0))
+    out = inpaint(
+        lambda x, sigma: torch.ones_like(x) + 0 * x,
+        y,
+        mask,
+        sigmas=SIGMAS,
+        method=method,
+        progress=False,
+        settings=GuidanceSettings(alpha=0.0),
+    )
     assert torch.allclose(out.image, torch.zeros_like(y))

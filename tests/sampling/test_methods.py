@@ -1,4 +1,5 @@
 """What all methods of the paper have in common: known pixels, no leaks, costs, records, errors."""
+
 import subprocess
 import sys
 
@@ -11,9 +12,18 @@ from gradpaint.sampling.methods import METHODS, get_method
 SIGMAS = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.5, 0.2, 0.0])
 SAMPLED = [name for name, method in METHODS.items() if not method.oracle]
 COSTS = {  # 6 steps, settings that guide all: evaluations, backward passes
-    "combine_image": (6, 0), "combine_noisy": (6, 0), "repaint": (6 + 9 * 5, 0), "mcg": (6, 6), "dps": (6, 6),
-    "gradpaint": (6, 6), "gradpaint_fast": (6, 3), "gradpaint_full": (6, 6), "copy": (0, 0), "latent_copy": (0, 0),
-    "greyfill": (0, 0)}
+    "combine_image": (6, 0),
+    "combine_noisy": (6, 0),
+    "repaint": (6 + 9 * 5, 0),
+    "mcg": (6, 6),
+    "dps": (6, 6),
+    "gradpaint": (6, 6),
+    "gradpaint_fast": (6, 3),
+    "gradpaint_full": (6, 6),
+    "copy": (0, 0),
+    "latent_copy": (0, 0),
+    "greyfill": (0, 0),
+}
 
 
 def coupled(x, sigma):
@@ -32,8 +42,13 @@ def case():
 
 
 def run(name, y, mask, **arguments):
-    given = {"sigmas": SIGMAS, "settings": GuidanceSettings(schedule=GuideSchedule.full()), "image": y,
-             "codec": (lambda image: image / 2, lambda latent: latent), **arguments}
+    given = {
+        "sigmas": SIGMAS,
+        "settings": GuidanceSettings(schedule=GuideSchedule.full()),
+        "image": y,
+        "codec": (lambda image: image / 2, lambda latent: latent),
+        **arguments,
+    }
     return get_method(name).run(coupled, y, mask, **given)
 
 
@@ -98,28 +113,34 @@ def test_a_callback_can_stop_the_run(case, name):
 
 
 @pytest.mark.parametrize("name", SAMPLED)
-@pytest.mark.parametrize("change, message", [
-    ({"sigmas": torch.tensor([1.0, 2.0, 0.0])}, "sigmas is.*descending"),
-    ({"sampler": "euler"}, "sampler is 'euler'.*ddpm, ddim"),
-    ({"noise": torch.zeros(1, 3, 12, 10)}, r"noise has shape \(1, 3, 12, 10\).*\(2, 3, 12, 10\)"),
-    ({"zoom": 2}, "zoom is no option"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"sigmas": torch.tensor([1.0, 2.0, 0.0])}, "sigmas is.*descending"),
+        ({"sampler": "euler"}, "sampler is 'euler'.*ddpm, ddim"),
+        ({"noise": torch.zeros(1, 3, 12, 10)}, r"noise has shape \(1, 3, 12, 10\).*\(2, 3, 12, 10\)"),
+        ({"zoom": 2}, "zoom is no option"),
+    ],
+)
 def test_bad_input_is_named(case, name, change, message):
     with pytest.raises(ValueError, match=message):
         run(name, *case, **change)
 
 
-@pytest.mark.parametrize("name, options, message", [
-    ("repaint", {"resamplings": 0}, "resamplings is 0.*between 1"),
-    ("repaint", {"jump_length": 2.5}, "jump_length is 2.5.*whole number"),
-    ("mcg", {"step": -1.0}, "step is -1.0.*between 0"),
-    ("dps", {"zeta": float("nan")}, "zeta is nan"),
-    ("mcg", {"zeta": 1.0}, "zeta is no option of mcg; its options: step"),
-    ("copy", {"image": None}, "image is None"),
-    ("copy", {"image": torch.zeros(1, 3, 12, 10)}, "image has shape"),
-    ("latent_copy", {"codec": None}, "codec is None"),
-    ("latent_copy", {"codec": (lambda t: t, lambda t: t[..., :4])}, "codec gives images of shape"),
-])
+@pytest.mark.parametrize(
+    "name, options, message",
+    [
+        ("repaint", {"resamplings": 0}, "resamplings is 0.*between 1"),
+        ("repaint", {"jump_length": 2.5}, "jump_length is 2.5.*whole number"),
+        ("mcg", {"step": -1.0}, "step is -1.0.*between 0"),
+        ("dps", {"zeta": float("nan")}, "zeta is nan"),
+        ("mcg", {"zeta": 1.0}, "zeta is no option of mcg; its options: step"),
+        ("copy", {"image": None}, "image is None"),
+        ("copy", {"image": torch.zeros(1, 3, 12, 10)}, "image has shape"),
+        ("latent_copy", {"codec": None}, "codec is None"),
+        ("latent_copy", {"codec": (lambda t: t, lambda t: t[..., :4])}, "codec gives images of shape"),
+    ],
+)
 def test_bad_options_are_named(case, name, options, message):
     with pytest.raises(ValueError, match=message):
         run(name, *case, **options)

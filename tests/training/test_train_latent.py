@@ -12,7 +12,7 @@ from gradpaint.guided_diffusion import unet
 from gradpaint.models.scenes import TRAIN_SEEDS, landscapes
 
 TRAINING = Path(__file__).resolve().parents[2] / "training"
-AUTOENCODER = '''
+AUTOENCODER = """
 import torch
 from torch.nn import Conv2d
 
@@ -21,7 +21,7 @@ def load(folder):
     encoder = Conv2d(3, 32, 8, stride=8)
     decoder = torch.nn.Sequential(Conv2d(32, 3, 1), torch.nn.Upsample(scale_factor=8))
     return encoder.requires_grad_(False), decoder.requires_grad_(False)
-'''
+"""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
 """DPS: Chung, Kim, Mccann, Klasky, Ye, "Diffusion Posterior Sampling for General Noisy Inverse Problems" (2023)."""
+
 from __future__ import annotations
 
 from typing import Callable
@@ -14,10 +15,21 @@ from .defaults import DEFAULT_ZETA
 from .known_error import ErrorDescent
 
 
-def dps(denoiser: Denoiser, y: Tensor, mask: Tensor, *, sigmas: Tensor, noise: Tensor | None = None, seed: int = 0,
-        sampler: str = "ddpm", full_noise: bool = True, clip: tuple[float, float] | None = (-1.0, 1.0),
-        zeta: float = DEFAULT_ZETA, progress: bool = True,
-        callback: Callable[[StepRecord], None] | None = None) -> InpaintResult:
+def dps(
+    denoiser: Denoiser,
+    y: Tensor,
+    mask: Tensor,
+    *,
+    sigmas: Tensor,
+    noise: Tensor | None = None,
+    seed: int = 0,
+    sampler: str = "ddpm",
+    full_noise: bool = True,
+    clip: tuple[float, float] | None = (-1.0, 1.0),
+    zeta: float = DEFAULT_ZETA,
+    progress: bool = True,
+    callback: Callable[[StepRecord], None] | None = None,
+) -> InpaintResult:
     """x = x' - zeta * dL/dz. Arguments as in `samplers.inpaint`.
 
     x' is the sampler's step on x0_hat alone, L the length of the known part's error (see `known_error`). Nothing is

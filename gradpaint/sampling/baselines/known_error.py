@@ -7,6 +7,7 @@ s = sqrt(a^2 + b^2) (see `gradpaint.method.step`), so that dL/dz = s * dL/dx, an
 
     x_next moving by  -step * s(sigma_next) * s(sigma) * dL/dx.
 """
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -24,8 +25,9 @@ from ..inpaint import StepRecord
 EVERY_STEP = GuidanceSettings(alignment=AlignmentSettings(lambda_al=0.0), schedule=GuideSchedule.full())
 
 
-def norm_displacement(found: LossGradient, mask: Tensor, step: float, scale: float,
-                      scale_next: float) -> tuple[Tensor, Tensor, Tensor]:
+def norm_displacement(
+    found: LossGradient, mask: Tensor, step: float, scale: float, scale_next: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """(what the next state moves by (B, ...), L (B,), which samples were usable (B,) bool).
 
     found: gradient of the masked MSE alone (lambda_al 0) in the state x; scale, scale_next: s(sigma), s(sigma_next).
@@ -68,6 +70,13 @@ class ErrorDescent:
         nudge, norm, finite = norm_displacement(found, self.mask, self.step, scale, scale_next)
         self.skipped += int((~finite).sum())
         mse = found.terms.mse.cpu()
-        record = StepRecord(step=i, sigma=self.levels[i], guided=True, total=norm.cpu(), mse=mse,
-                            alignment=torch.zeros_like(mse), grad_rms=found.rms.cpu())
+        record = StepRecord(
+            step=i,
+            sigma=self.levels[i],
+            guided=True,
+            total=norm.cpu(),
+            mse=mse,
+            alignment=torch.zeros_like(mse),
+            grad_rms=found.rms.cpu(),
+        )
         return Descent(x0_hat, nudge, record)

@@ -1,4 +1,5 @@
 """MCG: Chung, Sim, Ryu, Ye, "Improving Diffusion Models for Inverse Problems using Manifold Constraints" (2022)."""
+
 from __future__ import annotations
 
 from typing import Callable
@@ -15,10 +16,21 @@ from .defaults import DEFAULT_STEP
 from .known_error import ErrorDescent
 
 
-def mcg(denoiser: Denoiser, y: Tensor, mask: Tensor, *, sigmas: Tensor, noise: Tensor | None = None, seed: int = 0,
-        sampler: str = "ddpm", full_noise: bool = True, clip: tuple[float, float] | None = (-1.0, 1.0),
-        step: float = DEFAULT_STEP, progress: bool = True,
-        callback: Callable[[StepRecord], None] | None = None) -> InpaintResult:
+def mcg(
+    denoiser: Denoiser,
+    y: Tensor,
+    mask: Tensor,
+    *,
+    sigmas: Tensor,
+    noise: Tensor | None = None,
+    seed: int = 0,
+    sampler: str = "ddpm",
+    full_noise: bool = True,
+    clip: tuple[float, float] | None = (-1.0, 1.0),
+    step: float = DEFAULT_STEP,
+    progress: bool = True,
+    callback: Callable[[StepRecord], None] | None = None,
+) -> InpaintResult:
     """x = (1-m) * (x' - step * dL/dz) + m * q(y, t), m = 1 where known. Arguments as in `samplers.inpaint`.
 
     x' is the sampler's step on x0_hat alone, L the length of the known part's error (see `known_error`) and q(y, t)

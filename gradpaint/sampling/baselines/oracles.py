@@ -5,6 +5,7 @@ itself, the floor of every metric; latent COPY is the true image through the cod
 pixels put back, the best that such a model can reach; GREYFILL paints the hole grey, what a method gets for nothing.
 The first two look at what is under the hole, which no method may.
 """
+
 from __future__ import annotations
 
 from typing import Callable
@@ -31,8 +32,9 @@ def latent_copy(y: Tensor, mask: Tensor, image: Tensor, codec: tuple[Callable, C
     with torch.no_grad():
         decoded = decode(encode(image))
     if decoded.shape != y.shape:
-        raise ValueError(f"codec gives images of shape {tuple(decoded.shape)}, but must give y's shape "
-                         f"{tuple(y.shape)}")
+        raise ValueError(
+            f"codec gives images of shape {tuple(decoded.shape)}, but must give y's shape {tuple(y.shape)}"
+        )
     return _result(decoded.to(y), y, mask)
 
 

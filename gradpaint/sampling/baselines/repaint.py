@@ -1,4 +1,5 @@
 """RePaint: Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models" (2022)."""
+
 from __future__ import annotations
 
 from typing import Callable
@@ -14,8 +15,9 @@ from ..inpaint import InpaintResult, StepRecord, finished, prepare
 from .defaults import DEFAULT_JUMP_LENGTH, DEFAULT_RESAMPLINGS
 
 
-def repaint_path(steps: int, resamplings: int = DEFAULT_RESAMPLINGS,
-                 jump_length: int = DEFAULT_JUMP_LENGTH) -> list[int]:
+def repaint_path(
+    steps: int, resamplings: int = DEFAULT_RESAMPLINGS, jump_length: int = DEFAULT_JUMP_LENGTH
+) -> list[int]:
     """The noise levels that a run visits, as indices into its steps + 1 levels, from 0 (noise) to `steps` (clean).
 
     A step down goes to the next index, a jump back goes `jump_length` indices up the noise at once. The paper's
@@ -38,10 +40,22 @@ def repaint_path(steps: int, resamplings: int = DEFAULT_RESAMPLINGS,
     return path
 
 
-def repaint(denoiser: Denoiser, y: Tensor, mask: Tensor, *, sigmas: Tensor, noise: Tensor | None = None, seed: int = 0,
-            sampler: str = "ddpm", full_noise: bool = True, clip: tuple[float, float] | None = (-1.0, 1.0),
-            resamplings: int = DEFAULT_RESAMPLINGS, jump_length: int = DEFAULT_JUMP_LENGTH, progress: bool = True,
-            callback: Callable[[StepRecord], None] | None = None) -> InpaintResult:
+def repaint(
+    denoiser: Denoiser,
+    y: Tensor,
+    mask: Tensor,
+    *,
+    sigmas: Tensor,
+    noise: Tensor | None = None,
+    seed: int = 0,
+    sampler: str = "ddpm",
+    full_noise: bool = True,
+    clip: tuple[float, float] | None = (-1.0, 1.0),
+    resamplings: int = DEFAULT_RESAMPLINGS,
+    jump_length: int = DEFAULT_JUMP_LENGTH,
+    progress: bool = True,
+    callback: Callable[[StepRecord], None] | None = None,
+) -> InpaintResult:
     """Resampling: after each step the known part is replaced by the noised image (eq. 4); every few steps the state is
     noised again, q(x_t | x_(t-j)), and denoised again, so that the hole can take notice of the known part.
 

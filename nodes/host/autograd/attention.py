@@ -2,6 +2,7 @@
 
 So are those that would save the whole matrix of scores for it: PyTorch's saves none, and is faster on every device.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -69,6 +70,7 @@ def _needs_change(function: Callable) -> bool:
 
 def _checked(function: Callable) -> Callable:
     """The function itself where an override decides, else the kernel that is right for a differentiated call."""
+
     def attention(q, *args, **kwargs):
         overridden = "optimized_attention_override" in (kwargs.get("transformer_options") or {})
         if overridden and hasattr(function, "__wrapped__"):  # the host's own look for the override themselves

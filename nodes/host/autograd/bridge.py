@@ -10,6 +10,7 @@ into temporaries: autograd must save none of them. So for the time of one run
 evaluation: the host's own `in_training` switch, which selects its differentiable kernels, and, where the host does not
 look at the switch, the fused kernels' entries in `comfy_kitchen`.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -27,8 +28,18 @@ from .saved_tensors import copy_before_write
 __all__ = ["differentiable", "grad_enabled", "ordinary"]
 
 # Where the host calls these although it is told to be differentiable (Anima, Cosmos Predict 2, Ernie, JoyImage).
-FUSED_KERNELS = ("apply_rope", "apply_rope1", "apply_rope_split_half", "apply_rope_split_half1",
-                 "rms_rope", "rms_rope1", "rms_rope_split_half", "rms_rope_split_half1", "adaln", "rms_adaln")
+FUSED_KERNELS = (
+    "apply_rope",
+    "apply_rope1",
+    "apply_rope_split_half",
+    "apply_rope_split_half1",
+    "rms_rope",
+    "rms_rope1",
+    "rms_rope_split_half",
+    "rms_rope_split_half1",
+    "adaln",
+    "rms_adaln",
+)
 
 
 @contextlib.contextmanager
@@ -90,8 +101,10 @@ def differentiable(models: Iterable[nn.Module], groups=None):
         installed.put()
         handled = {id(module) for module, *_ in installed.before}
         others = [module for module in modules if id(module) not in handled and not isinstance(module, nn.Embedding)]
-        with _ordinary_tensors(others), contextlib.nullcontext() if groups is None else groups.followed(
-                installed, others):
+        with (
+            _ordinary_tensors(others),
+            contextlib.nullcontext() if groups is None else groups.followed(installed, others),
+        ):
             yield
     finally:
         installed.take()

@@ -5,6 +5,7 @@ compiled code is left for the unguided steps. It was compiled for modules as the
 put on them is taken off between guided evaluations; otherwise every run would compile anew. Engines (TensorRT, ...) and
 kernels of other libraries hold no original, or have no backward pass: they are refused before the first evaluation.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -55,8 +56,10 @@ def _engine(kind: type) -> tuple[str, str] | None:
 
 
 def _refusal(name: str, kind: str, node: str) -> str:
-    return (f"GradPaint can't differentiate through this model: it is {kind} ({name}) and has no gradient. Take {node} "
-            f"out of this model's path. {INSTEAD}")
+    return (
+        f"GradPaint can't differentiate through this model: it is {kind} ({name}) and has no gradient. Take {node} "
+        f"out of this model's path. {INSTEAD}"
+    )
 
 
 def is_compiled(guider, models: Iterable[nn.Module]) -> bool:
@@ -64,15 +67,18 @@ def is_compiled(guider, models: Iterable[nn.Module]) -> bool:
     if any(_is_compiled_module(module) for model in models for module in model.modules()):
         return True
     wrappers = comfy.patcher_extension.get_all_wrappers(
-        comfy.patcher_extension.WrappersMP.APPLY_MODEL, guider.model_options.get("transformer_options", {}))
+        comfy.patcher_extension.WrappersMP.APPLY_MODEL, guider.model_options.get("transformer_options", {})
+    )
     wrappers = [*wrappers, guider.model_options.get("model_function_wrapper")]
     return any(_holds_compiled(wrapper) for wrapper in wrappers if wrapper is not None)
 
 
 def _is_compiled_module(module: nn.Module) -> bool:
-    return (isinstance(module, torch._dynamo.eval_frame.OptimizedModule)
-            or getattr(module, "_compiled_call_impl", None) is not None
-            or hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable"))
+    return (
+        isinstance(module, torch._dynamo.eval_frame.OptimizedModule)
+        or getattr(module, "_compiled_call_impl", None) is not None
+        or hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable")
+    )
 
 
 def _holds_compiled(wrapper: Callable) -> bool:
@@ -81,16 +87,21 @@ def _holds_compiled(wrapper: Callable) -> bool:
     if inspect.isfunction(wrapper):
         held += [cell.cell_contents for cell in wrapper.__closure__ or () if cell.cell_contents is not None]
     held = [item for value in held for item in (value.values() if isinstance(value, dict) else [value])]
-    return any(hasattr(item, "_torchdynamo_orig_callable")
-               or (isinstance(item, nn.Module) and any(map(_is_compiled_module, item.modules()))) for item in held)
+    return any(
+        hasattr(item, "_torchdynamo_orig_callable")
+        or (isinstance(item, nn.Module) and any(map(_is_compiled_module, item.modules())))
+        for item in held
+    )
 
 
 def uncompiled():
     """For the time of the block, whatever torch.compile made runs as the Python that it was made from."""
     stance = getattr(torch.compiler, "set_stance", None)
     if stance is None:
-        raise ValueError("GradPaint can't differentiate through a compiled model with this PyTorch: take the node that "
-                         "compiles the model (TorchCompileModel, ...) out of its path, or update PyTorch to 2.6")
+        raise ValueError(
+            "GradPaint can't differentiate through a compiled model with this PyTorch: take the node that "
+            "compiles the model (TorchCompileModel, ...) out of its path, or update PyTorch to 2.6"
+        )
     return stance("force_eager")
 
 
@@ -102,8 +113,7 @@ class GuidedOnly:
 
     def __init__(self, modules: Iterable[nn.Module]):
         modules = {id(module): module for model in modules for module in model.modules()}.values()
-        self._tables = [table for module in modules
-                        for table in (vars(module), module._parameters, module._buffers)]
+        self._tables = [table for module in modules for table in (vars(module), module._parameters, module._buffers)]
         self._before = [dict(table) for table in self._tables]
         self._changes: list[tuple[dict, str, object, object]] = []
 

@@ -1,4 +1,5 @@
 """The gradient of a convolution's input, by whichever of two exact ways is faster."""
+
 from __future__ import annotations
 
 import torch
@@ -29,8 +30,18 @@ def input_gradient(module: nn.Module, weight: Tensor, grad: Tensor, shape: torch
     dims = len(module.kernel_size)
     like = grad.new_empty(1).expand(shape)  # only its shape is read: the weight's gradient is not asked for
     return torch.ops.aten.convolution_backward(
-        grad, like, weight, None, module.stride, module.padding, module.dilation, False, [0] * dims, module.groups,
-        (True, False, False))[0]
+        grad,
+        like,
+        weight,
+        None,
+        module.stride,
+        module.padding,
+        module.dilation,
+        False,
+        [0] * dims,
+        module.groups,
+        (True, False, False),
+    )[0]
 
 
 def is_product(module: nn.Module, grad: Tensor) -> bool:
@@ -41,5 +52,11 @@ def is_product(module: nn.Module, grad: Tensor) -> bool:
 
 def by_columns(module: nn.Module, weight: Tensor, grad: Tensor) -> bool:
     """Whether the matrix product is the faster way."""
-    return (grad.device.type == "cpu" and grad.dtype == torch.float32 and grad.ndim == 4 and module.groups == 1
-            and weight.numel() >= LARGE_WEIGHT and grad.numel() <= FEW_POSITIONS * len(weight))
+    return (
+        grad.device.type == "cpu"
+        and grad.dtype == torch.float32
+        and grad.ndim == 4
+        and module.groups == 1
+        and weight.numel() >= LARGE_WEIGHT
+        and grad.numel() <= FEW_POSITIONS * len(weight)
+    )

@@ -4,6 +4,7 @@ A kernel without a backward pass returns a tensor without a graph. Where a resid
 gradient is only wrong. So the first guided evaluation of a run looks at each module: if its input has a graph and its
 output has none, the module is called again with another input, and if the output changes, a gradient is missing.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -32,14 +33,17 @@ def _look(module: nn.Module, args: tuple, kwargs: dict, output) -> None:
     if not inputs or not _floats(output) or not _depends(module, args, kwargs, output):
         return
     kind = type(module)
-    raise ValueError(f"GradPaint can't differentiate through this model: {kind.__module__}.{kind.__name__} has no "
-                     "gradient (a kernel without a backward pass: an engine, a quantisation or an attention of another "
-                     "library). Take the node that installs it out of this model's path, or set gradient to x0, which "
-                     "needs none")
+    raise ValueError(
+        f"GradPaint can't differentiate through this model: {kind.__module__}.{kind.__name__} has no "
+        "gradient (a kernel without a backward pass: an engine, a quantisation or an attention of another "
+        "library). Take the node that installs it out of this model's path, or set gradient to x0, which "
+        "needs none"
+    )
 
 
 def _depends(module: nn.Module, args: tuple, kwargs: dict, output) -> bool:
     """Whether other inputs give another output; position embeddings, for one, only look at shapes."""
+
     def other(value):
         if isinstance(value, Tensor) and value.requires_grad:
             return value.detach() * 1.5 + 0.25

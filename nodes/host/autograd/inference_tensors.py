@@ -4,6 +4,7 @@ Three ways out, each exact: run what needs no graph in the host's own mode (`in_
 through an ordinary tensor (`alias`), or take a copy (`ordinary`). `OrdinaryArguments` does it for any operation, so
 that tensors which a patch holds in places nobody else knows of (closures, attributes) can be saved too.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -86,7 +87,7 @@ class OrdinaryArguments(TorchFunctionMode):
         writes = bool(args) and isinstance(args[0], Tensor) and _writes(func)
         if torch.is_grad_enabled() and _any((*args, *kwargs.values()), _requires_grad):
             target = args[:1] if writes else ()  # never a copy of what is written to
-            args = (*target, *self._replace(list(args[len(target):])))
+            args = (*target, *self._replace(list(args[len(target) :])))
             kwargs = {key: value if key == "out" else self._replace(value) for key, value in kwargs.items()}
         elif writes and args[0].is_inference():
             with torch.inference_mode():
@@ -168,4 +169,5 @@ def _any(values, holds: Callable[[Tensor], bool]) -> bool:
 def _writes(func: Callable) -> bool:
     name = getattr(func, "__name__", "")
     return name in ("__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__") or (
-        name.endswith("_") and not name.endswith("__"))
+        name.endswith("_") and not name.endswith("__")
+    )

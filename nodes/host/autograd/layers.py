@@ -3,6 +3,7 @@
 Nothing of a weight is saved for backward, and everything that touches one that lives elsewhere runs in inference mode,
 as the host's own evaluation does: its buffers for such weights were made there, and may be written only there.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -134,6 +135,7 @@ def _leaf(module: nn.Module, forward: Forward, vjp: Vjp, groups) -> Forward:
             return in_host_mode(forward, x, *args, **kwargs)
         run, back = forward, vjp
         if args or kwargs:
+
             def run(t: Tensor) -> Tensor:
                 return forward(t, *args, **kwargs)
 

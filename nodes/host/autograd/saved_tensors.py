@@ -5,6 +5,7 @@ through a view that begins elsewhere in the same memory goes unnoticed, and one 
 its address before: the gradient is then wrong without a word. Here it is the memory itself that is watched, and what
 is saved keeps that memory in being.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -44,8 +45,10 @@ class _CopyBeforeWrite(TorchDispatchMode):
         written = self._written.get(func)
         if written is None:
             written = self._written[func] = tuple(
-                argument.name if argument.kwarg_only else index for index, argument in enumerate(func._schema.arguments)
-                if argument.alias_info is not None and argument.alias_info.is_write)
+                argument.name if argument.kwarg_only else index
+                for index, argument in enumerate(func._schema.arguments)
+                if argument.alias_info is not None and argument.alias_info.is_write
+            )
         for place in written:
             found = kwargs.get(place) if isinstance(place, str) else args[place] if place < len(args) else None
             for tensor in found if isinstance(found, (list, tuple)) else (found,):

@@ -5,6 +5,7 @@ group's weights into the model. Backward then has to see, for each layer call, t
 with: the call notes the patcher's current group, and its VJP has the patcher apply that group again where another one
 is in place. Backward visits the groups one after the other, so that is one swap per group.
 """
+
 from __future__ import annotations
 
 import contextlib

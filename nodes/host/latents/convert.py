@@ -4,6 +4,7 @@ IMAGE (B, H, W, C) in [0, 1]; MASK (B, H, W) with 1 = repaint; LATENT a dict wit
 (B, C, T, H, W) and optionally "noise_mask", both perhaps nested (video, audio). Library images are (B, C, H, W) in
 [-1, 1], masks (B, 1, H, W).
 """
+
 from __future__ import annotations
 
 import logging
@@ -36,8 +37,10 @@ def tensor_to_image(x: Tensor) -> Tensor:
 def mask_to_tensor(mask: Tensor) -> Tensor:
     """MASK (B, H, W) or (H, W), or a stored noise mask (B, 1, H, W) -> (B, 1, H, W), the way the host reads it."""
     if mask.ndim < 2 or mask.ndim > 4 or (mask.ndim == 4 and mask.shape[1] != 1):
-        raise ValueError(f"mask has shape {tuple(mask.shape)}, but must be (height, width), (batch, height, width) "
-                         "or (batch, 1, height, width)")
+        raise ValueError(
+            f"mask has shape {tuple(mask.shape)}, but must be (height, width), (batch, height, width) "
+            "or (batch, 1, height, width)"
+        )
     return mask.reshape(-1, 1, mask.shape[-2], mask.shape[-1])
 
 
@@ -51,8 +54,9 @@ def tensor_to_mask(mask: Tensor) -> Tensor:
 def to_channels_first(image: Tensor, name: str = "image") -> Tensor:
     """IMAGE (B, H, W, 1, 3 or 4) -> (B, 3 or 4, H, W), the values as they are; a view of it. One channel is grey."""
     if image.ndim != 4 or image.shape[-1] not in (1, 3, 4) or 0 in image.shape:
-        raise ValueError(f"{name} has shape {tuple(image.shape)}, but must be (batch, height, width, 1, 3 or 4), "
-                         "none 0")
+        raise ValueError(
+            f"{name} has shape {tuple(image.shape)}, but must be (batch, height, width, 1, 3 or 4), none 0"
+        )
     return image.movedim(-1, 1).expand(-1, max(image.shape[-1], 3), -1, -1)
 
 
@@ -61,8 +65,10 @@ def check_finite(image: Tensor, name: str = "image") -> None:
     broken = (~image.isfinite()).flatten(1).sum(1)
     if broken.any():
         where = broken.nonzero()[:, 0].tolist()
-        raise ValueError(f"{name} {where[0]} of {len(image)} (counted from 0) has {int(broken[where[0]])} values that "
-                         "are NaN or infinite. If a VAE decoded it, that overflowed: start ComfyUI with --fp32-vae")
+        raise ValueError(
+            f"{name} {where[0]} of {len(image)} (counted from 0) has {int(broken[where[0]])} values that "
+            "are NaN or infinite. If a VAE decoded it, that overflowed: start ComfyUI with --fp32-vae"
+        )
 
 
 def one_per_mask(image: Tensor, mask: Tensor) -> Tensor:
@@ -79,8 +85,10 @@ def fit_mask(mask: Tensor, image: Tensor, name: str = "mask") -> Tensor:
     given = mask_to_tensor(mask)
     height, width = image.shape[-2:]
     if len(given) not in (1, len(image)):
-        raise ValueError(f"{name} is a batch of {len(given)}, but there are {len(image)} images: give one mask for "
-                         "all, or one for each image")
+        raise ValueError(
+            f"{name} is a batch of {len(given)}, but there are {len(image)} images: give one mask for "
+            "all, or one for each image"
+        )
     fitted = _at_size(given.to(image.device, torch.float32), height, width, name)
     return fitted.expand(len(image), -1, -1, -1)
 
@@ -93,8 +101,10 @@ def _at_size(mask: Tensor, height: int, width: int, name: str) -> Tensor:
         return mask.new_zeros(len(mask), 1, height, width)
     off = min(abs(old[1] * height / old[0] - width), abs(old[0] * width / old[1] - height))
     if off > max(1.0, height / old[0], width / old[1]):  # more than rounding, by a pixel of the smaller of the two
-        raise ValueError(f"{name} is {old[1]} x {old[0]}, but the image is {width} x {height}, another shape: it would "
-                         "have to be stretched. Resize the mask, or make it for this image")
+        raise ValueError(
+            f"{name} is {old[1]} x {old[0]}, but the image is {width} x {height}, another shape: it would "
+            "have to be stretched. Resize the mask, or make it for this image"
+        )
     log.info("%s is %d x %d: scaled to the image's %d x %d", name, old[1], old[0], width, height)
     smaller = resize_mask(mask, (min(old[0], height), min(old[1], width)))
     scaled = F.interpolate(smaller, size=(height, width), mode="bilinear", align_corners=False)
@@ -123,8 +133,10 @@ def masked_latent(latent: dict, mask: Tensor | None = None) -> dict:
     own = latent.get("noise_mask")
     mask = own if mask is None else mask
     if mask is None:
-        raise ValueError("GradPaint needs a mask of what to repaint: connect one to `mask`, or use a latent with a "
-                         "noise mask (Set Latent Noise Mask, VAE Encode (for Inpainting))")
+        raise ValueError(
+            "GradPaint needs a mask of what to repaint: connect one to `mask`, or use a latent with a "
+            "noise mask (Set Latent Noise Mask, VAE Encode (for Inpainting))"
+        )
     if mask.is_nested or mask.ndim == 5:  # already in the host's own form
         stored = mask
     else:
@@ -132,7 +144,9 @@ def masked_latent(latent: dict, mask: Tensor | None = None) -> dict:
         if own is not None and own.is_nested:
             stored = type(own)([stored, *own.unbind()[1:]])
     if is_empty(stored):
-        raise ValueError(f"nothing to repaint: the mask of shape {tuple(mask.shape)} is 0 everywhere, for a latent of "
-                         f"shape {tuple(samples.shape)}. Paint the hole white (1 = repaint); an image without alpha "
-                         "channel gives an empty mask")
+        raise ValueError(
+            f"nothing to repaint: the mask of shape {tuple(mask.shape)} is 0 everywhere, for a latent of "
+            f"shape {tuple(samples.shape)}. Paint the hole white (1 = repaint); an image without alpha "
+            "channel gives an empty mask"
+        )
     return {**latent, "noise_mask": stored}

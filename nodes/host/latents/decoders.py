@@ -4,6 +4,7 @@ The units are the sampler's: `rgb` and `tiny` take latents as the host's preview
 after `process_out`. Answers are (B, 3, ..., H, W), [-1, 1] up to overshoot, and can be differentiated within a guided
 evaluation (see `autograd`).
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -53,8 +54,10 @@ def alignment_on(model, alignment: AlignmentSettings, through_model: bool = True
     if alignment.space not in ("auto", "off") and through_model:
         return alignment
     if alignment.space == "auto":
-        log.info("GradPaint: %s denoises latents; the alignment loss is off there unless a space is chosen",
-                 type(model).__name__)
+        log.info(
+            "GradPaint: %s denoises latents; the alignment loss is off there unless a space is chosen",
+            type(model).__name__,
+        )
     return dataclasses.replace(alignment, lambda_al=0.0)
 
 
@@ -67,8 +70,10 @@ def decoder_for(model, alignment: AlignmentSettings, latent: Tensor) -> Decoder 
         return None
     name, space = type(model.latent_format).__name__, alignment.space
     if latent.ndim not in (4, 5):
-        raise ValueError(f"space is {space!r}, but latents of shape {tuple(latent.shape)} ({name}: packed parts, sound "
-                         "or geometry) are no images: set space to off")
+        raise ValueError(
+            f"space is {space!r}, but latents of shape {tuple(latent.shape)} ({name}: packed parts, sound "
+            "or geometry) are no images: set space to off"
+        )
     if space == "latent":
         return None
     return {"rgb": _rgb, "tiny": _tiny, "vae": _vae}[space](model.latent_format, alignment, latent)
@@ -77,8 +82,10 @@ def decoder_for(model, alignment: AlignmentSettings, latent: Tensor) -> Decoder 
 def _rgb(latent_format, alignment: AlignmentSettings, latent: Tensor) -> Decoder:
     factors = latent_format.latent_rgb_factors
     if factors is None:
-        raise ValueError(f"space is 'rgb', but ComfyUI has no projection to colours for {type(latent_format).__name__} "
-                         "latents: set space to tiny, vae or off")
+        raise ValueError(
+            f"space is 'rgb', but ComfyUI has no projection to colours for {type(latent_format).__name__} "
+            "latents: set space to tiny, vae or off"
+        )
     bias = latent_format.latent_rgb_factors_bias
     reshape = getattr(latent_format, "latent_rgb_factors_reshape", None)
     with torch.inference_mode(False):
@@ -89,28 +96,37 @@ def _rgb(latent_format, alignment: AlignmentSettings, latent: Tensor) -> Decoder
 def _tiny(latent_format, alignment: AlignmentSettings, latent: Tensor) -> Decoder:
     name = latent_format.taesd_decoder_name
     if name is None or latent.ndim != 4:
-        raise ValueError(f"space is 'tiny', but there is no tiny decoder of single images for "
-                         f"{type(latent_format).__name__} latents of shape {tuple(latent.shape)}: set space to rgb, "
-                         "vae or off")
+        raise ValueError(
+            f"space is 'tiny', but there is no tiny decoder of single images for "
+            f"{type(latent_format).__name__} latents of shape {tuple(latent.shape)}: set space to rgb, "
+            "vae or off"
+        )
     file = next((file for file in folder_paths.get_filename_list(FOLDER) if file.startswith(name)), None)
     if file is None:
-        raise ValueError(f"space is 'tiny', but there is no {name} in ComfyUI's models/{FOLDER}: put {name}.pth or "
-                         f"{name}.safetensors there (from {SOURCE}), or set space to rgb, vae or off")
+        raise ValueError(
+            f"space is 'tiny', but there is no {name} in ComfyUI's models/{FOLDER}: put {name}.pth or "
+            f"{name}.safetensors there (from {SOURCE}), or set space to rgb, vae or off"
+        )
     with torch.inference_mode(False):
-        tiny = comfy.taesd.taesd.TAESD(None, folder_paths.get_full_path_or_raise(FOLDER, file),
-                                       latent_channels=latent_format.latent_channels)
+        tiny = comfy.taesd.taesd.TAESD(
+            None, folder_paths.get_full_path_or_raise(FOLDER, file), latent_channels=latent_format.latent_channels
+        )
         return tiny.to(latent.device).eval().requires_grad_(False).decode
 
 
 def _vae(latent_format, alignment: AlignmentSettings, latent: Tensor) -> Decoder:
     vae, frames = _vae_of(alignment), latent.shape[2] if latent.ndim == 5 else 1
     if frames > 1:
-        raise ValueError(f"space is 'vae', but a video (latent of shape {tuple(latent.shape)}) can't be decoded at "
-                         "every guided step: set space to rgb or off")
+        raise ValueError(
+            f"space is 'vae', but a video (latent of shape {tuple(latent.shape)}) can't be decoded at "
+            "every guided step: set space to rgb or off"
+        )
     channels = getattr(vae, "latent_channels", latent.shape[1])
     if channels != latent.shape[1]:
-        raise ValueError(f"space is 'vae', but the VAE connected decodes latents of {channels} channels and this "
-                         f"model's have {latent.shape[1]}: connect the model's own VAE")
+        raise ValueError(
+            f"space is 'vae', but the VAE connected decodes latents of {channels} channels and this "
+            f"model's have {latent.shape[1]}: connect the model's own VAE"
+        )
     still = latent.ndim == 5 and vae.latent_dim == 2  # a VAE of images with a model whose latents have a time axis
     scale, shift = _output_range(vae.process_output)
 

@@ -1,4 +1,5 @@
 """Masks with nothing to repaint or nothing to keep."""
+
 from __future__ import annotations
 
 from torch import Tensor
@@ -18,8 +19,10 @@ def check_keeps_something(mask: Tensor) -> None:
     """ValueError for a noise mask by which everything would be repainted."""
     if is_full(mask):
         shape = tuple(_parts(mask)[0].shape)
-        raise ValueError(f"nothing to keep: the mask of shape {shape} is 1 everywhere, and 1 means repaint. If it is "
-                         "inverted, put Invert Mask before it; to make a whole picture, use KSampler")
+        raise ValueError(
+            f"nothing to keep: the mask of shape {shape} is 1 everywhere, and 1 means repaint. If it is "
+            "inverted, put Invert Mask before it; to make a whole picture, use KSampler"
+        )
 
 
 def _parts(mask: Tensor) -> list[Tensor]:

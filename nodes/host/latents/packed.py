@@ -2,6 +2,7 @@
 
 The mask is packed like them, so the known region needs no more. What does need the parts' own shapes asks here.
 """
+
 from __future__ import annotations
 
 import math
@@ -26,4 +27,4 @@ def first_part(t: torch.Tensor, conds: dict) -> torch.Tensor:
     shapes = part_shapes(conds, t.shape)
     if len(shapes) == 1:
         return t
-    return t.flatten(1)[:, :math.prod(shapes[0][1:])].reshape(shapes[0])
+    return t.flatten(1)[:, : math.prod(shapes[0][1:])].reshape(shapes[0])

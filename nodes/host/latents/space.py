@@ -1,4 +1,5 @@
 """What the numbers of a model's latents are."""
+
 from __future__ import annotations
 
 PIXEL_RANGE = (-1.0, 1.0)

@@ -1,4 +1,5 @@
 """What encoding needs to know of the host's VAE: cells, multiples, frames, and the form of the noise mask."""
+
 from __future__ import annotations
 
 import logging
@@ -70,8 +71,11 @@ def encoded(vae, ready: Prepared, starts: tuple[int, ...]) -> tuple[dict, Prepar
     starts: the video's, see `frame_starts`. Some VAEs have larger cells than they say (TAEF2): what comes out counts.
     """
     if len(starts) > 2:
-        log.info("%d images are encoded as the frames of one video, as this VAE takes videos; for separate pictures "
-                 "switch video off", len(ready.stitch.image))
+        log.info(
+            "%d images are encoded as the frames of one video, as this VAE takes videos; for separate pictures "
+            "switch video off",
+            len(ready.stitch.image),
+        )
     samples = encode(vae, ready.image, bool(starts))
     height, width = (big // small for big, small in zip(ready.image.shape[-2:], samples.shape[-2:]))
     if (height, width) != (cell_size(vae),) * 2:

@@ -1,4 +1,5 @@
 """What a block was called with, kept so that it can be called again later, whatever happens to the originals."""
+
 from __future__ import annotations
 
 import copy
@@ -132,5 +133,10 @@ def _rebuilt(value, change: Callable):
         fresh[:] = [change(item) for item in value]
         return fresh
     items = [change(item) for item in value]
-    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items) if type(value) is not tuple \
+    return (
+        type(value)(*items)
+        if hasattr(value, "_fields")
+        else type(value)(items)
+        if type(value) is not tuple
         else tuple(items)
+    )

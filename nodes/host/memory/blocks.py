@@ -4,6 +4,7 @@ Networks keep their repeated parts in ModuleList, ModuleDict or Sequential. Ever
 parameters of its own is a candidate. Which candidates are really called is only known at run time (the host's UNet
 never calls its Sequentials but their layers), so nested ones are returned too: the outermost that is called counts.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable

@@ -1,4 +1,5 @@
 """Block checkpointing: which blocks of a network are recomputed in an evaluation's backward pass (see recompute.py)."""
+
 from __future__ import annotations
 
 import contextlib
@@ -159,15 +160,17 @@ class Checkpoints:
         same = torch.stack([flag for _, flag in self._compared]).tolist()
         wrong = {block.name: block for (block, _), fine in zip(self._compared, same) if not fine}
         for block in wrong.values():
-            self.give_up(block, "run again it computes other numbers (a patch that changes from call to call?)",
-                         again=False)
+            self.give_up(
+                block, "run again it computes other numbers (a patch that changes from call to call?)", again=False
+            )
         if wrong:
             raise StepAgain
 
     def give_up(self, block: Block, why: str, again: bool = True) -> None:
         """From now on the block is not checkpointed. again: the evaluation under way is lost."""
         block.broken = True
-        log.warning("GradPaint: block %s can't be checkpointed: %s. Its activations are kept in memory.", block.name,
-                    why)
+        log.warning(
+            "GradPaint: block %s can't be checkpointed: %s. Its activations are kept in memory.", block.name, why
+        )
         if again:
             raise StepAgain

@@ -1,4 +1,5 @@
 """Free memory, out-of-memory errors and peaks, asked of the host and of PyTorch."""
+
 from __future__ import annotations
 
 import gc
@@ -8,8 +9,14 @@ import torch
 from torch import Tensor
 
 # What backends without an exception class of their own say: CPU, MPS, DirectML, CUDA libraries.
-OUT_OF_MEMORY_WORDS = ("not enough memory", "out of memory", "can't allocate memory", "could not allocate tensor",
-                       "cublas_status_alloc_failed", "cudnn_status_alloc_failed")
+OUT_OF_MEMORY_WORDS = (
+    "not enough memory",
+    "out of memory",
+    "can't allocate memory",
+    "could not allocate tensor",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+)
 
 # A guided step that recomputes all blocks needs 3 (Flux), 4 (SDXL) to 6 (SD3.5 large) times the host's estimate.
 ROOM = 4

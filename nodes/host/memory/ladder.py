@@ -7,6 +7,7 @@ The rung is chosen before the first guided step. Where memory is plentiful that 
 step recomputes all blocks and measures what each of them saves; from then on as few are recomputed as fit. On an
 out-of-memory error the step is made again one rung lower (see `Differentiator`).
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -41,8 +42,13 @@ class Rung(enum.IntEnum):
 
 
 FORCED = {FASTEST: Rung.PLAIN, LOW_MEMORY: Rung.ALL, LOWEST_MEMORY: Rung.HOST}
-NAMES = {Rung.PLAIN: "plain backward", Rung.SOME: "some blocks recomputed", Rung.ALL: "all blocks recomputed",
-         Rung.HOST: "all blocks recomputed, their inputs in host memory", Rung.NONE: "no backward pass"}
+NAMES = {
+    Rung.PLAIN: "plain backward",
+    Rung.SOME: "some blocks recomputed",
+    Rung.ALL: "all blocks recomputed",
+    Rung.HOST: "all blocks recomputed, their inputs in host memory",
+    Rung.NONE: "no backward pass",
+}
 
 
 class OutOfGuidanceMemory(RuntimeError):
@@ -117,8 +123,10 @@ class MemoryLadder:
             else:
                 with self.checkpoints.recording(ledger, device_memory.to_host if self.rung is Rung.HOST else None):
                     yield meter
-        peak = meter.result() or (ledger.peak, "saved for backward, counted" if counts
-                                  else "saved for backward by recomputed blocks, counted")
+        peak = meter.result() or (
+            ledger.peak,
+            "saved for backward, counted" if counts else "saved for backward by recomputed blocks, counted",
+        )
         self.record.add(self.describe(), *peak)
         if self._measure:
             self._measure = False
@@ -141,13 +149,17 @@ class MemoryLadder:
             raise OutOfGuidanceMemory(
                 f"GradPaint: out of memory in a guided step ({before}), and no way of saving memory is left. Take a "
                 "smaller image or batch, a smaller or more strongly quantised model, close other programs that use the "
-                "device, set `gradient` to x0, or allow that where nothing else fits (GradPaint Memory).")
+                "device, set `gradient` to x0, or allow that where nothing else fits (GradPaint Memory)."
+            )
         self.record.repeats += 1
-        log.warning("GradPaint: out of memory in a guided step (%s); the step is made again: %s", before,
-                    self.describe())
+        log.warning(
+            "GradPaint: out of memory in a guided step (%s); the step is made again: %s", before, self.describe()
+        )
         if self.rung is Rung.NONE:
-            log.warning("GradPaint: from here on guidance does WITHOUT the model's gradient, as with `gradient` x0: "
-                        "it is weaker. The known part is kept in place as before")
+            log.warning(
+                "GradPaint: from here on guidance does WITHOUT the model's gradient, as with `gradient` x0: "
+                "it is weaker. The known part is kept in place as before"
+            )
 
     def without_backward(self) -> None:
         """A guided step is made without a backward pass."""
@@ -177,7 +189,7 @@ class MemoryLadder:
             self._go(Rung.PLAIN)
         elif plain:
             # If all of them should fit but did not, the numbers are not to be trusted.
-            self._go(Rung.SOME, plain if len(plain) < len(blocks) else plain[:len(blocks) // 2])
+            self._go(Rung.SOME, plain if len(plain) < len(blocks) else plain[: len(blocks) // 2])
 
 
 def plan(blocks: list[Block], rest: int, transient: int, budget: float) -> list[Block] | None:

@@ -1,4 +1,5 @@
 """Counts the bytes that a differentiated evaluation keeps for its backward pass."""
+
 from __future__ import annotations
 
 from torch import Tensor

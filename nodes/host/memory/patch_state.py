@@ -4,6 +4,7 @@ A patch may count its calls or keep tensors of one block for a later one. Runnin
 start from what the patch knew the first time, and must leave no trace. Found are: closure variables, attributes of
 functions and of the objects they belong to, and the dicts, lists and sets held by those.
 """
+
 from __future__ import annotations
 
 import functools
@@ -44,7 +45,7 @@ class PatchState:
         for cell, content in zip(self._cells, contents):
             if content is not _EMPTY and _content(cell) is not content:
                 cell.cell_contents = content
-        for container, content in zip(self._containers, contents[len(self._cells):]):
+        for container, content in zip(self._containers, contents[len(self._cells) :]):
             _put(container, content)
 
     def _visit(self, value, depth: int) -> None:

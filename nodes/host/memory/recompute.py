@@ -10,6 +10,7 @@ The results of convolutions are kept: they are the cheapest bytes to spare work 
 times what a linear layer's do). What backward gets is checked: as many tensors as before, of the same shapes, the last
 ones with the same sums, none overwritten after it was saved (those are copied).
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -152,8 +153,16 @@ class Call:
         if self.owner.groups is not None and self.owner.groups.current is not self.weights:
             self.owner.groups.use(self.weights)
         hooks = torch.autograd.graph.saved_tensors_hooks(keep, _never)
-        with torch.inference_mode(False), torch.enable_grad(), self.autocast(), self.random.again(), \
-                self._patches_of_then(), self.owner.inside(), self.owner.layers_of(self._layer_again()), hooks:
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            self.autocast(),
+            self.random.again(),
+            self._patches_of_then(),
+            self.owner.inside(),
+            self.owner.layers_of(self._layer_again()),
+            hooks,
+        ):
             args, kwargs = self.arguments.again(self.block.written)
             try:
                 self.block.forward(*args, **kwargs)

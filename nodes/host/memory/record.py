@@ -1,4 +1,5 @@
 """How a run made do with memory."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field

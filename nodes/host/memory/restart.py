@@ -1,4 +1,5 @@
 """Running a block or a step a second time from the same start: random numbers and what patches remember."""
+
 from __future__ import annotations
 
 import contextlib

@@ -1,4 +1,5 @@
 """How long the steps of a run take, without making the CPU wait for a GPU."""
+
 from __future__ import annotations
 
 import time

@@ -1,4 +1,5 @@
 """What guidance will cost in time, said before the run; measured once the model has been guided."""
+
 from __future__ import annotations
 
 import statistics
@@ -41,13 +42,14 @@ def estimate(run) -> str | None:
     if known is not None and known.key == key_of(run):
         factor = _factor(known.ratio, guided, made, total)
         seconds = (factor - 1) * total * known.plain
-        return (f"{said}: {most or 'about '}{factor:.1f} times a plain run's time, {seconds:.0f} "
-                f"s more (a guided step took as long as {known.ratio:.1f} plain ones in this model's last run)")
+        return (
+            f"{said}: {most or 'about '}{factor:.1f} times a plain run's time, {seconds:.0f} "
+            f"s more (a guided step took as long as {known.ratio:.1f} plain ones in this model's last run)"
+        )
     low, high = (_factor(ratio, guided, made, total) for ratio in _expected(run))
     if high == 1:
         return f"{said}, at next to no cost in time"
-    return (f"{said}: {most or 'about '}{low:.1f} to {high:.1f} times a plain run's time, more "
-            "where memory is short")
+    return f"{said}: {most or 'about '}{low:.1f} to {high:.1f} times a plain run's time, more where memory is short"
 
 
 def learn(run, record: RunRecord) -> None:

@@ -1,4 +1,5 @@
 """What a run keeps for pictures of it: x0_hat of a few steps and, of a few guided ones, each loss term's gradient."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -33,8 +34,9 @@ class Keeper:
 
     def gradients(self, i: int, total: LossGradient, alignment: LossGradient | None, lambda_al: float) -> None:
         """Step i's; alignment: that term's alone, None where it is off."""
-        total, alignment = (None if found is None else found._replace(grad=self.first_part(found.grad))
-                            for found in (total, alignment))
+        total, alignment = (
+            None if found is None else found._replace(grad=self.first_part(found.grad)) for found in (total, alignment)
+        )
         self.maps[i] = term_maps(total, alignment, lambda_al)
 
     def first_part(self, t: Tensor) -> Tensor:
@@ -43,7 +45,8 @@ class Keeper:
     def close(self, record, mask: Tensor) -> None:
         """Hand everything to the RunRecord, on the CPU."""
         record.x0_hat = {i: x0_hat.float().cpu() for i, x0_hat in self.x0_hat.items()}
-        record.maps = {i: TermMaps(*(None if part is None else part.cpu() for part in maps))
-                       for i, maps in self.maps.items()}
+        record.maps = {
+            i: TermMaps(*(None if part is None else part.cpu() for part in maps)) for i, maps in self.maps.items()
+        }
         record.mask = self.first_part(mask)[:, :1].float().cpu()
         record.latent_format = self.guider.inner_model.latent_format

@@ -1,4 +1,5 @@
 """What a guided run reports when it is over."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field

@@ -1,4 +1,5 @@
 """A run's record in pictures, through the host's VAE or its linear projection of latents to colours."""
+
 from __future__ import annotations
 
 import math
@@ -13,7 +14,7 @@ from ....gradpaint.method.decoders import LinearRGB
 from ..latents.space import is_pixel_space
 from .record import RunRecord
 
-NOT_KEPT = ("this record holds no {}: set keep_record of the GradPaint KSampler to pictures{}")
+NOT_KEPT = "this record holds no {}: set keep_record of the GradPaint KSampler to pictures{}"
 
 
 def timeline_of(record: RunRecord, vae=None, cell: int = 192) -> Image.Image | ExecutionBlocker:
@@ -46,8 +47,13 @@ def losses_of(record: RunRecord) -> Image.Image | ExecutionBlocker:
     alignment = per_step(record.alignment)
     shown = any(value > 0 for value in alignment)
     title = f"{record.steps} steps: {record.stop}" if record.guided_steps else f"{record.steps} steps, none guided"
-    return loss_curves(per_step(record.mse), alignment if shown else (), per_step(record.total) if shown else (),
-                       guided=guided, title=title)
+    return loss_curves(
+        per_step(record.mse),
+        alignment if shown else (),
+        per_step(record.total) if shown else (),
+        guided=guided,
+        title=title,
+    )
 
 
 def _as_rgb(x0_hat: Tensor, record: RunRecord, vae) -> Tensor:
@@ -60,8 +66,10 @@ def _as_rgb(x0_hat: Tensor, record: RunRecord, vae) -> Tensor:
         return image[..., :3].movedim(-1, 1).float().cpu() * 2 - 1
     factors = latent_format.latent_rgb_factors
     if factors is None:
-        raise ValueError(f"vae is not connected, and ComfyUI has no projection to colours for "
-                         f"{type(latent_format).__name__} latents: connect the model's VAE")
+        raise ValueError(
+            f"vae is not connected, and ComfyUI has no projection to colours for "
+            f"{type(latent_format).__name__} latents: connect the model's VAE"
+        )
     bias = latent_format.latent_rgb_factors_bias
     reshape = getattr(latent_format, "latent_rgb_factors_reshape", None)
     return LinearRGB(torch.tensor(factors), None if bias is None else torch.tensor(bias), reshape)(x0_hat).clamp(-1, 1)

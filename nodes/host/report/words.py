@@ -1,4 +1,5 @@
 """A run's record in words, for the report node and whoever asks."""
+
 from __future__ import annotations
 
 import math
@@ -15,9 +16,11 @@ ROUNDING = 1e-6  # of image values: not a change, what mixing a pixel with its e
 def summary_lines(record: RunRecord) -> list[str]:
     """What the run did, what it cost and how well it ended, a line each."""
     if not record.steps:
-        return ["no GradPaint run yet: the sampler behind this record has not run, had no mask, or made no steps. With "
-                "Apply GradPaint and GradPaint Sampler connect the sampling node's result too: the report then waits "
-                "for it"]
+        return [
+            "no GradPaint run yet: the sampler behind this record has not run, had no mask, or made no steps. With "
+            "Apply GradPaint and GradPaint Sampler connect the sampling node's result too: the report then waits "
+            "for it"
+        ]
     return [*_steps(record), *_cost(record), *_losses(record), *_result(record)]
 
 
@@ -30,8 +33,9 @@ def _steps(record: RunRecord) -> list[str]:
         lines.append("end of guidance, by image: step " + ", ".join(map(str, record.stop.samples)))
     lines.append(f"model evaluations: {record.evaluations}, of which with a backward pass {record.backwards}")
     if record.skipped_nudges:
-        lines.append(f"nudges left out, their gradient not finite: {record.skipped_nudges} (try the model in bf16 or "
-                     "fp32)")
+        lines.append(
+            f"nudges left out, their gradient not finite: {record.skipped_nudges} (try the model in bf16 or fp32)"
+        )
     return lines
 
 
@@ -46,8 +50,11 @@ def _cost(record: RunRecord) -> list[str]:
     memory = record.memory
     if not memory.rungs:
         return [line, "memory: no step needed any for a backward pass"]
-    peak = "" if memory.peak_bytes is None else (f"; at most {memory.peak_bytes / 2**20:.1f} MiB in a guided step "
-                                                 f"({memory.peak_kind})")
+    peak = (
+        ""
+        if memory.peak_bytes is None
+        else (f"; at most {memory.peak_bytes / 2**20:.1f} MiB in a guided step ({memory.peak_kind})")
+    )
     times = "a step" if memory.repeats == 1 else f"{memory.repeats} steps"
     again = f"; {times} made again after running out of memory" if memory.repeats else ""
     return [line, f"memory: {memory.rungs[-1]}{peak}{again}"]
@@ -56,19 +63,26 @@ def _cost(record: RunRecord) -> list[str]:
 def _losses(record: RunRecord) -> list[str]:
     if not record.mse:
         return []
-    lines = [f"masked MSE of x0_hat (eq. 5): {_mean(record.mse[0]):.4g} at the first guided step, "
-             f"{_mean(record.mse[-1]):.4g} at the last"]
+    lines = [
+        f"masked MSE of x0_hat (eq. 5): {_mean(record.mse[0]):.4g} at the first guided step, "
+        f"{_mean(record.mse[-1]):.4g} at the last"
+    ]
     if any(float(term.max()) > 0 for term in record.alignment):
-        lines.append(f"alignment loss (eq. 6): {_mean(record.alignment[0]):.4g} at the first guided step, "
-                     f"{_mean(record.alignment[-1]):.4g} at the last")
+        lines.append(
+            f"alignment loss (eq. 6): {_mean(record.alignment[0]):.4g} at the first guided step, "
+            f"{_mean(record.alignment[-1]):.4g} at the last"
+        )
     return lines
 
 
 def _result(record: RunRecord) -> list[str]:
     if record.contrast is None:
         return ["the run ended before its last step, so its result is not judged"]
-    kept = ("nothing was to be kept" if record.known_error is None
-            else f"largest difference from the given latent {record.known_error:.2g}")
+    kept = (
+        "nothing was to be kept"
+        if record.known_error is None
+        else f"largest difference from the given latent {record.known_error:.2g}"
+    )
     return [f"kept area: {kept}", seam_line("the latent", record.contrast)]
 
 
@@ -91,8 +105,10 @@ def image_lines(image: Tensor, original: Tensor, mask: Tensor, contrast: Tensor)
         return ["kept area of the image: nothing was to be kept", seam_line("the image", contrast)]
     changed = difference[known] * (difference[known] > ROUNDING)
     share, most = float((changed > 0).double().mean()), float(changed.max())
-    return [f"image outside the mask: {100 * share:.2g}% of its pixels changed, by {most * 255:.3g} of 255 at most",
-            seam_line("the image", contrast)]
+    return [
+        f"image outside the mask: {100 * share:.2g}% of its pixels changed, by {most * 255:.3g} of 255 at most",
+        seam_line("the image", contrast),
+    ]
 
 
 def _mean(values: Tensor) -> float:

@@ -1,11 +1,12 @@
 """The paper's rivals inside the host: the same wrappers as GradPaint's, with another known region and displacement.
 
-    combine_image   GradPaint without its nudge: eq. 3 on x0_hat.
-    combine_noisy   eq. 4: each state's known part is replaced by the latent, freshly noised to the state's level.
-    repaint         combine_noisy, stretch by stretch, see `repaint`.
-    mcg             combine_noisy, and each state moves against the gradient of the known part's error.
-    dps             that move alone; the known part is pasted in at the end.
+combine_image   GradPaint without its nudge: eq. 3 on x0_hat.
+combine_noisy   eq. 4: each state's known part is replaced by the latent, freshly noised to the state's level.
+repaint         combine_noisy, stretch by stretch, see `repaint`.
+mcg             combine_noisy, and each state moves against the gradient of the known part's error.
+dps             that move alone; the known part is pasted in at the end.
 """
+
 from __future__ import annotations
 
 import torch
@@ -41,8 +42,10 @@ class NoisyRun(BaselineRun):
 
     def _enter(self, x: Tensor, step, mask: Tensor) -> None:
         if not self.in_place:
-            raise ValueError("combine_noisy, repaint and mcg replace the known part of the sampler's state, but this "
-                             "sampler leaves its plan or is given copies of it; use another sampler, e.g. euler")
+            raise ValueError(
+                "combine_noisy, repaint and mcg replace the known part of the sampler's state, but this "
+                "sampler leaves its plan or is given copies of it; use another sampler, e.g. euler"
+            )
         super()._enter(x, step, mask)
         if step.index > 0:  # the first state is noise over the latent as it is
             x.copy_(combine_noisy(x, self.y, mask, self.draw(), *self.levels[step.sigma]))
@@ -71,8 +74,10 @@ class DescentRun(BaselineRun):
         before = self.record.backwards
         x0_hat, found = super()._evaluate(executor, x, timestep, model_options, seed, step, mask)
         if self.record.backwards == before:
-            raise ValueError("the gradient that mcg and dps need did not fit into memory; use gradpaint, which can do "
-                             "without, or a smaller image")
+            raise ValueError(
+                "the gradient that mcg and dps need did not fit into memory; use gradpaint, which can do "
+                "without, or a smaller image"
+            )
         scales = self.levels.scale(step.sigma), self.levels.scale(step.sigma_next)
         nudge, norm, finite = norm_displacement(found, mask, self._size, *scales)
         self._move = nudge, finite
@@ -98,9 +103,11 @@ class NoisyWrapper(GradPaintWrapper):
         plan = probe_sampler(sampler, guider, sigmas, like, seed)
         if plan is None or not plan.in_place:
             name = getattr(getattr(sampler, "sampler_function", sampler), "__name__", type(sampler).__name__)
-            raise ValueError("combine_noisy, repaint and mcg replace the known part of the sampler's state, which "
-                             f"can't be reached in {name.removeprefix('sample_')}; use another sampler, e.g. euler, "
-                             "ddpm or dpmpp_2m, or another method")
+            raise ValueError(
+                "combine_noisy, repaint and mcg replace the known part of the sampler's state, which "
+                f"can't be reached in {name.removeprefix('sample_')}; use another sampler, e.g. euler, "
+                "ddpm or dpmpp_2m, or another method"
+            )
         return plan
 
     def _new_run(self, seed: int | None, before, *arguments) -> GuidedRun:

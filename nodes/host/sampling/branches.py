@@ -3,6 +3,7 @@
 The host evaluates all conditionings of a step in `calc_cond_batch`, once or in several calls, whatever the guider makes
 of the results. A wrapper around it splits each call in two: the positive conditioning, differentiably, and the rest.
 """
+
 from __future__ import annotations
 
 import comfy.patcher_extension
@@ -18,8 +19,7 @@ def through_positive(model_options: dict, guider) -> dict:
     options = model_options.get("transformer_options", {})
     wrappers = options.get("wrappers", {})
     calls = {**wrappers.get(CALC_COND_BATCH, {}), KEY: [_PositiveOnly(guider)]}  # last: the innermost
-    return {**model_options,
-            "transformer_options": {**options, "wrappers": {**wrappers, CALC_COND_BATCH: calls}}}
+    return {**model_options, "transformer_options": {**options, "wrappers": {**wrappers, CALC_COND_BATCH: calls}}}
 
 
 class _PositiveOnly:

@@ -1,4 +1,5 @@
 """One differentiated model call: x0_hat and the gradient of the loss in the state that it was computed from."""
+
 from __future__ import annotations
 
 import contextlib
@@ -21,8 +22,10 @@ from ..memory.device_memory import is_out_of_memory
 from ..memory.ladder import MemoryLadder
 from ..memory.restart import StartOfStep
 
-ADVICE = ("Take the model patches before GradPaint out one by one to find the one in the way, or set strength to 0 to "
-          "keep the known region without guidance.")
+ADVICE = (
+    "Take the model patches before GradPaint out one by one to find the one in the way, or set strength to 0 to "
+    "keep the known region without guidance."
+)
 
 
 class Differentiator:
@@ -43,8 +46,17 @@ class Differentiator:
         """The alignment loss of a step that takes no gradient: none where it would need a decoder."""
         return self.alignment if self.decode is None else dataclasses.replace(self.alignment, lambda_al=0.0)
 
-    def __call__(self, executor, x: Tensor, timestep: Tensor, model_options: dict, seed, sigma: float,
-                 mask: Tensor, of: str = "total") -> tuple[Tensor, LossGradient | None]:
+    def __call__(
+        self,
+        executor,
+        x: Tensor,
+        timestep: Tensor,
+        model_options: dict,
+        seed,
+        sigma: float,
+        mask: Tensor,
+        of: str = "total",
+    ) -> tuple[Tensor, LossGradient | None]:
         """executor: the host's predict_noise; x: the state, unchanged; sigma: its noise level; of: see `loss_gradient`.
 
         One model evaluation, made again from the same start where a way round a failure is left; no gradient where
@@ -99,14 +111,20 @@ class Differentiator:
 
     def _gradient(self, executor, x, timestep, model_options, seed, sigma: float, mask: Tensor, of: str):
         """(x0_hat, LossGradient)."""
-        with self.around(), grad_enabled(self._writes_in_place, self._foreign_tensors), differentiable_attention(), \
-                self.ladder.evaluation(count=not self._writes_in_place) as meter:
+        with (
+            self.around(),
+            grad_enabled(self._writes_in_place, self._foreign_tensors),
+            differentiable_attention(),
+            self.ladder.evaluation(count=not self._writes_in_place) as meter,
+        ):
             leaf = x.clone().requires_grad_(True)
             with self._watch():
                 x0_hat = executor(leaf, ordinary(timestep), with_differentiable_attention(model_options), seed)
             if not x0_hat.requires_grad:
-                raise ValueError("GradPaint can't differentiate through this model: a patch or wrapper on it cuts "
-                                 f"the gradient off. {ADVICE}")
+                raise ValueError(
+                    "GradPaint can't differentiate through this model: a patch or wrapper on it cuts "
+                    f"the gradient off. {ADVICE}"
+                )
             meter.sample()
             y, mask = ordinary(self.y), ordinary(mask)
             border, seen = self._at(mask, fine="denoise_mask_function" not in model_options)

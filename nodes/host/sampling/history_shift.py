@@ -4,6 +4,7 @@ UniPC and SA-Solver build each state from several past x0_hat. A shift of x0_hat
 the steps after it, with the other sign. The dry run (see `probe`) tells how much of it: `effects[j][k]` is how far the
 state after step k moves, beyond what it inherits from the state before it, when x0_hat of step j moves by 1.
 """
+
 from __future__ import annotations
 
 from torch import Tensor

@@ -1,4 +1,5 @@
 """The host's own sampling. Its `nodes` module shares its name with our folder: absolute here, relative for ours."""
+
 from __future__ import annotations
 
 import comfy.samplers
@@ -7,8 +8,10 @@ from torch import Tensor
 import nodes as host_nodes
 
 if not hasattr(host_nodes, "common_ksampler"):
-    raise ImportError(f"`nodes` is {getattr(host_nodes, '__file__', host_nodes)!r}, not ComfyUI's nodes.py: something "
-                      "put another folder ahead of ComfyUI on sys.path")
+    raise ImportError(
+        f"`nodes` is {getattr(host_nodes, '__file__', host_nodes)!r}, not ComfyUI's nodes.py: something "
+        "put another folder ahead of ComfyUI on sys.path"
+    )
 
 
 def sampler_names() -> list[str]:
@@ -21,18 +24,37 @@ def scheduler_names() -> list[str]:
     return comfy.samplers.KSampler.SCHEDULERS
 
 
-def ksample(model, seed: int, steps: int, cfg: float, sampler_name: str, scheduler: str, positive, negative,
-            latent: dict, denoise: float = 1.0, **part) -> dict:
+def ksample(
+    model,
+    seed: int,
+    steps: int,
+    cfg: float,
+    sampler_name: str,
+    scheduler: str,
+    positive,
+    negative,
+    latent: dict,
+    denoise: float = 1.0,
+    **part,
+) -> dict:
     """What the KSampler node does, with its noise, preview, progress bar and cancellation. Returns the LATENT.
 
     part: what KSampler (Advanced) passes on: disable_noise, start_step, last_step, force_full_denoise.
     """
-    return host_nodes.common_ksampler(model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent,
-                                      denoise=denoise, **part)[0]
+    return host_nodes.common_ksampler(
+        model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent, denoise=denoise, **part
+    )[0]
 
 
 def sigmas_of(model, steps: int, sampler_name: str, scheduler: str) -> Tensor:
     """The noise levels of KSampler's run of that many steps at denoise 1, (steps + 1,) or as many as the scheduler
     makes of them."""
-    return comfy.samplers.KSampler(model, steps=steps, device=model.load_device, sampler=sampler_name,
-                                   scheduler=scheduler, denoise=1.0, model_options=model.model_options).sigmas
+    return comfy.samplers.KSampler(
+        model,
+        steps=steps,
+        device=model.load_device,
+        sampler=sampler_name,
+        scheduler=scheduler,
+        denoise=1.0,
+        model_options=model.model_options,
+    ).sigmas

@@ -2,6 +2,7 @@
 
 GREYFILL and the COPY oracles are not among them: they need no model, and what is grey in pixels is not so in latents.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -21,9 +22,18 @@ from .wrapper import GradPaintWrapper, with_wrapper
 NAMES = tuple(name for name, method in METHODS.items() if not method.oracle)
 
 
-def apply_method(model, method: str, *, resamplings: int = DEFAULT_RESAMPLINGS,
-                 jump_length: int = DEFAULT_JUMP_LENGTH, step: float = DEFAULT_STEP, zeta: float = DEFAULT_ZETA,
-                 settings: GuidanceSettings | None = None, on_record=None, memory=None):
+def apply_method(
+    model,
+    method: str,
+    *,
+    resamplings: int = DEFAULT_RESAMPLINGS,
+    jump_length: int = DEFAULT_JUMP_LENGTH,
+    step: float = DEFAULT_STEP,
+    zeta: float = DEFAULT_ZETA,
+    settings: GuidanceSettings | None = None,
+    on_record=None,
+    memory=None,
+):
     """A clone of the host's ModelPatcher `model` whose masked sampling runs are this method's.
 
     method: see NAMES; resamplings, jump_length: of repaint; step: of mcg; zeta: of dps; settings: GradPaint's, None

@@ -1,4 +1,5 @@
 """Some of a run's steps, guided as they would be in the whole run: guided steps are counted over all of it."""
+
 from __future__ import annotations
 
 import copy
@@ -75,27 +76,29 @@ class PartRun(GuidedRun):
         keeps = self._grad is not None and self.settings.schedule.between == "keep"
         stop = None if self.stop is None else self.stop.whole
         before = 0 if self.earlier is None else self.earlier.gradients
-        return Handover(self.y.cpu(), self._grad.cpu() if keeps else None, stop,
-                        before + len(self.record.guided_steps))
+        return Handover(self.y.cpu(), self._grad.cpu() if keeps else None, stop, before + len(self.record.guided_steps))
 
     def _whole(self) -> tuple[list[bool], list[bool]]:
         """Guided and kept steps of the whole run, up to this part's end."""
         first, total = self.part.first, self.counter.total
         steps = first + total + self.part.after
-        return tuple([on and self.settings.active for on in chosen(self.settings.schedule, steps)][:first + total]
-                     for chosen in (guided_steps, kept_steps))
+        return tuple(
+            [on and self.settings.active for on in chosen(self.settings.schedule, steps)][: first + total]
+            for chosen in (guided_steps, kept_steps)
+        )
 
     def _schedule(self, end: int | None = None) -> None:
         first = self.part.first
-        self.guided, self.kept = ([on and (end is None or i < end) for i, on in enumerate(steps[first:])]
-                                  for steps in self._whole())
+        self.guided, self.kept = (
+            [on and (end is None or i < end) for i, on in enumerate(steps[first:])] for steps in self._whole()
+        )
 
     def _stop_report(self) -> StopReport:
         self._schedule()  # as planned
         planned, _ = self._whole()
         if self.stop is None or not any(planned):
             return StopReport(max((i + 1 for i, on in enumerate(planned) if on), default=0))
-        before = sum(planned[:self.part.first]) if self.earlier is None else self.earlier.gradients
+        before = sum(planned[: self.part.first]) if self.earlier is None else self.earlier.gradients
         report = self.stop.whole.report(planned, before + len(self.record.guided_steps))
         return report if self.settings.gradient != "x0" else dataclasses.replace(report, saved=0)
 

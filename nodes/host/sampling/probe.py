@@ -7,6 +7,7 @@ A second run adds 1 to the tensors of those calls: where that reaches the next s
 state and moving it is eq. 9. Where it does not (UniPC hands the model a rescaled copy), two more runs measure how far
 the later states move with x0_hat, and the displacement is made through x0_hat (see `shift`).
 """
+
 from __future__ import annotations
 
 import logging
@@ -65,9 +66,20 @@ class _Recorder:
         for j in (j for j, answered in enumerate(self.answers) if answered == call):
             out[j] = 1.0
         for function in (model_options or {}).get("sampler_post_cfg_function", []):
-            out = function({"denoised": out, "cond_denoised": out, "uncond_denoised": out, "cond": [], "uncond": [],
-                            "cond_scale": 1.0, "model": self.inner_model.inner_model, "sigma": sigma, "input": x,
-                            "model_options": model_options})
+            out = function(
+                {
+                    "denoised": out,
+                    "cond_denoised": out,
+                    "uncond_denoised": out,
+                    "cond": [],
+                    "uncond": [],
+                    "cond_scale": 1.0,
+                    "model": self.inner_model.inner_model,
+                    "sigma": sigma,
+                    "input": x,
+                    "model_options": model_options,
+                }
+            )
         return out
 
     def callback(self, info: dict) -> None:
@@ -83,15 +95,25 @@ class _DryRuns:
     def run(self, batch: int, **changes) -> _Recorder:
         recorder = _Recorder(self.guider, self.sigmas, **changes)
         x = torch.zeros((batch,) + (1,) * (self.like.ndim - 1), device=self.like.device)
-        extra_args = {"model_options": {"transformer_options": {"sample_sigmas": self.sigmas}}, "seed": self.seed,
-                      "denoise_mask": None}
+        extra_args = {
+            "model_options": {"transformer_options": {"sample_sigmas": self.sigmas}},
+            "seed": self.seed,
+            "denoise_mask": None,
+        }
         options = dict(self.sampler.extra_options)
         if options.get("noise_sampler") is not None:  # somebody's own: of the real shape, with a state of its own
             options["noise_sampler"] = lambda sigma, sigma_next: torch.zeros_like(x)
         with torch.random.fork_rng(devices=[self.like.device] if self.like.device.type == "cuda" else []):
             torch.manual_seed(0)
-            end = self.sampler.sampler_function(recorder, x, self.sigmas.clone(), extra_args=extra_args,
-                                                callback=recorder.callback, disable=True, **options)
+            end = self.sampler.sampler_function(
+                recorder,
+                x,
+                self.sigmas.clone(),
+                extra_args=extra_args,
+                callback=recorder.callback,
+                disable=True,
+                **options,
+            )
         recorder.values.append(end)
         return recorder
 
@@ -140,8 +162,10 @@ def _is_state(carried: list[float]) -> bool:
 def _beyond_inheritance(moves: list[list[float]], levels: list[float]) -> list[list[float]]:
     """What x0_hat of step j adds to step k beyond what k's state inherits: with x0_hat fixed, x shrinks like sigma."""
     inherit = [levels[k + 1] / levels[k] for k in range(len(moves))]
-    return [[0.0] * j + [row[k] - (inherit[k] * row[k - 1] if k > j else 0.0) for k in range(j, len(row))]
-            for j, row in enumerate(moves)]
+    return [
+        [0.0] * j + [row[k] - (inherit[k] * row[k - 1] if k > j else 0.0) for k in range(j, len(row))]
+        for j, row in enumerate(moves)
+    ]
 
 
 def _step_calls(recorder: _Recorder) -> tuple[list[int], bool]:

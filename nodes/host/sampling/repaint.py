@@ -5,6 +5,7 @@ from level 1 to the noisier level 2, q(x_2 | x_1), is
 
     x_2 = (a_2 / a_1) * x_1 + sqrt(b_2^2 - (a_2 / a_1)^2 * b_1^2) * eps
 """
+
 from __future__ import annotations
 
 import logging
@@ -66,13 +67,27 @@ class RepaintWrapper(NoisyWrapper):
                 if k > 0:
                     low, high = (levels[float(sigmas[index])] for index in (ways[k - 1].last, way.first))
                     eps = _draw(noise, generator)
-                    start = _StartAt(executor, noised_again(_state(guider, sigmas[ways[k - 1].last], samples), low,
-                                                            high, eps))
+                    start = _StartAt(
+                        executor, noised_again(_state(guider, sigmas[ways[k - 1].last], samples), low, high, eps)
+                    )
                 arguments = {**extra_args, "seed": (seed + STRETCH_SEEDS * k) % 2**64}
-                samples = part(start, guider, sigmas[way.first : way.last + 1].clone(), arguments,
-                               progress.of_stretch(k), noise, latent_image, denoise_mask, True)
-        log.info("GradPaint: RePaint: %d steps in %d stretches, %d model evaluations", progress.total, len(ways),
-                 part.evaluations)
+                samples = part(
+                    start,
+                    guider,
+                    sigmas[way.first : way.last + 1].clone(),
+                    arguments,
+                    progress.of_stretch(k),
+                    noise,
+                    latent_image,
+                    denoise_mask,
+                    True,
+                )
+        log.info(
+            "GradPaint: RePaint: %d steps in %d stretches, %d model evaluations",
+            progress.total,
+            len(ways),
+            part.evaluations,
+        )
         if self.on_record is not None:
             self.on_record(RunRecord(steps=progress.total, evaluations=part.evaluations))
         return samples
@@ -106,8 +121,9 @@ class _StartAt:
         empty = torch.zeros_like(self._state)
         full = self.class_obj.max_denoise(guider, sigmas)
         factor = guider.inner_model.model_sampling.noise_scaling(sigmas[0], torch.ones_like(empty), empty, full)
-        return self._executor(guider, sigmas, extra_args, callback, self._state / factor, empty, denoise_mask,
-                              disable_pbar)
+        return self._executor(
+            guider, sigmas, extra_args, callback, self._state / factor, empty, denoise_mask, disable_pbar
+        )
 
 
 def _state(guider, sigma: Tensor, samples: Tensor) -> Tensor:
@@ -139,8 +155,10 @@ class _Progress:
 
     def of_stretch(self, k: int):
         """A callback for the sampler of stretch k."""
+
         def report(i: int, x0_hat: Tensor, x: Tensor, steps: int) -> None:
             self._bar.update(self._before[k] + i + 1 - self._bar.n)
             if self._callback is not None:
                 self._callback(self._before[k] + i, x0_hat, x, self.total)
+
         return report

@@ -3,6 +3,7 @@
 Units are the host's. A state is `a*x0 + b*eps` with a and b read off `model_sampling.noise_scaling`; x0_hat is what the
 guider returns (after CFG); the known region is kept by eq. 3 on x0_hat, and eq. 9 moves the sampler's next state.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -41,8 +42,17 @@ class GuidedRun:
     decision that is one guided step old where the model is not on the CPU.
     """
 
-    def __init__(self, guider, settings: GuidanceSettings, y: Tensor, mask: Tensor, sigmas: Tensor,
-                 plan: SamplerPlan | None, callback=None, ladder: MemoryLadder | None = None):
+    def __init__(
+        self,
+        guider,
+        settings: GuidanceSettings,
+        y: Tensor,
+        mask: Tensor,
+        sigmas: Tensor,
+        plan: SamplerPlan | None,
+        callback=None,
+        ladder: MemoryLadder | None = None,
+    ):
         self.guider, self.settings, self.y, self.mask = guider, settings, y, mask
         self.sigmas = sigmas.clone()  # UniPC writes into the host's
         self.user_callback = callback
@@ -78,8 +88,9 @@ class GuidedRun:
         self.guided = off or guided_steps(self.settings.schedule, total)
         self.kept = off or kept_steps(self.settings.schedule, total)
         if end is not None:
-            self.guided, self.kept = ([on and i < end for i, on in enumerate(steps)]
-                                      for steps in (self.guided, self.kept))
+            self.guided, self.kept = (
+                [on and i < end for i, on in enumerate(steps)] for steps in (self.guided, self.kept)
+            )
 
     @property
     def needs_model_gradient(self) -> bool:
@@ -151,8 +162,14 @@ class GuidedRun:
             if keep and found is not None:
                 self.keeper.gradients(step.index, found, alignment, self.settings.alignment.lambda_al)
         if found is None:
-            found = x0_gradient(x0_hat, self.y, mask, self.differentiator.without_decoder, *self.levels[step.sigma],
-                                parts=part_shapes(self.guider.conds, x0_hat.shape))
+            found = x0_gradient(
+                x0_hat,
+                self.y,
+                mask,
+                self.differentiator.without_decoder,
+                *self.levels[step.sigma],
+                parts=part_shapes(self.guider.conds, x0_hat.shape),
+            )
         return x0_hat, found
 
     def _alignment_alone(self, executor, x: Tensor, timestep: Tensor, model_options: dict, *rest):
@@ -173,8 +190,7 @@ class GuidedRun:
         if self.kept[step.index]:
             self.record.kept_sigmas.append(step.sigma)
         alpha = step_size(self.settings, self.levels[step.sigma], self.levels[step.sigma_next])
-        nudge, finite = displacement(self._grad, alpha, self.levels.scale(step.sigma_next),
-                                     self.settings.normalization)
+        nudge, finite = displacement(self._grad, alpha, self.levels.scale(step.sigma_next), self.settings.normalization)
         self._finite.append(finite)
         return nudge if self.stop is None else self.stop.limited(nudge, step.index)
 
@@ -260,5 +276,3 @@ class GuidedRun:
         if function is None:
             return self.mask
         return function(timestep, self.mask, extra_options={"model": self.guider, "sigmas": self.sigmas})
-
-

@@ -1,4 +1,5 @@
 """Which step of a run a model call belongs to, by the dry run's plan or, without one, by the noise level."""
+
 from __future__ import annotations
 
 import math

@@ -4,6 +4,7 @@ The host's ways of splitting a run (KSampler (Advanced), SplitSigmas) hand only 
 what is to be kept. The clean latents of the last few such runs are remembered here, and found by the noisy ones; not
 by the MODEL or SAMPLER: the second part may have another, and the host may have dropped the first one's by then.
 """
+
 from __future__ import annotations
 
 import collections
@@ -53,10 +54,16 @@ def before(latent: Tensor) -> Before | None:
 
 def _found(latent: Tensor) -> _Left | None:
     values = _sampled(latent)
-    return next((left for left in _runs if left.shape == latent.shape
-                 and bool((values - left.values).norm() <= SAME * left.values.norm())), None)
+    return next(
+        (
+            left
+            for left in _runs
+            if left.shape == latent.shape and bool((values - left.values).norm() <= SAME * left.values.norm())
+        ),
+        None,
+    )
 
 
 def _sampled(latent: Tensor) -> Tensor:
     flat = latent.detach().flatten()
-    return flat[::max(flat.numel() // SAMPLED, 1)].float().cpu()
+    return flat[:: max(flat.numel() // SAMPLED, 1)].float().cpu()

@@ -3,6 +3,7 @@
 The work is done by a `sampler_sample` wrapper. At each run it takes the mask out of the host's hands, prepares the
 model for differentiation, adds a `predict_noise` wrapper to that run's own options, and undoes it all.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -41,8 +42,14 @@ SAMPLER_SAMPLE = comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE
 PREDICT_NOISE = comfy.patcher_extension.WrappersMP.PREDICT_NOISE
 
 
-def apply_gradpaint(model, settings: GuidanceSettings, on_record=None, memory: MemorySettings | None = None,
-                    mask: torch.Tensor | None = None, keep: bool = False):
+def apply_gradpaint(
+    model,
+    settings: GuidanceSettings,
+    on_record=None,
+    memory: MemorySettings | None = None,
+    mask: torch.Tensor | None = None,
+    keep: bool = False,
+):
     """A clone of the host's ModelPatcher `model` on which every masked sampling run is a GradPaint run.
 
     The mask is the latent's noise mask, as the host hands it over (1 = repaint). A run without one is a plain run.
@@ -56,8 +63,11 @@ def apply_gradpaint(model, settings: GuidanceSettings, on_record=None, memory: M
 def with_wrapper(model, wrapper: GradPaintWrapper):
     """A clone of the host's ModelPatcher `model` whose masked sampling runs are the wrapper's."""
     clone = model.clone()
-    wrappers = {SAMPLER_SAMPLE: wrapper, OUTER_SAMPLE: without_graph_replay,
-                PREPARE_SAMPLING: with_room if wrapper.differentiates else None}
+    wrappers = {
+        SAMPLER_SAMPLE: wrapper,
+        OUTER_SAMPLE: without_graph_replay,
+        PREPARE_SAMPLING: with_room if wrapper.differentiates else None,
+    }
     for kind, function in wrappers.items():
         clone.remove_wrappers_with_key(kind, KEY)  # applied twice: the later settings hold
         if function is not None:
@@ -72,8 +82,14 @@ def with_wrapper(model, wrapper: GradPaintWrapper):
 class GradPaintWrapper:
     """The `sampler_sample` wrapper. Holds settings only; what belongs to a run lives in its GuidedRun."""
 
-    def __init__(self, settings: GuidanceSettings, on_record=None, memory: MemorySettings | None = None,
-                 mask: torch.Tensor | None = None, keep: bool = False):
+    def __init__(
+        self,
+        settings: GuidanceSettings,
+        on_record=None,
+        memory: MemorySettings | None = None,
+        mask: torch.Tensor | None = None,
+        keep: bool = False,
+    ):
         self.settings, self.on_record, self.memory = settings, on_record, memory or MemorySettings()
         self.mask, self.keep = mask, keep
 
@@ -83,8 +99,18 @@ class GradPaintWrapper:
         settings = self.settings
         return settings.active and settings.gradient != "x0" and any(guided_steps(settings.schedule, 1))
 
-    def __call__(self, executor, guider, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None,
-                 disable_pbar=False):
+    def __call__(
+        self,
+        executor,
+        guider,
+        sigmas,
+        extra_args,
+        callback,
+        noise,
+        latent_image=None,
+        denoise_mask=None,
+        disable_pbar=False,
+    ):
         if isinstance(self.on_record, LiveRecord):
             self.on_record.clear()
         alone = _leave_alone(executor.class_obj, sigmas, denoise_mask)
@@ -102,8 +128,9 @@ class GradPaintWrapper:
         known = latent_image if before is None else before.handover.known.to(latent_image)
         plan = self._plan(sampler, guider, sigmas, noise, extra_args.get("seed"))
         ladder = MemoryLadder(self.memory, model, latent_image.device)
-        run = self._new_run(extra_args.get("seed"), before, guider, settings, known, denoise_mask, sigmas, plan,
-                            callback, ladder)
+        run = self._new_run(
+            extra_args.get("seed"), before, guider, settings, known, denoise_mask, sigmas, plan, callback, ladder
+        )
         run.keeper = Keeper(run.guided, guider) if self.keep else None
         if run.needs_model_gradient:
             run.differentiator.decode = decoder_for(model, settings.alignment, known)
@@ -124,8 +151,9 @@ class GradPaintWrapper:
         try:
             groups = _weight_groups(guider)
             with guided_only(guider, modules, lambda: _prepared(modules, groups, ladder), run.differentiator):
-                samples = executor(guider, sigmas.clone(), extra_args, run.callback, noise, latent_image, None,
-                                   disable_pbar)  # UniPC writes into its sigmas: on the CPU those of the caller
+                samples = executor(
+                    guider, sigmas.clone(), extra_args, run.callback, noise, latent_image, None, disable_pbar
+                )  # UniPC writes into its sigmas: on the CPU those of the caller
             samples = run.finish(samples)
         finally:
             guider.conds = conds
@@ -144,15 +172,26 @@ class GradPaintWrapper:
         if before is not None:
             log.info("GradPaint: goes on after step %d of a run that left its noise in", len(before.sigmas) - 1)
         elif float(sigmas[0]) > 0:
-            log.warning("GradPaint: no noise is added in this run, and its latent is from no GradPaint run that is "
-                        "remembered. Noise that is in the part to keep will stay there. To split a run have GradPaint "
-                        "make its first part too")
+            log.warning(
+                "GradPaint: no noise is added in this run, and its latent is from no GradPaint run that is "
+                "remembered. Noise that is in the part to keep will stay there. To split a run have GradPaint "
+                "make its first part too"
+            )
         return before
 
     _plan = staticmethod(probe_sampler)
 
-    def _new_run(self, seed: int | None, before: Before | None, guider, settings: GuidanceSettings,
-                 latent: torch.Tensor, mask: torch.Tensor, sigmas: torch.Tensor, *others) -> GuidedRun:
+    def _new_run(
+        self,
+        seed: int | None,
+        before: Before | None,
+        guider,
+        settings: GuidanceSettings,
+        latent: torch.Tensor,
+        mask: torch.Tensor,
+        sigmas: torch.Tensor,
+        *others,
+    ) -> GuidedRun:
         steps = sigmas[:0] if before is None else before.sigmas[:-1].to(sigmas)
         part = Part(torch.cat([steps, sigmas]), len(steps), len(steps) + len(sigmas) - 1)
         earlier = None if before is None else before.handover
@@ -161,8 +200,10 @@ class GradPaintWrapper:
     def _noise_left(self, run: PartRun, samples: torch.Tensor) -> None:
         unfinished.remember(run, samples)
         if run.settings.schedule.mode != "steps" and any(run.guided):
-            log.info("GradPaint: noise is left, for a second part of the run. The guided share was counted over this "
-                     "part alone, not knowing the other; a number of steps would not depend on it")
+            log.info(
+                "GradPaint: noise is left, for a second part of the run. The guided share was counted over this "
+                "part alone, not knowing the other; a number of steps would not depend on it"
+            )
 
     def _done(self, run: GuidedRun, samples: torch.Tensor) -> None:
         if isinstance(run, PartRun) and float(run.sigmas[-1]) > 0:
@@ -176,17 +217,24 @@ class GradPaintWrapper:
 def _leave_alone(sampler, sigmas: torch.Tensor, mask: torch.Tensor | None) -> bool:
     """Whether the run is to be a plain one, and the log has been told why."""
     if getattr(sampler, "acts_for_gradpaint", False):
-        log.info("GradPaint: both the model and the sampler have GradPaint on them: the GradPaint Sampler's settings "
-                 "hold")
+        log.info(
+            "GradPaint: both the model and the sampler have GradPaint on them: the GradPaint Sampler's settings hold"
+        )
     elif mask is None:
-        log.warning("GradPaint: the latent has no noise mask, so there is nothing to inpaint: plain sampling. "
-                    "Connect a mask, or use Set Latent Noise Mask before the sampler.")
+        log.warning(
+            "GradPaint: the latent has no noise mask, so there is nothing to inpaint: plain sampling. "
+            "Connect a mask, or use Set Latent Noise Mask before the sampler."
+        )
     elif is_full(mask):
-        log.warning("GradPaint: the noise mask is 1 everywhere, so there is nothing to keep: plain sampling. If it is "
-                    "inverted, put Invert Mask before it.")
+        log.warning(
+            "GradPaint: the noise mask is 1 everywhere, so there is nothing to keep: plain sampling. If it is "
+            "inverted, put Invert Mask before it."
+        )
     elif is_empty(mask):
-        log.warning("GradPaint: the noise mask is 0 everywhere, so there is nothing to repaint: plain sampling. "
-                    "Paint the hole white.")
+        log.warning(
+            "GradPaint: the noise mask is 0 everywhere, so there is nothing to repaint: plain sampling. "
+            "Paint the hole white."
+        )
     elif float(sigmas[-1]) > float(sigmas[0]):
         log.info("GradPaint: the noise grows over this run (Flip Sigmas), so there is nothing to guide: plain sampling")
     else:
@@ -197,20 +245,26 @@ def _leave_alone(sampler, sigmas: torch.Tensor, mask: torch.Tensor | None) -> bo
 def _check_latent(model, latent_image: torch.Tensor, noise: torch.Tensor) -> None:
     channels = getattr(model.latent_format, "latent_channels", None)
     if latent_image.ndim > 3 and channels not in (None, latent_image.shape[1]):  # packed ones have fewer dimensions
-        raise ValueError(f"the latent has {latent_image.shape[1]} channels, but this model works on "
-                         f"{channels}: it is another model's. Encode the picture with the VAE that belongs to this "
-                         "model (pixel_space, in the VAE loader, for models of pixels)")
+        raise ValueError(
+            f"the latent has {latent_image.shape[1]} channels, but this model works on "
+            f"{channels}: it is another model's. Encode the picture with the VAE that belongs to this "
+            "model (pixel_space, in the VAE loader, for models of pixels)"
+        )
     if latent_image.shape[1:] != noise.shape[1:]:  # Hunyuan Image's refiner
-        raise ValueError(f"GradPaint needs the given latent to know what to keep, but {type(model).__name__} turns it "
-                         f"into one of shape {tuple(latent_image.shape)} and samples one of shape "
-                         f"{tuple(noise.shape)}: it starts from an empty latent only. Inpaint with the model that the "
-                         "picture is made with, and take the noise mask off the latent here")
+        raise ValueError(
+            f"GradPaint needs the given latent to know what to keep, but {type(model).__name__} turns it "
+            f"into one of shape {tuple(latent_image.shape)} and samples one of shape "
+            f"{tuple(noise.shape)}: it starts from an empty latent only. Inpaint with the model that the "
+            "picture is made with, and take the noise mask off the latent here"
+        )
 
 
 def _check_supported(guider, modules: list[torch.nn.Module]) -> None:
     if modules and "multigpu_clones" in guider.model_options:
-        raise ValueError("GradPaint can't differentiate through a model split over several GPUs; remove the MultiGPU "
-                         "node from this model's path")
+        raise ValueError(
+            "GradPaint can't differentiate through a model split over several GPUs; remove the MultiGPU "
+            "node from this model's path"
+        )
     for model in modules:
         if hasattr(model, "diffusion_model"):
             check_engine(model)
@@ -241,9 +295,12 @@ def with_one_noise_level(conds: dict) -> dict:
     The host keeps known regions clean for some video models (LTXV, Cosmos Predict 2, Wan 2.2) and tells them so by the
     mask. Here the known region is as noisy as the hole (eq. 3). Negative values are marks of another kind.
     """
+
     def changed(cond: dict) -> dict:
-        model_conds = {key: value._copy_with(value.cond.where(value.cond < 0, 1.0)) if key.endswith("denoise_mask")
-                       else value for key, value in cond.get("model_conds", {}).items()}
+        model_conds = {
+            key: value._copy_with(value.cond.where(value.cond < 0, 1.0)) if key.endswith("denoise_mask") else value
+            for key, value in cond.get("model_conds", {}).items()
+        }
         return {**cond, "model_conds": model_conds}
 
     return {name: [changed(cond) for cond in group] for name, group in conds.items()}
@@ -281,18 +338,31 @@ def _differentiated_modules(guider) -> list[torch.nn.Module]:
 
 def _report(run: GuidedRun) -> None:
     record = run.record
-    log.info("GradPaint: %d steps, %d guided, %d model evaluations, %d backward passes", record.steps,
-             len(record.guided_sigmas), record.evaluations, record.backwards)
+    log.info(
+        "GradPaint: %d steps, %d guided, %d model evaluations, %d backward passes",
+        record.steps,
+        len(record.guided_sigmas),
+        record.evaluations,
+        record.backwards,
+    )
     if run.stop is not None:
         log.info("GradPaint: %s", record.stop)
     if record.memory.rungs:
         memory = record.memory
-        peak = "" if memory.peak_bytes is None else (f"; at most {memory.peak_bytes / 2**20:.1f} MiB in a guided step "
-                                                     f"({memory.peak_kind})")
+        peak = (
+            ""
+            if memory.peak_bytes is None
+            else (f"; at most {memory.peak_bytes / 2**20:.1f} MiB in a guided step ({memory.peak_kind})")
+        )
         log.info("GradPaint: memory: %s%s, %d steps made again", memory.rungs[-1], peak, memory.repeats)
     if record.mse:
-        log.info("GradPaint: masked MSE of x0_hat %.4g at the first guided step, %.4g at the last",
-                 float(record.mse[0].mean()), float(record.mse[-1].mean()))
+        log.info(
+            "GradPaint: masked MSE of x0_hat %.4g at the first guided step, %.4g at the last",
+            float(record.mse[0].mean()),
+            float(record.mse[-1].mean()),
+        )
     if record.skipped_nudges:
-        log.warning("GradPaint: %d nudges left out because their gradient was not finite; try a model in bf16 or fp32",
-                    record.skipped_nudges)
+        log.warning(
+            "GradPaint: %d nudges left out because their gradient was not finite; try a model in bf16 or fp32",
+            record.skipped_nudges,
+        )

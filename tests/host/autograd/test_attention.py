@@ -1,4 +1,5 @@
 """Which attention kernels are replaced in a differentiated evaluation."""
+
 import pytest
 import torch
 

@@ -1,4 +1,5 @@
 """Gradients through models that the host loaded in inference mode, against plain autograd on an ordinary copy."""
+
 import importlib
 
 import pytest
@@ -71,8 +72,13 @@ def test_gradient_equals_finite_differences(family, patcher, autograd):
     if hasattr(twin.diffusion_model, "dtype"):
         twin.diffusion_model.dtype = torch.float64
     with autograd.grad_enabled(), torch.no_grad():
-        h, big = 1e-5, {k: v.double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v
-                        for k, v in autograd.ordinary(conds).items()}
+        h, big = (
+            1e-5,
+            {
+                k: v.double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v
+                for k, v in autograd.ordinary(conds).items()
+            },
+        )
         up, down = (twin.apply_model(x.double() + s * h * direction, sigma.double(), **big).double() for s in (1, -1))
     numeric = ((up - down) * weight).sum() / (2 * h)
     assert abs((grad * direction).sum() - numeric) / abs(numeric) < 1e-3
@@ -85,8 +91,9 @@ def test_nothing_stays_on_the_model(family, patcher, autograd):
     with autograd.differentiable([model]):
         assert any("forward" in vars(m) for m in model.modules())
         with autograd.grad_enabled():
-            out = model.apply_model(x.clone().requires_grad_(True), autograd.ordinary(sigma),
-                                    **autograd.ordinary(conds))
+            out = model.apply_model(
+                x.clone().requires_grad_(True), autograd.ordinary(sigma), **autograd.ordinary(conds)
+            )
             assert out.grad_fn is not None
     assert not any("forward" in vars(m) for m in model.modules())
     after = dict([*model.named_parameters(), *model.named_buffers()])
@@ -119,18 +126,21 @@ def test_an_error_inside_leaves_nothing_behind(family, patcher, autograd):
 class TestLayers:
     """Single layers against plain autograd: strides, groups, dilation, ranks, own weight schemes."""
 
-    @pytest.mark.parametrize("make, shape", [
-        (lambda ops: ops.Linear(6, 5), (2, 3, 6)),
-        (lambda ops: ops.Linear(6, 5, bias=False), (6,)),
-        (lambda ops: ops.Conv1d(4, 6, 3, stride=2, padding=1), (2, 4, 9)),
-        (lambda ops: ops.Conv2d(4, 6, 3, stride=2, padding=1, groups=2), (2, 4, 9, 8)),
-        (lambda ops: ops.Conv2d(4, 6, 3, dilation=2, padding="same"), (2, 4, 9, 8)),
-        (lambda ops: ops.Conv3d(2, 3, (1, 3, 3), padding=(0, 1, 1)), (1, 2, 4, 5, 6)),
-        (lambda ops: ops.GroupNorm(2, 4), (2, 4, 5)),
-        (lambda ops: ops.LayerNorm(6), (2, 3, 6)),
-        (lambda ops: ops.LayerNorm(6, elementwise_affine=False), (2, 3, 6)),
-        (lambda ops: ops.RMSNorm(6), (2, 3, 6)),
-    ])
+    @pytest.mark.parametrize(
+        "make, shape",
+        [
+            (lambda ops: ops.Linear(6, 5), (2, 3, 6)),
+            (lambda ops: ops.Linear(6, 5, bias=False), (6,)),
+            (lambda ops: ops.Conv1d(4, 6, 3, stride=2, padding=1), (2, 4, 9)),
+            (lambda ops: ops.Conv2d(4, 6, 3, stride=2, padding=1, groups=2), (2, 4, 9, 8)),
+            (lambda ops: ops.Conv2d(4, 6, 3, dilation=2, padding="same"), (2, 4, 9, 8)),
+            (lambda ops: ops.Conv3d(2, 3, (1, 3, 3), padding=(0, 1, 1)), (1, 2, 4, 5, 6)),
+            (lambda ops: ops.GroupNorm(2, 4), (2, 4, 5)),
+            (lambda ops: ops.LayerNorm(6), (2, 3, 6)),
+            (lambda ops: ops.LayerNorm(6, elementwise_affine=False), (2, 3, 6)),
+            (lambda ops: ops.RMSNorm(6), (2, 3, 6)),
+        ],
+    )
     @pytest.mark.parametrize("operations", ["disable_weight_init", "manual_cast"])
     def test_layer(self, autograd, operations, make, shape):
         import comfy.ops

@@ -1,4 +1,5 @@
 """Compiled models are differentiated through what they were compiled from; engines and cut gradients are refused."""
+
 import importlib
 
 import pytest
@@ -60,8 +61,7 @@ def by_the_hosts_node(model, backend):
 
 def by_object_patch(model, backend):
     model = model.clone()
-    model.add_object_patch("diffusion_model", torch.compile(model.get_model_object("diffusion_model"),
-                                                            backend=backend))
+    model.add_object_patch("diffusion_model", torch.compile(model.get_model_object("diffusion_model"), backend=backend))
     return model
 
 
@@ -92,8 +92,11 @@ def test_compiled_models(modules, model, compile):
     assert torch.allclose(found, expected, atol=1e-4) and records[0].backwards == STEPS // 2
     # Unguided steps ran the compiled code, guided ones did not, and nothing was compiled anew.
     assert backend.compilations == compilations and backend.calls == per_run * 3 // 2
-    assert not any("forward" in vars(m) for m in model.model.modules()
-                   if not isinstance(m, torch._dynamo.eval_frame.OptimizedModule))
+    assert not any(
+        "forward" in vars(m)
+        for m in model.model.modules()
+        if not isinstance(m, torch._dynamo.eval_frame.OptimizedModule)
+    )
     assert torch.allclose(run(compiled), plain, atol=1e-5) and backend.compilations == compilations
 
 
@@ -119,11 +122,23 @@ def test_an_error_leaves_the_modules_as_they_were(modules, model):
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        sample(guided(modules, compiled), "sd15", "euler", schedule(model, "euler", STEPS), noise, latent, mask,
-               callback=stop)
+        sample(
+            guided(modules, compiled),
+            "sd15",
+            "euler",
+            schedule(model, "euler", STEPS),
+            noise,
+            latent,
+            mask,
+            callback=stop,
+        )
     block = compiled.get_model_object("diffusion_model.middle_block.1.transformer_blocks.0")._orig_mod
-    assert not any("forward" in vars(m) for part in (model.model, block) for m in part.modules()
-                   if not isinstance(m, torch._dynamo.eval_frame.OptimizedModule))
+    assert not any(
+        "forward" in vars(m)
+        for part in (model.model, block)
+        for m in part.modules()
+        if not isinstance(m, torch._dynamo.eval_frame.OptimizedModule)
+    )
 
 
 def test_old_pytorch_is_told(modules, model, monkeypatch):
@@ -176,8 +191,14 @@ def test_no_gradient_through_the_model_is_asked_of_an_engine(modules, model):
     assert out.isfinite().all() and records[0].guided_sigmas and not torch.equal(out, run(model))
 
 
-@pytest.mark.parametrize("package, what", [("nunchaku.models.linear", "Nunchaku"), ("torch_tensorrt.runtime", "Torch-"),
-                                           ("custom_nodes.ComfyUI-nunchaku.models", "Nunchaku")])
+@pytest.mark.parametrize(
+    "package, what",
+    [
+        ("nunchaku.models.linear", "Nunchaku"),
+        ("torch_tensorrt.runtime", "Torch-"),
+        ("custom_nodes.ComfyUI-nunchaku.models", "Nunchaku"),
+    ],
+)
 def test_kernels_of_known_libraries_are_refused(modules, model, package, what):
     layer = type("SVDQW4A4Linear", (torch.nn.Module,), {"__module__": package})
     model.model.diffusion_model.input_blocks[1][1].extra = layer()

@@ -1,4 +1,5 @@
 """The input gradient of convolutions: both ways against PyTorch's own."""
+
 import importlib
 
 import pytest
@@ -44,7 +45,7 @@ def test_input_gradient(convolution, monkeypatch, layer, shape, large, very_few)
 def test_where_the_matrix_product_is_taken(convolution):
     layer = Conv2d(1280, 1280, 3, padding=1, device="meta")
     weight = torch.empty(1).expand(layer.weight.shape)
-    grad = lambda size, dtype=torch.float32: torch.empty(1, dtype=dtype).expand(1, 1280, size, size)  # noqa: E731
+    grad = lambda size, dtype=torch.float32: torch.empty(1, dtype=dtype).expand(1, 1280, size, size)
     assert convolution.by_columns(layer, weight, grad(8)) and convolution.by_columns(layer, weight, grad(32))
     assert not convolution.by_columns(layer, weight, grad(33))
     assert not convolution.by_columns(layer, weight, grad(8, torch.bfloat16))

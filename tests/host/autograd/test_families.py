@@ -1,4 +1,5 @@
 """Every model family: the bridge's gradient is right, and a GradPaint run does what it must. See `zoo_more`."""
+
 import dataclasses
 import importlib
 
@@ -79,8 +80,12 @@ def check_gradient(family, patcher, modules):
     with autograd.grad_enabled(in_place):
         _, expected = twins.gradient(autograd, twin, x, sigma, conds, weight)
     assert expected.norm() > 0 and twins.relative_error(grad, expected) < 1e-5
-    assert twins.finite_difference_error(autograd, twin, grad, x, sigma, conds, weight, step=STEP.get(family),
-                                         double=family not in SINGLE_PRECISION) < 1e-3
+    assert (
+        twins.finite_difference_error(
+            autograd, twin, grad, x, sigma, conds, weight, step=STEP.get(family), double=family not in SINGLE_PRECISION
+        )
+        < 1e-3
+    )
 
 
 def test_sampling(family, patcher, modules):

@@ -1,4 +1,5 @@
 """Every class of models that the host knows has a row in the zoo, or a reason here why it has none."""
+
 import in_host
 import pytest
 import zoo_more
@@ -6,9 +7,18 @@ import zoo_more
 IN_ZOO = {"SD15": "sd15", "SDXL": "sdxl", "Flux": "flux"}  # of zoo.py
 AUDIO, SHAPES, OTHER = "makes audio, no picture", "makes 3D shapes, no picture", "no diffusion model"
 NOT_IN_ZOO = {
-    "StableAudio": AUDIO, "StableAudio3": AUDIO, "ACEStep": AUDIO, "ACEStep15": AUDIO,
-    "Hunyuan3Dv2": SHAPES, "Hunyuan3Dv2mini": SHAPES, "Hunyuan3Dv2_1": SHAPES, "TripoSplat": SHAPES,
-    "RT_DETR_v4": OTHER, "SAM3": OTHER, "SAM31": OTHER, "DepthAnything3": OTHER,
+    "StableAudio": AUDIO,
+    "StableAudio3": AUDIO,
+    "ACEStep": AUDIO,
+    "ACEStep15": AUDIO,
+    "Hunyuan3Dv2": SHAPES,
+    "Hunyuan3Dv2mini": SHAPES,
+    "Hunyuan3Dv2_1": SHAPES,
+    "TripoSplat": SHAPES,
+    "RT_DETR_v4": OTHER,
+    "SAM3": OTHER,
+    "SAM31": OTHER,
+    "DepthAnything3": OTHER,
 }
 
 

@@ -1,4 +1,5 @@
 """Weights that live elsewhere: gradients equal those of the resident model, and every buffer is given back."""
+
 import importlib
 import threading
 

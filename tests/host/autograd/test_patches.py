@@ -1,4 +1,5 @@
 """What people put on a model or its conditioning: gradients through it are right, and a GradPaint run works."""
+
 import importlib
 
 import controls
@@ -26,8 +27,12 @@ class TestConditioning:
     def test_areas_and_masks(self, tools):
         mask = torch.zeros(1, 128, 128)
         mask[:, :, 40:] = 1
-        positive = [*text(1, area=(8, 8, 0, 4), strength=0.7), *text(3, mask=mask, mask_strength=0.9),
-                    *text(4, area=("percentage", 0.5, 0.5, 0.25, 0.25), strength=1.0), *text(5)]
+        positive = [
+            *text(1, area=(8, 8, 0, 4), strength=0.7),
+            *text(3, mask=mask, mask_strength=0.9),
+            *text(4, area=("percentage", 0.5, 0.5, 0.25, 0.25), strength=1.0),
+            *text(5),
+        ]
         negative = [*text(2), *text(6, mask=1 - mask, set_area_to_bounds=True)]
         compare(tools, positive=positive, negative=negative, cfg=3.0)
 
@@ -46,6 +51,7 @@ class TestConditioning:
     @pytest.mark.parametrize("given", [False, True])
     def test_inpaint_models(self, given, tools):
         """Nine channels: mask and masked image beside the state, from the conditioning or from the latent's mask."""
+
         def model(ordinary):
             patcher = zoo.sd15(in_channels=9)
             if ordinary:
@@ -55,14 +61,19 @@ class TestConditioning:
         extra = {}
         if given:
             generator = torch.Generator().manual_seed(4)
-            extra = {"concat_latent_image": torch.randn(SHAPE, generator=generator),
-                     "concat_mask": (torch.rand(1, 1, 128, 128, generator=generator) > 0.5).float()}
+            extra = {
+                "concat_latent_image": torch.randn(SHAPE, generator=generator),
+                "concat_mask": (torch.rand(1, 1, 128, 128, generator=generator) > 0.5).float(),
+            }
         compare(tools, model, text(1, **extra), text(2, **extra), cfg=2.0)
 
     def test_flux_fill(self, tools):
         shape, generator = zoo.SHAPES["flux"], torch.Generator().manual_seed(4)
-        extra = {"concat_latent_image": torch.randn(shape, generator=generator),
-                 "concat_mask": (torch.rand(1, 1, 128, 128, generator=generator) > 0.5).float(), "guidance": 30.0}
+        extra = {
+            "concat_latent_image": torch.randn(shape, generator=generator),
+            "concat_mask": (torch.rand(1, 1, 128, 128, generator=generator) > 0.5).float(),
+            "guidance": 30.0,
+        }
         positive = [[embedding, {**options, **extra}] for embedding, options in zoo.conditioning("flux")]
         model, twin = (zoo.flux(config="FluxInpaint", in_channels=96) for _ in range(2))
         make_ordinary(twin.model)
@@ -89,8 +100,11 @@ class TestControl:
 
     def test_chained_in_a_part_of_the_run(self, tools):
         def conditioning(ordinary):
-            return controls.with_control(text(1), *(getattr(controls, name)(ordinary=ordinary) for name in (
-                "t2i_adapter", "controlnet", "control_lora")), percent=(0.0, 0.8))
+            return controls.with_control(
+                text(1),
+                *(getattr(controls, name)(ordinary=ordinary) for name in ("t2i_adapter", "controlnet", "control_lora")),
+                percent=(0.0, 0.8),
+            )
 
         compare(tools, two_blocks, conditioning=conditioning, cfg=2.0)
 
@@ -148,12 +162,18 @@ class TestPatches:
             patched = base(ordinary).clone()
             more, scale = tensor(ordinary, 1, 3, zoo.CONTEXT), tensor(ordinary, 1, seed=32)
             grid = tensor(ordinary, 1, 1, 16, 16, seed=33)
-            patched.set_model_attn2_patch(lambda q, k, v, options: (
-                q, torch.cat([k, more.expand(len(k), -1, -1)], 1), torch.cat([v, more.expand(len(v), -1, -1)], 1)))
+            patched.set_model_attn2_patch(
+                lambda q, k, v, options: (
+                    q,
+                    torch.cat([k, more.expand(len(k), -1, -1)], 1),
+                    torch.cat([v, more.expand(len(v), -1, -1)], 1),
+                )
+            )
             patched.set_model_attn1_patch(lambda q, k, v, options: (q * scale, k, v))
             patched.set_model_attn1_output_patch(lambda out, options: out * (1 + scale))
-            patched.set_model_output_block_patch(lambda h, skip, options: (h, skip * torch.nn.functional.interpolate(
-                grid, skip.shape[-2:]).sigmoid()))
+            patched.set_model_output_block_patch(
+                lambda h, skip, options: (h, skip * torch.nn.functional.interpolate(grid, skip.shape[-2:]).sigmoid())
+            )
             patched.set_model_input_block_patch(lambda h, options: h.mul_(1.1))
             return patched
 
@@ -183,11 +203,13 @@ class TestPatches:
             patched = base(ordinary).clone()
             factor = tensor(ordinary, 1, 4, 1, 1)
             patched.set_model_unet_function_wrapper(
-                lambda apply, args: apply(args["input"], args["timestep"], **args["c"]) * factor)
+                lambda apply, args: apply(args["input"], args["timestep"], **args["c"]) * factor
+            )
             patched.set_model_sampler_post_cfg_function(lambda args: args["denoised"] * (1 + 0.1 * factor))
             patched.set_model_sampler_pre_cfg_function(lambda args: [c * factor for c in args["conds_out"]])
             patched.set_model_sampler_cfg_function(
-                lambda args: args["uncond"] + (args["cond"] - args["uncond"]) * args["cond_scale"] * factor.abs())
+                lambda args: args["uncond"] + (args["cond"] - args["uncond"]) * args["cond_scale"] * factor.abs()
+            )
             return patched
 
         compare(tools, model, cfg=2.0, adapts=True)
@@ -200,8 +222,9 @@ class TestPatches:
             factor = tensor(ordinary, 1, 4, 1, 1)
 
             def calculate(args):
-                out = comfy.samplers.calc_cond_batch(args["model"], args["conds"], args["input"], args["sigma"],
-                                                     args["model_options"])
+                out = comfy.samplers.calc_cond_batch(
+                    args["model"], args["conds"], args["input"], args["sigma"], args["model_options"]
+                )
                 return [o * factor for o in out]
 
             patched.set_model_sampler_calc_cond_batch_function(calculate)

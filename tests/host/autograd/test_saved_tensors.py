@@ -1,4 +1,5 @@
 """Tensors that are overwritten after a graph has saved them: the gradient is that of what was saved."""
+
 import importlib
 
 import pytest
@@ -10,15 +11,18 @@ def copy_before_write(pack):
     return importlib.import_module(f"{pack.__name__}.nodes.host.autograd.saved_tensors").copy_before_write
 
 
-@pytest.mark.parametrize("write", [
-    lambda a: a.mul_(10),
-    lambda a: a[32:].mul_(10),  # begins elsewhere in the same memory
-    lambda a: a.view(8, 8).t()[3].zero_(),
-    lambda a: a.detach().fill_(0),
-    lambda a: torch.mul(a.detach(), 2, out=a.detach()),
-    lambda a: a.__setitem__(slice(3, 9), 7.0),
-    lambda a: torch._foreach_add_([a.detach()], 1.0),
-])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda a: a.mul_(10),
+        lambda a: a[32:].mul_(10),  # begins elsewhere in the same memory
+        lambda a: a.view(8, 8).t()[3].zero_(),
+        lambda a: a.detach().fill_(0),
+        lambda a: torch.mul(a.detach(), 2, out=a.detach()),
+        lambda a: a.__setitem__(slice(3, 9), 7.0),
+        lambda a: torch._foreach_add_([a.detach()], 1.0),
+    ],
+)
 def test_any_write_is_seen(write, copy_before_write):
     x = torch.linspace(1, 2, 64, requires_grad=True)
     with copy_before_write():

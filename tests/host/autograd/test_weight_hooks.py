@@ -1,4 +1,5 @@
 """Hooks change the weights between the parts of one evaluation: each part's gradient is that of its own weights."""
+
 import controls
 import loras
 import pytest
@@ -94,8 +95,12 @@ class TestHooks:
 
         state, weights = self.hooked(11, 0.8)
         options = comfy.hooks.HookGroup()
-        options.add(comfy.hooks.TransformerOptionsHook(
-            {"patches": {"attn1_output_patch": [lambda out, extra: out * 1.5]}}, comfy.hooks.EnumHookScope.HookedOnly))
+        options.add(
+            comfy.hooks.TransformerOptionsHook(
+                {"patches": {"attn1_output_patch": [lambda out, extra: out * 1.5]}},
+                comfy.hooks.EnumHookScope.HookedOnly,
+            )
+        )
         control = controls.controlnet()
         control.extra_hooks = weights
         positive = controls.with_control(text(1, hooks=options), control)
@@ -110,8 +115,9 @@ class TestHooks:
         import comfy.sd
 
         state, group = self.hooked(11, 0.8)
-        beside = {key: value for key, value in loras.lora(zoo.sd15(), 13).items()
-                  if not key.endswith((".diff", ".diff_b"))}
+        beside = {
+            key: value for key, value in loras.lora(zoo.sd15(), 13).items() if not key.endswith((".diff", ".diff_b"))
+        }
         with torch.inference_mode():
             model = comfy.sd.load_bypass_lora_for_models(zoo.sd15(), None, beside, 0.5, 0.0)[0]
         positive = text(1, hooks=group)
@@ -136,7 +142,8 @@ class TestHooks:
 
         with torch.inference_mode():
             group = comfy.hooks.create_hook_model_as_lora(
-                {"diffusion_model.gain": torch.full((1, 4, 1, 1), 3.0)}, None, 1.0, 0.0)
+                {"diffusion_model.gain": torch.full((1, 4, 1, 1), 3.0)}, None, 1.0, 0.0
+            )
         positive = text(1, hooks=group)
         patcher = model()
         _, grad = evaluate(tools, patcher, positive, text(2), cfg=3.0)

@@ -1,4 +1,5 @@
 """Weights as they come: the bridge's gradient is that of dense float32 weights with the same values."""
+
 import importlib
 from contextlib import nullcontext
 
@@ -50,8 +51,9 @@ def run(tools, model, records=None, sampler="euler", cfg=2.0, **settings):
     """Two guided steps; asserts that they end well and returns the result."""
     noise, latent, mask = problem("sd15")
     full = tools.settings.GuideSchedule.full()
-    guided = tools.guidance.apply_gradpaint(model, tools.settings.GuidanceSettings(schedule=full, **settings),
-                                            None if records is None else records.append)
+    guided = tools.guidance.apply_gradpaint(
+        model, tools.settings.GuidanceSettings(schedule=full, **settings), None if records is None else records.append
+    )
     out = sample(guided, "sd15", sampler, schedule(model, sampler, 2), noise, latent, mask, cfg=cfg)
     known = (mask == 0).expand_as(out)
     assert out.isfinite().all() and (out - model.model.process_latent_in(latent))[known].abs().max() < 1e-5

@@ -1,4 +1,5 @@
 """The benchmarks run on tiny models and fill every cell."""
+
 import re
 import sys
 
@@ -40,8 +41,9 @@ def cells(text: str, title: str) -> list[dict]:
 
 
 def test_speed(benchmarks, capsys):
-    args = benchmarks.speed.arguments(["--models", "sd15-tiny", "--size", "64", "--pairs", "1", "--run-steps", "4",
-                                       "--run-pairs", "1", "--cfg", "2"])
+    args = benchmarks.speed.arguments(
+        ["--models", "sd15-tiny", "--size", "64", "--pairs", "1", "--run-steps", "4", "--run-pairs", "1", "--cfg", "2"]
+    )
     text = benchmarks.speed.report(args, benchmarks.pack)
     rows = cells(text, "model")
     steps, runs = [r for r in rows if "s per step" in r], [r for r in rows if "whole run" in r]
@@ -86,10 +88,16 @@ def test_a_family_that_fails_has_its_message_in_the_table(benchmarks, monkeypatc
     assert row["3 Euler steps"] == "ValueError: no gradient here" and "1 families, 0 work; not: sd15" in text
 
 
-@pytest.mark.parametrize("wrong, message", [
-    (["--models", "sd9"], "sd9 unknown; allowed: sd15"), (["--size", "100"], "--size is 100.*multiple of 64"),
-    (["--steps", "4"], "--steps is 4.*odd"), (["--offload"], "--offload needs --device cuda"),
-    (["--pairs", "0"], "at least 1")])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (["--models", "sd9"], "sd9 unknown; allowed: sd15"),
+        (["--size", "100"], "--size is 100.*multiple of 64"),
+        (["--steps", "4"], "--steps is 4.*odd"),
+        (["--offload"], "--offload needs --device cuda"),
+        (["--pairs", "0"], "at least 1"),
+    ],
+)
 def test_wrong_arguments(benchmarks, capsys, wrong, message):
     with pytest.raises(SystemExit):
         benchmarks.speed.arguments(wrong)

@@ -1,4 +1,5 @@
 """benchmarks/rivals.py on a tiny model: its tables, and that it goes on from what it kept."""
+
 import sys
 
 import pytest
@@ -20,8 +21,11 @@ def rivals(pack, tmp_path, monkeypatch):
     model = zoo.guided_diffusion(pack, tmp_path)
     monkeypatch.setattr(anime64_host, "load_model", lambda assets, bfloat16: model)
     monkeypatch.setattr(anime64_host, "image_files", lambda assets, n: list(range(n)))
-    monkeypatch.setattr(library.imageio, "load_image", lambda i: torch.rand(
-        (1, 3, 16, 16), generator=torch.Generator().manual_seed(i)) * 2 - 1)
+    monkeypatch.setattr(
+        library.imageio,
+        "load_image",
+        lambda i: torch.rand((1, 3, 16, 16), generator=torch.Generator().manual_seed(i)) * 2 - 1,
+    )
     monkeypatch.setattr(library.compare, "lpips", lambda a, b: (a - b).square().mean((1, 2, 3)))
     arguments = ["--n", "4", "--batch", "2", "--steps", "4", "--mask", "box", "--state", str(tmp_path / "state")]
     script.run = lambda *more: script.report(script.arguments([*arguments, *more]), library)

@@ -1,4 +1,5 @@
 """The alignment loss on latents, through decoders made of the host's real classes."""
+
 import dataclasses
 import importlib
 
@@ -40,13 +41,13 @@ def write_tiny(folder, name="taesd_decoder.safetensors", channels=4, seed=0):
 
 
 def settings(tools, alignment, **changes):
-    return tools.settings.GuidanceSettings(alignment=alignment, schedule=tools.settings.GuideSchedule.full(),
-                                           **changes)
+    return tools.settings.GuidanceSettings(alignment=alignment, schedule=tools.settings.GuideSchedule.full(), **changes)
 
 
 def guided(tools, model, alignment, records=None, mask=None, **changes):
-    return tools.guidance.apply_gradpaint(model, settings(tools, alignment, **changes),
-                                          None if records is None else records.append, mask=mask)
+    return tools.guidance.apply_gradpaint(
+        model, settings(tools, alignment, **changes), None if records is None else records.append, mask=mask
+    )
 
 
 def one_step(tools, model, alignment, family="sd15", **options):
@@ -54,8 +55,15 @@ def one_step(tools, model, alignment, family="sd15", **options):
     noise, latent, mask = problem(family, seed=4)
     records = []
     with gradients(tools) as found:
-        sample(guided(tools, model, alignment, records, **options), family, "euler",
-               schedule(model, "euler", 8)[3:5], noise, latent, mask)
+        sample(
+            guided(tools, model, alignment, records, **options),
+            family,
+            "euler",
+            schedule(model, "euler", 8)[3:5],
+            noise,
+            latent,
+            mask,
+        )
     return found[0], records[0]
 
 
@@ -112,8 +120,15 @@ def test_gradient_of_a_run_matches_finite_differences(decoders, tools, approx, s
     def loss(shift):
         # The host scales the noise by sigma (denoise is below 1 here): the state moves by `shift` along the gradient.
         records = []
-        sample(guided(tools, model, alignment, records), "sd15", "euler", schedule(model, "euler", 8)[3:5],
-               noise + shift / sigma * direction, latent, mask)
+        sample(
+            guided(tools, model, alignment, records),
+            "sd15",
+            "euler",
+            schedule(model, "euler", 8)[3:5],
+            noise + shift / sigma * direction,
+            latent,
+            mask,
+        )
         return float(records[0].total[0].double())
 
     step = 0.3
@@ -164,16 +179,30 @@ def test_ksampler_node_hands_its_mask_on(decoders, tools, pack_nodes, approx, mo
     masks = []
     original = tools.guidance.apply_gradpaint
     module = importlib.import_module(pack_nodes["GradPaintKSampler"].__module__)
-    monkeypatch.setattr(module, "apply_gradpaint",
-                        lambda *args, **kwargs: masks.append(kwargs.get("mask")) or original(*args, **kwargs))
+    monkeypatch.setattr(
+        module, "apply_gradpaint", lambda *args, **kwargs: masks.append(kwargs.get("mask")) or original(*args, **kwargs)
+    )
     noise, latent, _ = problem("sd15")
     mask = torch.zeros(1, 96, 96)
     mask[:, 20:60, 30:70] = 1
-    values = {item.id: item.default for item in pack_nodes["GradPaintKSampler"].define_schema().inputs
-              if getattr(item, "default", None) is not None}
-    values |= dict(model=model, seed=1, steps=1, cfg=1.0, sampler_name="euler", scheduler="normal", mask=mask,
-                   positive=zoo.conditioning("sd15"), negative=zoo.conditioning("sd15", 2),
-                   latent_image={"samples": latent}, alignment=alignment)
+    values = {
+        item.id: item.default
+        for item in pack_nodes["GradPaintKSampler"].define_schema().inputs
+        if getattr(item, "default", None) is not None
+    }
+    values |= dict(
+        model=model,
+        seed=1,
+        steps=1,
+        cfg=1.0,
+        sampler_name="euler",
+        scheduler="normal",
+        mask=mask,
+        positive=zoo.conditioning("sd15"),
+        negative=zoo.conditioning("sd15", 2),
+        latent_image={"samples": latent},
+        alignment=alignment,
+    )
     with torch.inference_mode():
         pack_nodes["GradPaintKSampler"].execute(**values)
     assert masks[0].shape == (1, 1, 96, 96) and torch.equal(masks[0][0], mask)
@@ -187,8 +216,9 @@ def test_low_memory_gives_the_same_gradient_through_the_vae(decoders, tools, app
     noise, latent, mask = problem("sd15", seed=4)
     records = []
     with gradients(tools) as found:
-        frugal = tools.guidance.apply_gradpaint(model, settings(tools, alignment), records.append,
-                                                memory=memory.MemorySettings(mode=memory.LOW_MEMORY))
+        frugal = tools.guidance.apply_gradpaint(
+            model, settings(tools, alignment), records.append, memory=memory.MemorySettings(mode=memory.LOW_MEMORY)
+        )
         sample(frugal, "sd15", "euler", schedule(model, "euler", 8)[3:5], noise, latent, mask)
     assert torch.allclose(found[0], plain, rtol=1e-4, atol=1e-6 * float(plain.abs().max()))
 
@@ -196,8 +226,9 @@ def test_low_memory_gives_the_same_gradient_through_the_vae(decoders, tools, app
 def test_a_vae_in_half_precision(decoders, tools, approx):
     model = zoo.sd15()
     full, _ = one_step(tools, model, alignment_for(tools, decoders, "vae", tiny_vae(), lambda_al=50.0))
-    half, record = one_step(tools, model, alignment_for(tools, decoders, "vae", tiny_vae(dtype=torch.bfloat16),
-                                                        lambda_al=50.0))
+    half, record = one_step(
+        tools, model, alignment_for(tools, decoders, "vae", tiny_vae(dtype=torch.bfloat16), lambda_al=50.0)
+    )
     assert record.skipped_nudges == 0
     assert torch.nn.functional.cosine_similarity(half.flatten(), full.flatten(), dim=0) > 0.9
 
@@ -226,9 +257,12 @@ def test_the_caller_s_vae_and_model_stay_as_they_were(decoders, tools, approx):
 
 def test_a_vae_is_loaded_only_where_it_is_used(decoders, tools):
     model, vae = zoo.sd15(), tiny_vae()
-    loaded = lambda **changes: guided(  # noqa: E731
-        tools, model, dataclasses.replace(alignment_for(tools, decoders, "vae", vae), **changes.pop("alignment", {})),
-        **changes).get_additional_models()
+    loaded = lambda **changes: guided(
+        tools,
+        model,
+        dataclasses.replace(alignment_for(tools, decoders, "vae", vae), **changes.pop("alignment", {})),
+        **changes,
+    ).get_additional_models()
     assert loaded() == [vae.patcher]
     assert loaded(gradient="x0") == [] and loaded(alignment={"lambda_al": 0.0}) == []
     assert loaded(alignment={"space": "rgb"}) == []

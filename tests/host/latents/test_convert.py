@@ -1,4 +1,5 @@
 """Conversions at the host's border: ranges, layouts, and errors that name the shapes."""
+
 import pytest
 import torch
 
@@ -31,8 +32,9 @@ def test_image_of_wrong_shape_is_named(convert, shape):
         convert.image_to_tensor(torch.zeros(shape))
 
 
-@pytest.mark.parametrize("shape, expected", [((4, 6), (1, 1, 4, 6)), ((3, 4, 6), (3, 1, 4, 6)),
-                                             ((3, 1, 4, 6), (3, 1, 4, 6))])
+@pytest.mark.parametrize(
+    "shape, expected", [((4, 6), (1, 1, 4, 6)), ((3, 4, 6), (3, 1, 4, 6)), ((3, 1, 4, 6), (3, 1, 4, 6))]
+)
 def test_masks_as_the_host_reads_them(convert, shape, expected):
     mask = torch.rand(shape)
     assert convert.mask_to_tensor(mask).shape == expected

@@ -1,5 +1,6 @@
 """Latents that are not one tensor of the model's shape: video and audio nested, and a model that reshapes what it is
 given. That gradients and plain runs of these families are right, test_families shows."""
+
 import importlib
 import logging
 
@@ -27,8 +28,12 @@ def masks_of(kind, nested_mask):
     video, audio = nested_mask.unbind()
     frame = torch.ones(1, 1, 2, 1, 1)
     frame[:, :, 0] = 0
-    return {"both": nested_mask, "video": video, "audio": nested([torch.ones(1, 128, 2, 16, 16), audio]),
-            "frame": nested([frame, torch.ones(1, 8, 5, 16)])}[kind]
+    return {
+        "both": nested_mask,
+        "video": video,
+        "audio": nested([torch.ones(1, 128, 2, 16, 16), audio]),
+        "frame": nested([frame, torch.ones(1, 8, 5, 16)]),
+    }[kind]
 
 
 @pytest.mark.parametrize("kind", ["both", "video", "audio", "frame"])
@@ -60,8 +65,17 @@ def test_with_cfg(tools, family, batch, gradient):
     model = zoo_more.build(family)
     noise, latent, mask = problem(family, batch=batch, shapes=zoo_more.SHAPES)
     sigmas = schedule(model, "euler", 2)
-    out = sample(guided(tools, model, records := [], gradient=gradient), family, "euler", sigmas, noise, latent, mask,
-                 cfg=3.0, **RUN)
+    out = sample(
+        guided(tools, model, records := [], gradient=gradient),
+        family,
+        "euler",
+        sigmas,
+        noise,
+        latent,
+        mask,
+        cfg=3.0,
+        **RUN,
+    )
     known = known_part(mask, latent)
     assert out.isfinite().all() and (out - in_model_units(model, latent))[known].abs().max() < 1e-5
     (record,) = records
@@ -92,8 +106,12 @@ def test_recomputed_blocks(tools, pack, ltxav, mode):
     sigmas = schedule(ltxav, "euler", 2)
     plain = sample(guided(tools, ltxav), "ltxav", "euler", sigmas, noise, latent, mask, **RUN)
     records = []
-    model = tools.guidance.apply_gradpaint(ltxav, tools.settings.GuidanceSettings(
-        schedule=tools.settings.GuideSchedule.full()), records.append, memory(mode=mode))
+    model = tools.guidance.apply_gradpaint(
+        ltxav,
+        tools.settings.GuidanceSettings(schedule=tools.settings.GuideSchedule.full()),
+        records.append,
+        memory(mode=mode),
+    )
     assert torch.equal(sample(model, "ltxav", "euler", sigmas, noise, latent, mask, **RUN), plain)
     assert records[0].memory.rungs[-1].startswith("all blocks recomputed")
 
@@ -115,8 +133,16 @@ def test_x0_filters_each_part_by_itself(tools, ltxav, monkeypatch):
     library = tools.module("gradpaint.method.gradient")
     shapes, original = [], library.wiener
     monkeypatch.setattr(library, "wiener", lambda t, a, b: shapes.append(tuple(t.shape)) or original(t, a, b))
-    out = sample(guided(tools, ltxav, records := [], gradient="x0"), "ltxav", "euler", schedule(ltxav, "euler", 2),
-                 noise, latent, mask, **RUN)
+    out = sample(
+        guided(tools, ltxav, records := [], gradient="x0"),
+        "ltxav",
+        "euler",
+        schedule(ltxav, "euler", 2),
+        noise,
+        latent,
+        mask,
+        **RUN,
+    )
     assert shapes == [(1, 128, 2, 16, 16), (1, 8, 5, 16)] * 2 and records[0].backwards == 0
     known = known_part(mask, latent)
     assert (out - in_model_units(ltxav, latent))[known].abs().max() < 1e-5
@@ -129,9 +155,25 @@ def test_ksampler_node_takes_nested_latents(pack_nodes, ltxav, given):
     given_mask[:, 8:] = 1
     settings = {"mask": given_mask} if given else {}
     with torch.inference_mode():
-        out, record = pack_nodes["GradPaintKSampler"].execute(
-            ltxav, 3, 2, 1.0, "euler", "normal", zoo_more.conditioning("ltxav"), zoo_more.conditioning("ltxav", seed=2),
-            {"samples": latent, "noise_mask": masks}, 1.0, 0.2, "rms", **settings).args
+        out, record = (
+            pack_nodes["GradPaintKSampler"]
+            .execute(
+                ltxav,
+                3,
+                2,
+                1.0,
+                "euler",
+                "normal",
+                zoo_more.conditioning("ltxav"),
+                zoo_more.conditioning("ltxav", seed=2),
+                {"samples": latent, "noise_mask": masks},
+                1.0,
+                0.2,
+                "rms",
+                **settings,
+            )
+            .args
+        )
     assert record.steps == 2
     used = nested([given_mask[:, None], masks.unbind()[1]]) if given else masks  # the audio keeps its own
     known = known_part(used, latent)

@@ -1,4 +1,5 @@
 """Which parts of a network are blocks."""
+
 import importlib
 
 import pytest

@@ -1,4 +1,5 @@
 """Recomputed blocks: the gradient is the one without, on every family, whatever patches and blocks do."""
+
 import importlib
 from contextlib import contextmanager
 

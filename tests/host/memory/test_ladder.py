@@ -1,4 +1,5 @@
 """The memory ladder against a small memory: the rung fits, an out-of-memory step is made again, the picture is one."""
+
 import importlib
 import logging
 import re
@@ -22,8 +23,11 @@ def modules(pack):
         memory="memory.ladder",
     )
     host = {name: importlib.import_module(f"{pack.__name__}.nodes.host.{part}") for name, part in parts.items()}
-    return type("Modules", (), {**host, "settings": pack.gradpaint.method.settings,
-                                "MemorySettings": host["memory"].MemorySettings})
+    return type(
+        "Modules",
+        (),
+        {**host, "settings": pack.gradpaint.method.settings, "MemorySettings": host["memory"].MemorySettings},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +36,26 @@ def flux():
     import comfy.supported_models
 
     with torch.inference_mode():
-        config = comfy.supported_models.Flux(dict(
-            image_model="flux", in_channels=16, out_channels=16, patch_size=2, vec_in_dim=768, context_in_dim=4096,
-            hidden_size=128, mlp_ratio=4.0, num_heads=2, depth=2, depth_single_blocks=8, axes_dim=[16, 24, 24],
-            theta=10000, qkv_bias=True, guidance_embed=True, txt_ids_dims=[]))
+        config = comfy.supported_models.Flux(
+            dict(
+                image_model="flux",
+                in_channels=16,
+                out_channels=16,
+                patch_size=2,
+                vec_in_dim=768,
+                context_in_dim=4096,
+                hidden_size=128,
+                mlp_ratio=4.0,
+                num_heads=2,
+                depth=2,
+                depth_single_blocks=8,
+                axes_dim=[16, 24, 24],
+                theta=10000,
+                qkv_bias=True,
+                guidance_embed=True,
+                txt_ids_dims=[],
+            )
+        )
         config.set_inference_dtype(torch.float32, None)
         return zoo._patcher(config.get_model({}), 0)
 
@@ -44,8 +64,10 @@ def flux():
 def run(modules, monkeypatch):
     """A guided run, every step of it, in a memory of `limit` bytes of which the host says that `free` are left
     (default: the truth). Returns (picture, RunRecord, LiveMemory)."""
-    def run(model, mode="auto", limit=float("inf"), free=None, allow=False, family="flux", cfg=1.0,
-            callback=None, **changes):
+
+    def run(
+        model, mode="auto", limit=float("inf"), free=None, allow=False, family="flux", cfg=1.0, callback=None, **changes
+    ):
         memory = LiveMemory(limit)
         says = free or (lambda: min(memory.limit, 2**60) - memory.live)
         to_host = modules.device_memory.to_host
@@ -63,8 +85,17 @@ def run(modules, monkeypatch):
             patch.setattr(modules.device_memory, "to_host", moved)
             try:
                 with memory:
-                    out = sample(guided, family, "euler_ancestral", schedule(model, "euler_ancestral", 3), noise,
-                                 latent, mask, cfg=cfg, callback=callback and (lambda *args: callback(memory, *args)))
+                    out = sample(
+                        guided,
+                        family,
+                        "euler_ancestral",
+                        schedule(model, "euler_ancestral", 3),
+                        noise,
+                        latent,
+                        mask,
+                        cfg=cfg,
+                        callback=callback and (lambda *args: callback(memory, *args)),
+                    )
             finally:
                 assert not any("forward" in vars(module) for module in model.model.modules())
         return out, records[0], memory
@@ -99,7 +130,10 @@ def test_modes_give_one_picture_with_less_and_less_memory(run, flux, plain):
     runs = [run(flux, mode=mode) for mode in ("fastest", "low memory", "lowest memory")]
     assert all(torch.equal(out, plain) for out, _, _ in runs)
     assert [set(record.memory.rungs) for _, record, _ in runs] == [
-        {"plain backward"}, {"all blocks recomputed"}, {"all blocks recomputed, their inputs in host memory"}]
+        {"plain backward"},
+        {"all blocks recomputed"},
+        {"all blocks recomputed, their inputs in host memory"},
+    ]
     peaks = [memory.peak for _, _, memory in runs]
     assert peaks[0] > 2.5 * peaks[1] and peaks[1] > 1.1 * peaks[2]
     for (_, record, _), peak in zip(runs, peaks):
@@ -159,8 +193,9 @@ def block(modules, name, saved, inputs):
 def test_plan(modules):
     plan = modules.memory.plan
     blocks = [block(modules, "a", 100, 10), block(modules, "b", 60, 10), block(modules, "c", 300, 10)]
-    names = lambda budget, **more: (lambda found: found and [b.name for b in found])(  # noqa: E731
-        plan(blocks, **{"rest": 50, "transient": 0, **more}, budget=budget))
+    names = lambda budget, **more: (lambda found: found and [b.name for b in found])(
+        plan(blocks, **{"rest": 50, "transient": 0, **more}, budget=budget)
+    )
     smallest = 50 + 300 + 300 + 30  # rest, room to work in, one block's recomputation, inputs
     assert names(smallest - 1) is None and names(smallest) == []
     assert names(smallest + 50) == ["b"] and names(smallest + 140) == ["b", "a"] and names(10_000) == ["b", "a", "c"]
@@ -188,13 +223,19 @@ def test_out_of_memory_makes_the_step_again(run, flux, plain, caplog):
     assert torch.equal(out, plain)
     assert len(record.total) == len(record.grad_rms) == record.backwards == record.evaluations == 3
     lines = [r.getMessage() for r in caplog.records if "out of memory" in r.getMessage()]
-    assert lines[0] == ("GradPaint: out of memory in a guided step (plain backward); the step is made again: all "
-                        "blocks recomputed") and len(lines) == record.memory.repeats
+    assert (
+        lines[0]
+        == ("GradPaint: out of memory in a guided step (plain backward); the step is made again: all blocks recomputed")
+        and len(lines) == record.memory.repeats
+    )
 
 
 def test_memory_that_shrinks_during_the_run(run, flux, plain, peaks):
-    limits = [(peaks["fastest"] + peaks["low memory"]) / 2, (peaks["low memory"] + peaks["lowest memory"]) / 2,
-              float("inf")]
+    limits = [
+        (peaks["fastest"] + peaks["low memory"]) / 2,
+        (peaks["low memory"] + peaks["lowest memory"]) / 2,
+        float("inf"),
+    ]
 
     def shrink(memory, i, *_):
         memory.limit = limits[i]
@@ -245,17 +286,30 @@ def test_a_failed_step_leaves_nothing_in_memory(run, flux):
     assert none == 0 and failures > 0 and found == without
 
 
-@pytest.mark.parametrize("error, expected", [
-    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
-    (MemoryError(), True),
-    (RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried "
-                  "to allocate 400 bytes. Error code 12 (Cannot allocate memory)"), True),
-    (RuntimeError("[enforce fail at alloc_cpu.cpp:117] data. DefaultCPUAllocator: not enough memory: you tried to "
-                  "allocate 400 bytes."), True),
-    (RuntimeError("MPS backend out of memory (MPS allocated: 5 GB)"), True),
-    (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
-    (ValueError("out of memory"), False),
-])
+@pytest.mark.parametrize(
+    "error, expected",
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (MemoryError(), True),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried "
+                "to allocate 400 bytes. Error code 12 (Cannot allocate memory)"
+            ),
+            True,
+        ),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:117] data. DefaultCPUAllocator: not enough memory: you tried to "
+                "allocate 400 bytes."
+            ),
+            True,
+        ),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 5 GB)"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
 def test_out_of_memory_errors(modules, error, expected):
     assert modules.device_memory.is_out_of_memory(error) is expected
 
@@ -290,8 +344,11 @@ def test_the_host_is_asked_for_room(flux, modules, monkeypatch):
 
     shapes = []
     estimate = comfy.sampler_helpers.estimate_memory
-    monkeypatch.setattr(comfy.sampler_helpers, "estimate_memory",
-                        lambda model, shape, conds: shapes.append(list(shape)) or estimate(model, shape, conds))
+    monkeypatch.setattr(
+        comfy.sampler_helpers,
+        "estimate_memory",
+        lambda model, shape, conds: shapes.append(list(shape)) or estimate(model, shape, conds),
+    )
     noise, latent, mask = problem("flux")
     for changes in ({}, {"gradient": "x0"}, {"alpha": 0.0}):
         guided = modules.guidance.apply_gradpaint(flux, modules.settings.GuidanceSettings(**changes))

@@ -1,4 +1,5 @@
 """Whole runs with what people put on a model: recomputing its blocks changes no bit of the picture. Cancelling, too."""
+
 import importlib
 
 import controls
@@ -14,7 +15,7 @@ MODES = ("fastest", "low memory", "lowest memory")
 
 
 def text(seed=1, **changes):
-    (embedding, options), = zoo.conditioning("sd15", seed)
+    ((embedding, options),) = zoo.conditioning("sd15", seed)
     return [[embedding, {**options, **changes}]]
 
 
@@ -31,12 +32,24 @@ def run(pack, model, mode, positive=None, negative=None, cfg=2.0, gradient="mode
     noise, latent, mask = problem("sd15")
     records = []
     guided = guidance.apply_gradpaint(
-        model, settings.GuidanceSettings(schedule=settings.GuideSchedule.full(), gradient=gradient), records.append,
-        guidance.MemorySettings(mode))
+        model,
+        settings.GuidanceSettings(schedule=settings.GuideSchedule.full(), gradient=gradient),
+        records.append,
+        guidance.MemorySettings(mode),
+    )
     conds = {1: positive or text(1), 2: negative or text(2)}
     torch.manual_seed(0)
-    out = sample(guided, "sd15", "euler_ancestral", schedule(model, "euler_ancestral", 3), noise, latent, mask, cfg=cfg,
-                 conditioning=lambda family, seed=1: conds[seed])
+    out = sample(
+        guided,
+        "sd15",
+        "euler_ancestral",
+        schedule(model, "euler_ancestral", 3),
+        noise,
+        latent,
+        mask,
+        cfg=cfg,
+        conditioning=lambda family, seed=1: conds[seed],
+    )
     return out, records[0]
 
 
@@ -80,6 +93,7 @@ def test_gradient_through_the_positive_only(pack):
 
 def test_features_kept_from_block_to_block_and_step_to_step(pack):
     """A patch hands tensors, with their graphs, past the blocks and on to the next step."""
+
     def model():
         kept, patched = {}, zoo.sd15().clone()
 

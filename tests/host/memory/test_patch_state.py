@@ -1,4 +1,5 @@
 """What patches remember, when blocks and steps are run a second time."""
+
 import importlib
 
 import pytest
@@ -11,6 +12,7 @@ from torch.nn import Linear
 
 def stateful_patches():
     """(patch, its state) for each way of remembering: the n-th call scales k by 1 + n / 10. `random` draws numbers."""
+
     def closure():
         count = 0
 
@@ -18,12 +20,14 @@ def stateful_patches():
             nonlocal count
             count += 1
             return q, k * (1 + count / 10), v
+
         return patch, lambda: count
 
     def attribute():
         def patch(q, k, v, extra_options=None):
             patch.count += 1
             return q, k * (1 + patch.count / 10), v
+
         patch.count = 0
         return patch, lambda: patch.count
 
@@ -51,10 +55,14 @@ def stateful_patches():
             return q, k * (1 + self.calls / 10), v
 
     method, instance, network = Method(), Callable(), Network()
-    return {"module": (network, lambda: network.calls), "random": (random, lambda: torch.rand(3).tolist()),
-            "closure": closure(), "attribute": attribute(),
-            "method": (method.patch, lambda: [float(t) for t in method.state["seen"]]),
-            "callable": (instance, lambda: [float(t) for t in instance.state["seen"]])}
+    return {
+        "module": (network, lambda: network.calls),
+        "random": (random, lambda: torch.rand(3).tolist()),
+        "closure": closure(),
+        "attribute": attribute(),
+        "method": (method.patch, lambda: [float(t) for t in method.state["seen"]]),
+        "callable": (instance, lambda: [float(t) for t in instance.state["seen"]]),
+    }
 
 
 def test_patches_that_count_their_calls(pack, tmp_path):
@@ -77,8 +85,9 @@ def patched_run(pack, folder, mode, patches, limit):
     model = zoo.build("sd15", pack, folder).clone()
     for patch in patches:
         model.set_model_attn1_patch(patch)
-    guided = guidance.apply_gradpaint(model, pack.gradpaint.method.settings.GuidanceSettings(),
-                                      memory=guidance.MemorySettings(mode))
+    guided = guidance.apply_gradpaint(
+        model, pack.gradpaint.method.settings.GuidanceSettings(), memory=guidance.MemorySettings(mode)
+    )
     noise, latent, mask = problem("sd15")
     memory = LiveMemory(limit)
     torch.manual_seed(0)

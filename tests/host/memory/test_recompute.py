@@ -1,4 +1,5 @@
 """Recomputed blocks of any network: what they may do with their arguments and results, and which are given up."""
+
 import importlib
 import threading
 
@@ -154,8 +155,9 @@ def chain_gradients(modules, kind, call, store=None, in_place=False):
 def test_blocks_may_do_what_they_like(modules, name, elsewhere):
     kind, call = KINDS[name]
     # Plain autograd refuses some of it; then the expected gradient comes from PyTorch's own way round.
-    results, blocks = chain_gradients(modules, kind, call, modules.device_memory.to_host if elsewhere else None,
-                                      in_place="written afterwards" in name)
+    results, blocks = chain_gradients(
+        modules, kind, call, modules.device_memory.to_host if elsewhere else None, in_place="written afterwards" in name
+    )
     for result in results[1:]:
         for value, expected in zip(result, results[0]):  # the third: the random numbers that come next
             assert torch.equal(value, expected)

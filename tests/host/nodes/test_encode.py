@@ -1,4 +1,5 @@
 """GradPaint Inpaint Encode and GradPaint Composite in the real host: real VAE classes, its own fitting of masks."""
+
 import logging
 
 import pytest
@@ -34,10 +35,20 @@ def vaes(comfy_host):
     from comfy.taesd.taesd import TAESD
 
     with torch.inference_mode():
-        wan = WanVAE(dim=8, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[],
-                     temperal_downsample=[False, True, True], dropout=0.0)
-        made = {"pixel_space": VAE(sd={"pixel_space_vae": torch.tensor(1.0)}), "taesd": built(TAESD()),
-                "wan": built(wan)}
+        wan = WanVAE(
+            dim=8,
+            z_dim=16,
+            dim_mult=[1, 2, 4, 4],
+            num_res_blocks=2,
+            attn_scales=[],
+            temperal_downsample=[False, True, True],
+            dropout=0.0,
+        )
+        made = {
+            "pixel_space": VAE(sd={"pixel_space_vae": torch.tensor(1.0)}),
+            "taesd": built(TAESD()),
+            "wan": built(wan),
+        }
         if hasattr(taesd, "EncoderFlux2"):  # not in the oldest hosts
             made["taef2"] = built(TAESD(latent_channels=128), {"tae_latent_channels": 128})
         return made
@@ -48,6 +59,7 @@ def encode(pack_nodes, vaes):
     def make(vae="taesd", **inputs):
         with torch.inference_mode():
             return run(pack_nodes["GradPaintEncode"], vae=vaes[vae], **inputs)
+
     return make
 
 
@@ -56,6 +68,7 @@ def composite(pack_nodes):
     def make(image, stitch=None, **inputs):
         with torch.inference_mode():
             return run(pack_nodes["GradPaintComposite"], image=image, stitch=stitch, **inputs)
+
     return make
 
 
@@ -65,8 +78,9 @@ def as_the_host_fits_it(latent):
     return comfy.sampler_helpers.prepare_mask(latent["noise_mask"], latent["samples"].shape, "cpu")
 
 
-@pytest.mark.parametrize("vae, cell, multiple", [("pixel_space", 1, 64), ("taesd", 8, 16), ("taef2", 16, 16),
-                                                 ("wan", 8, 16)])
+@pytest.mark.parametrize(
+    "vae, cell, multiple", [("pixel_space", 1, 64), ("taesd", 8, 16), ("taef2", 16, 16), ("wan", 8, 16)]
+)
 def test_the_hosts_mask_is_not_blurred(encode, vaes, vae, cell, multiple):
     """Every latent cell with any of its pixels in the mask is repainted, wholly, and no other."""
     if vae not in vaes:
@@ -124,14 +138,17 @@ def test_masks_of_other_sizes(encode, caplog):
         encode(image=image, mask=box(64, 64, 0, 8, 0, 8))
 
 
-@pytest.mark.parametrize("inputs, message", [
-    ({}, "mask is not connected, and no pad is set"),
-    ({"mask": torch.zeros(1, 64, 64)}, "black everywhere.*Load Image gives a black 64 x 64 mask"),
-    ({"mask": torch.ones(1, 40, 72)}, "white everywhere.*flip invert_mask"),
-    ({"mask": torch.zeros(1, 40, 72), "invert_mask": True}, "white everywhere"),
-    ({"mask": torch.ones(1, 40, 72, 3)}, r"mask has shape \(1, 40, 72, 3\)"),
-    ({"mask": torch.ones(1, 40, 72), "image": torch.zeros(1, 40, 72, 2)}, r"image has shape \(1, 40, 72, 2\)"),
-])
+@pytest.mark.parametrize(
+    "inputs, message",
+    [
+        ({}, "mask is not connected, and no pad is set"),
+        ({"mask": torch.zeros(1, 64, 64)}, "black everywhere.*Load Image gives a black 64 x 64 mask"),
+        ({"mask": torch.ones(1, 40, 72)}, "white everywhere.*flip invert_mask"),
+        ({"mask": torch.zeros(1, 40, 72), "invert_mask": True}, "white everywhere"),
+        ({"mask": torch.ones(1, 40, 72, 3)}, r"mask has shape \(1, 40, 72, 3\)"),
+        ({"mask": torch.ones(1, 40, 72), "image": torch.zeros(1, 40, 72, 2)}, r"image has shape \(1, 40, 72, 2\)"),
+    ],
+)
 def test_what_cannot_be_done_is_said(encode, inputs, message):
     with pytest.raises(ValueError, match=message):
         encode(**{"image": picture(1, 40, 72), **inputs})
@@ -267,9 +284,18 @@ def test_a_batch_through_the_sampler(pack_nodes, vaes, encode, composite, bundle
     latent, stitch, shown, sampled = encode("pixel_space", image=images, mask=masks, feather=6)
     assert ((sampled > 0) & (sampled < 1)).any((1, 2)).tolist() == [True, False, True]
     with torch.inference_mode():
-        out, _ = run(pack_nodes["GradPaintKSampler"], model=DifferentialDiffusion.execute(model, 1.0).args[0], seed=0,
-                     steps=4, cfg=1.0, sampler_name="euler", scheduler="normal", positive=positive, negative=negative,
-                     latent_image=latent)
+        out, _ = run(
+            pack_nodes["GradPaintKSampler"],
+            model=DifferentialDiffusion.execute(model, 1.0).args[0],
+            seed=0,
+            steps=4,
+            cfg=1.0,
+            sampler_name="euler",
+            scheduler="normal",
+            positive=positive,
+            negative=negative,
+            latent_image=latent,
+        )
         decoded = vaes["pixel_space"].decode(out["samples"])
     result, share = composite(decoded, stitch)
     assert torch.equal(result[1], images[1]) and share[1].max() == 0
@@ -285,8 +311,18 @@ def test_the_whole_chain_on_the_bundled_model(pack_nodes, vaes, encode, composit
         image = F.interpolate(run(pack_nodes["GradPaintDemoScene"], seed=1)[0].movedim(-1, 1), (50, 96)).movedim(1, -1)
         mask = box(50, 96, 15, 40, 30, 60)
         latent, stitch, shown, _ = encode("pixel_space", image=image, mask=mask, **inputs)
-        out, record = run(pack_nodes["GradPaintKSampler"], model=model, seed=0, steps=6, cfg=1.0, sampler_name="euler",
-                          scheduler="normal", positive=positive, negative=negative, latent_image=latent)
+        out, record = run(
+            pack_nodes["GradPaintKSampler"],
+            model=model,
+            seed=0,
+            steps=6,
+            cfg=1.0,
+            sampler_name="euler",
+            scheduler="normal",
+            positive=positive,
+            negative=negative,
+            latent_image=latent,
+        )
         decoded = vaes["pixel_space"].decode(out["samples"])
     assert decoded.shape == shown.shape and record.guided_steps
     result, share = composite(decoded, stitch)

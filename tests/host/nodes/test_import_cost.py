@@ -2,6 +2,7 @@
 
 `benchmarks/import_time.py` measures the same at whole servers.
 """
+
 import json
 import subprocess
 import sys

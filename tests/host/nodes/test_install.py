@@ -1,4 +1,5 @@
 """Where the pack lies: folders whose help pages ComfyUI does not find, and two copies at once, are told in the log."""
+
 import asyncio
 import importlib
 import logging
@@ -19,8 +20,10 @@ def test_ordinary_folders(name):
     assert problems(f"/home/me/_x_local/ComfyUI/custom_nodes/{name}") == []
 
 
-@pytest.mark.parametrize("given, name", [("gradpaint-0_x_1_x_0", "gradpaint-0.1.0"), ("Grad Paint", "Grad Paint"),
-                                         ("gr\u00e4dpaint", "gr\u00e4dpaint")])
+@pytest.mark.parametrize(
+    "given, name",
+    [("gradpaint-0_x_1_x_0", "gradpaint-0.1.0"), ("Grad Paint", "Grad Paint"), ("gr\u00e4dpaint", "gr\u00e4dpaint")],
+)
 def test_folders_whose_pages_are_not_found(given, name):
     (said,) = problems(f"/ComfyUI/custom_nodes/{given}")
     assert repr(name) in said and "rename it to gradpaint" in said and "\n" not in said

@@ -2,6 +2,7 @@
 
 What the frontend makes of it: vue-i18n messages, in which braces, @ and | have a meaning of their own.
 """
+
 import importlib.util
 import json
 import re
@@ -11,9 +12,29 @@ from in_host import PACK_ROOT
 
 LANGUAGES = ("zh", "fr")
 # The same in French: names of models' parameters, and words that are.
-SAME = {"alpha", "cfg", "fraction", "gradient", "gradients", "image", "IMAGE", "lambda_al", "LATENT", "Latent",
-        "maximum", "minimum", "mode", "multiple", "original", "patience", "position", "type", "vae", "zeta",
-        "GradPaint KSampler"}
+SAME = {
+    "alpha",
+    "cfg",
+    "fraction",
+    "gradient",
+    "gradients",
+    "image",
+    "IMAGE",
+    "lambda_al",
+    "LATENT",
+    "Latent",
+    "maximum",
+    "minimum",
+    "mode",
+    "multiple",
+    "original",
+    "patience",
+    "position",
+    "type",
+    "vae",
+    "zeta",
+    "GradPaint KSampler",
+}
 CHINESE = re.compile("[\u4e00-\u9fff]")
 
 

@@ -1,4 +1,5 @@
 """Old names in saved prompts: the translation by itself, and in the real server with rules made up for the test."""
+
 import asyncio
 import importlib
 import json
@@ -36,14 +37,17 @@ def test_renamed_inputs_get_their_new_names(migrations):
     given = prompt(alpha=0.5, picture=["2", 0], seed=4)
     before = json.dumps(given)
     found, notes = migrate(migrations, given)
-    assert found["1"] == {"class_type": "Node", "inputs": {"strength": 0.5, "image": ["2", 0], "seed": 4},
-                          "_meta": {"title": "t"}}
+    assert found["1"] == {
+        "class_type": "Node",
+        "inputs": {"strength": 0.5, "image": ["2", 0], "seed": 4},
+        "_meta": {"title": "t"},
+    }
     assert notes == ["node 1 Node: input alpha is now strength", "node 1 Node: input picture is now image"]
     assert json.dumps(given) == before
 
 
 def test_where_both_names_are_given(migrations):
-    both = lambda old, new: migrate(migrations, prompt(alpha=old, strength=new))[0]["1"]["inputs"]  # noqa: E731
+    both = lambda old, new: migrate(migrations, prompt(alpha=old, strength=new))[0]["1"]["inputs"]
     assert both(1, 2) == {"strength": 2}
     assert both(["2", 0], 2) == {"strength": ["2", 0]}  # a linked widget: the value beside it is the new one's default
     assert both(1, ["2", 0]) == {"strength": ["2", 0]}
@@ -51,17 +55,27 @@ def test_where_both_names_are_given(migrations):
 
 def test_renamed_nodes_and_their_outputs(migrations):
     rule = migrations.RenamedNode("OldNode", "Node", inputs={"a": "alpha"}, outputs={0: 1})
-    given = {**prompt("OldNode", a=2, mask=["7", 0]),
-             "2": {"class_type": "Other", "inputs": {"x": ["1", 0], "y": ["1", 5], "z": ["3", 0], "w": [1, 2, 3]}}}
+    given = {
+        **prompt("OldNode", a=2, mask=["7", 0]),
+        "2": {"class_type": "Other", "inputs": {"x": ["1", 0], "y": ["1", 5], "z": ["3", 0], "w": [1, 2, 3]}},
+    }
     found, notes = migrate(migrations, given, [rule])
     assert found["1"]["class_type"] == "Node" and found["1"]["inputs"] == {"alpha": 2, "mask": ["7", 0]}
     assert found["2"]["inputs"] == {"x": ["1", 1], "y": ["1", 5], "z": ["3", 0], "w": [1, 2, 3]}
     assert len(notes) == 2 and given["2"]["inputs"]["x"] == ["1", 0]
 
 
-@pytest.mark.parametrize("given", [{}, {"1": None}, {"1": {"class_type": "Node"}}, {"1": {"inputs": {"alpha": 1}}},
-                                   {"1": {"class_type": 3, "inputs": {"alpha": 1}}}, {"1": {"class_type": "Node",
-                                                                                      "inputs": [1]}}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"1": None},
+        {"1": {"class_type": "Node"}},
+        {"1": {"inputs": {"alpha": 1}}},
+        {"1": {"class_type": 3, "inputs": {"alpha": 1}}},
+        {"1": {"class_type": "Node", "inputs": [1]}},
+    ],
+)
 def test_what_is_no_prompt_is_left_to_the_server(migrations, given):
     assert migrate(migrations, given) == (given, [])
 
@@ -102,12 +116,12 @@ def test_the_handler_is_registered_once(pack, monkeypatch):
 
 # ---- the real server, and a copy of the pack whose tables hold two rules
 
-RULES = '''
+RULES = """
 RENAMED_INPUTS["GradPaintDemoScene"] = {"scene_number": "seed"}
 RENAMED_INPUTS["GradPaintMaskGenerator"] = {"like": "size_from"}
 RENAMED_NODES.append(RenamedNode("GradPaintOldScene", "GradPaintDemoScene", inputs={"edge": "size"},
                                  widgets=("seed", "control_after_generate", "edge", "batch_size")))
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -127,14 +141,19 @@ def renaming_server(host_path, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("class_type, old", [("GradPaintDemoScene", {"scene_number": 5, "size": 64}),
-                                             ("GradPaintOldScene", {"scene_number": 6, "edge": 64})])
+@pytest.mark.parametrize(
+    "class_type, old",
+    [("GradPaintDemoScene", {"scene_number": 5, "size": 64}), ("GradPaintOldScene", {"scene_number": 6, "edge": 64})],
+)
 def test_old_prompts_run_in_the_real_server(renaming_server, class_type, old):
     from gradpaint.models.scenes import HELD_OUT_SEEDS, landscape
 
-    history = renaming_server.run({
-        "1": {"class_type": class_type, "inputs": {"batch_size": 1, **old}},
-        "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}})
+    history = renaming_server.run(
+        {
+            "1": {"class_type": class_type, "inputs": {"batch_size": 1, **old}},
+            "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+        }
+    )
     assert history["status"]["status_str"] == "success", history["status"]
     found = renaming_server.picture(history["outputs"]["2"]["images"][0])
     expected = landscape(HELD_OUT_SEEDS[old["scene_number"]], 64).astype(float)
@@ -144,18 +163,42 @@ def test_old_prompts_run_in_the_real_server(renaming_server, class_type, old):
 
 def saved_graph() -> dict:
     """Demo Scene -> Mask Generator, whose input was called `like` when this was saved -> a preview."""
-    def node(number: int, kind: str, inputs: list, outputs: list, values: list) -> dict:
-        return {"id": number, "type": kind, "pos": [300 * number, 0], "size": [200, 300], "flags": {}, "order": number,
-                "mode": 0, "inputs": inputs, "outputs": outputs, "properties": {}, "widgets_values": values}
 
-    return {"last_node_id": 3, "last_link_id": 2, "version": 0.4, "groups": [], "config": {}, "extra": {},
-            "links": [[1, 1, 0, 2, 0, "IMAGE"], [2, 2, 0, 3, 0, "MASK"]],
-            "nodes": [node(1, "GradPaintDemoScene", [], [{"name": "IMAGE", "type": "IMAGE", "links": [1]}],
-                           [7, "fixed", 72, 1]),
-                      node(2, "GradPaintMaskGenerator", [{"name": "like", "type": "*", "link": 1}],
-                           [{"name": "MASK", "type": "MASK", "links": [2]}],
-                           ["box", 512, 512, 1, 0, "fixed", 0.25, 0.8, "thick", "center", "left", 0, 0, 0, 0]),
-                      node(3, "MaskPreview", [{"name": "mask", "type": "MASK", "link": 2}], [], [])]}
+    def node(number: int, kind: str, inputs: list, outputs: list, values: list) -> dict:
+        return {
+            "id": number,
+            "type": kind,
+            "pos": [300 * number, 0],
+            "size": [200, 300],
+            "flags": {},
+            "order": number,
+            "mode": 0,
+            "inputs": inputs,
+            "outputs": outputs,
+            "properties": {},
+            "widgets_values": values,
+        }
+
+    return {
+        "last_node_id": 3,
+        "last_link_id": 2,
+        "version": 0.4,
+        "groups": [],
+        "config": {},
+        "extra": {},
+        "links": [[1, 1, 0, 2, 0, "IMAGE"], [2, 2, 0, 3, 0, "MASK"]],
+        "nodes": [
+            node(1, "GradPaintDemoScene", [], [{"name": "IMAGE", "type": "IMAGE", "links": [1]}], [7, "fixed", 72, 1]),
+            node(
+                2,
+                "GradPaintMaskGenerator",
+                [{"name": "like", "type": "*", "link": 1}],
+                [{"name": "MASK", "type": "MASK", "links": [2]}],
+                ["box", 512, 512, 1, 0, "fixed", 0.25, 0.8, "thick", "center", "left", 0, 0, 0, 0],
+            ),
+            node(3, "MaskPreview", [{"name": "mask", "type": "MASK", "link": 2}], [], []),
+        ],
+    }
 
 
 @pytest.mark.slow

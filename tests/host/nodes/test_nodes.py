@@ -1,4 +1,5 @@
 """The node classes, in the real host: schemas, and what each one executes."""
+
 import logging
 
 import pytest
@@ -32,7 +33,7 @@ def test_help_page_is_there(pack, node_id):
 def test_ksampler_takes_the_hosts_inputs_in_the_hosts_order(comfy_host, pack_nodes):
     ours = [item.id for item in pack_nodes["GradPaintKSampler"].GET_SCHEMA().inputs]
     theirs = list(comfy_host.KSampler.INPUT_TYPES()["required"])
-    assert ours[:len(theirs)] == theirs
+    assert ours[: len(theirs)] == theirs
     info = pack_nodes["GradPaintKSampler"].GET_NODE_INFO_V1()["input"]["required"]
     for name in ("sampler_name", "scheduler"):
         assert list(info[name][1]["options"]) == list(comfy_host.KSampler.INPUT_TYPES()["required"][name][0])
@@ -47,9 +48,17 @@ def test_defaults_are_the_librarys(pack, pack_nodes):
     assert made == settings.GuidanceSettings()
 
 
-@pytest.mark.parametrize("mode, guided", [("fast (first 50%)", 10), ("paper (first 45%)", 9), ("full (every step)", 20),
-                                          ("thorough (first 75%)", 15),
-                                          ("fraction", 5), ("steps", 3)])
+@pytest.mark.parametrize(
+    "mode, guided",
+    [
+        ("fast (first 50%)", 10),
+        ("paper (first 45%)", 9),
+        ("full (every step)", 20),
+        ("thorough (first 75%)", 15),
+        ("fraction", 5),
+        ("steps", 3),
+    ],
+)
 def test_early_stop_modes(pack, pack_nodes, mode, guided):
     (schedule,) = run(pack_nodes["GradPaintEarlyStop"], mode=mode, fraction=0.25, steps=3)
     assert sum(pack.gradpaint.method.plan.guided_steps(schedule, 20)) == guided
@@ -65,17 +74,20 @@ def test_early_stop_keeps_the_direction_between(pack, pack_nodes):
     assert pack.gradpaint.method.plan.kept_steps(schedule, 4) == [False, True, False, True]
 
 
-@pytest.mark.parametrize("node_id, newer", [
-    ("GradPaintKSampler", ["memory", "gradient", "alpha", "keep_record"]),
-    ("GradPaintKSamplerAdvanced", ["memory", "gradient", "alpha", "keep_record"]),
-    ("GradPaintSampler", ["memory", "gradient", "alpha", "keep_record"]),
-    ("GradPaintApply", ["memory", "gradient", "alpha", "keep_record"]),
-    ("GradPaintEarlyStop", ["between", "minimum", "maximum", "patience", "tolerance"]),
-])
+@pytest.mark.parametrize(
+    "node_id, newer",
+    [
+        ("GradPaintKSampler", ["memory", "gradient", "alpha", "keep_record"]),
+        ("GradPaintKSamplerAdvanced", ["memory", "gradient", "alpha", "keep_record"]),
+        ("GradPaintSampler", ["memory", "gradient", "alpha", "keep_record"]),
+        ("GradPaintApply", ["memory", "gradient", "alpha", "keep_record"]),
+        ("GradPaintEarlyStop", ["between", "minimum", "maximum", "patience", "tolerance"]),
+    ],
+)
 def test_newer_inputs_come_last_and_may_be_missing(pack_nodes, node_id, newer):
     """Saved workflows list a node's values by position, and prompts of older versions lack the newer ones."""
     info = pack_nodes[node_id].GET_NODE_INFO_V1()["input"]
-    assert list(info["optional"])[-len(newer):] == newer and not set(newer) & set(info["required"])
+    assert list(info["optional"])[-len(newer) :] == newer and not set(newer) & set(info["required"])
 
 
 def test_early_stop_adaptive_takes_its_inputs(pack, pack_nodes):
@@ -149,8 +161,14 @@ def tiny_model(pack, tmp_path_factory):
     import safetensors.torch
 
     guided_diffusion = pack.gradpaint.guided_diffusion
-    config = guided_diffusion.UNetConfig(model_channels=32, out_channels=3, num_res_blocks=1, channel_mult=(1, 2),
-                                         attention_ds=(2,), num_head_channels=32)
+    config = guided_diffusion.UNetConfig(
+        model_channels=32,
+        out_channels=3,
+        num_res_blocks=1,
+        channel_mult=(1, 2),
+        attention_ds=(2,),
+        num_head_channels=32,
+    )
     torch.manual_seed(0)
     network = guided_diffusion.UNet(config)
     for parameter in network.parameters():
@@ -167,8 +185,18 @@ def request_inputs(pack, tiny_model):
     samples = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
     mask = torch.zeros(1, 16, 16)
     mask[:, 4:12, 5:11] = 1
-    common = dict(model=tiny_model, seed=3, steps=4, cfg=1.0, sampler_name="ddim", scheduler="normal", denoise=1.0,
-                  positive=conditioning, negative=conditioning, latent_image={"samples": samples})
+    common = dict(
+        model=tiny_model,
+        seed=3,
+        steps=4,
+        cfg=1.0,
+        sampler_name="ddim",
+        scheduler="normal",
+        denoise=1.0,
+        positive=conditioning,
+        negative=conditioning,
+        latent_image={"samples": samples},
+    )
     return common, mask
 
 
@@ -234,7 +262,7 @@ def test_ksampler_equals_apply_then_the_hosts_ksampler(comfy_host, pack_nodes, r
 def test_apply_leaves_the_callers_model_alone(comfy_host, pack_nodes, request_inputs):
     common, mask = request_inputs
     (latent,) = comfy_host.SetLatentNoiseMask().set_mask(common["latent_image"], mask)
-    plain = lambda: comfy_host.KSampler().sample(**{**common, "latent_image": latent})[0]["samples"]  # noqa: E731
+    plain = lambda: comfy_host.KSampler().sample(**{**common, "latent_image": latent})[0]["samples"]
     with torch.inference_mode():
         before = plain()
         model, _ = run(pack_nodes["GradPaintApply"], model=common["model"])
@@ -250,7 +278,7 @@ def test_ksampler_repeats_a_small_batch_of_masks_like_the_host(pack_nodes, reque
     out = sample(node, **{**common, "latent_image": two}, mask=mask)["samples"]
     known = (mask == 0)[:, None].expand(1, 3, 16, 16)
     for i in range(2):
-        assert torch.equal(out[i:i + 1][known], two["samples"][i:i + 1][known])
+        assert torch.equal(out[i : i + 1][known], two["samples"][i : i + 1][known])
     masks = torch.cat([mask, torch.ones_like(mask)])
     out = sample(node, **{**common, "latent_image": two}, mask=masks)["samples"]
     assert torch.equal(out[:1][known], two["samples"][:1][known])
@@ -298,12 +326,21 @@ def test_memory_reaches_the_run(pack, pack_nodes, caplog, tmp_path):
     for given in ({}, {"memory": memory}):
         with caplog.at_level(logging.INFO), torch.inference_mode():
             caplog.clear()
-            out, _ = run(pack_nodes["GradPaintKSampler"], model=model, steps=2, cfg=1.0, positive=positive,
-                         negative=negative, latent_image=latent, **given)
+            out, _ = run(
+                pack_nodes["GradPaintKSampler"],
+                model=model,
+                steps=2,
+                cfg=1.0,
+                positive=positive,
+                negative=negative,
+                latent_image=latent,
+                **given,
+            )
         pictures.append(out["samples"].clone())
         assert ("all blocks recomputed" in caplog.text) == bool(given)
     assert torch.equal(*pictures)
     applied = run(pack_nodes["GradPaintApply"], model=model, memory=memory)[0]
     (wrapper,) = applied.model_options.get("transformer_options", {}).get("wrappers", applied.wrappers)[
-        "sampler_sample"]["gradpaint"]
+        "sampler_sample"
+    ]["gradpaint"]
     assert wrapper.memory is memory

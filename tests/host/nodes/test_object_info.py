@@ -1,4 +1,5 @@
 """Saved workflows go on working: our nodes against the committed snapshot of /object_info, and the rule by itself."""
+
 import copy
 import dataclasses
 import importlib
@@ -43,8 +44,11 @@ def test_rare_inputs_are_folded(pack_nodes):
     """No node shows more widgets than KSampler (Advanced) and a strength are; the others are under Advanced."""
     for node_id, node in pack_nodes.items():
         given = schema_changes.inputs(json.loads(json.dumps(node.GET_NODE_INFO_V1())))
-        shown = [name for name, (_, (kind, options)) in given.items()
-                 if kind in schema_changes.WIDGET_TYPES and not options.get("advanced")]
+        shown = [
+            name
+            for name, (_, (kind, options)) in given.items()
+            if kind in schema_changes.WIDGET_TYPES and not options.get("advanced")
+        ]
         assert len(shown) <= 10, f"{node_id} shows {shown}"
 
 
@@ -52,12 +56,23 @@ def test_rare_inputs_are_folded(pack_nodes):
 
 
 def node(**inputs) -> dict:
-    return {"input": {"required": {"model": ["MODEL", {}],
-                                   "seed": ["INT", {"default": 0, "control_after_generate": True}],
-                                   "kind": ["COMBO", {"default": "a", "options": ["a", "b"]}], **inputs},
-                      "optional": {"size": ["INT", {"default": 8, "min": 1, "max": 64}], "mask": ["MASK", {}]}},
-            "output": ["IMAGE", "MASK"], "output_name": ["image", "mask"], "output_is_list": [False, False],
-            "output_node": True, "display_name": "Node", "category": "GradPaint"}
+    return {
+        "input": {
+            "required": {
+                "model": ["MODEL", {}],
+                "seed": ["INT", {"default": 0, "control_after_generate": True}],
+                "kind": ["COMBO", {"default": "a", "options": ["a", "b"]}],
+                **inputs,
+            },
+            "optional": {"size": ["INT", {"default": 8, "min": 1, "max": 64}], "mask": ["MASK", {}]},
+        },
+        "output": ["IMAGE", "MASK"],
+        "output_name": ["image", "mask"],
+        "output_is_list": [False, False],
+        "output_node": True,
+        "display_name": "Node",
+        "category": "GradPaint",
+    }
 
 
 def changed(edit) -> tuple[dict, dict]:
@@ -84,23 +99,34 @@ BREAKING = {
     "other type": (lambda n: n["input"]["optional"]["mask"].__setitem__(0, "IMAGE"), "type was MASK, is IMAGE"),
     "new required input": (lambda n: n["input"]["required"].update(vae=["VAE", {}]), "new input vae is required"),
     "optional widget before the others": (
-        lambda n: put_first(n["input"]["optional"], "first", ["INT", {"default": 1}]), "widgets were"),
+        lambda n: put_first(n["input"]["optional"], "first", ["INT", {"default": 1}]),
+        "widgets were",
+    ),
     "required now": (lambda n: n["input"]["required"].update(mask=n["input"]["optional"].pop("mask")), "was optional"),
     "no control after the seed": (
-        lambda n: n["input"]["required"]["seed"][1].update(control_after_generate=False), "widgets were"),
+        lambda n: n["input"]["required"]["seed"][1].update(control_after_generate=False),
+        "widgets were",
+    ),
     "no control any more by its name": (
         lambda n: (n["input"]["required"]["seed"][1].clear(), rename(n["input"]["required"], "seed", "start")),
-        "widgets were"),
+        "widgets were",
+    ),
     "a widget that became a socket": (
-        lambda n: n["input"]["optional"]["size"][1].update(forceInput=True), "widgets were"),
+        lambda n: n["input"]["optional"]["size"][1].update(forceInput=True),
+        "widgets were",
+    ),
     "choice removed": (lambda n: n["input"]["required"]["kind"][1].update(options=["b", "c"]), "choice 'a' is gone"),
     "narrower": (lambda n: n["input"]["optional"]["size"][1].update(max=32), "max was 64, is 32"),
     "first lower limit": (lambda n: n["input"]["required"]["seed"][1].update(min=5), "min was None, is 5"),
     "outputs swapped": (lambda n: n["output"].reverse(), "output 0 was image"),
-    "output removed": (lambda n: (n["output"].pop(), n["output_name"].pop(), n["output_is_list"].pop()),
-                       "output 1 was mask (MASK), is gone"),
+    "output removed": (
+        lambda n: (n["output"].pop(), n["output_name"].pop(), n["output_is_list"].pop()),
+        "output 1 was mask (MASK), is gone",
+    ),
     "outputs of one type swapped": (
-        lambda n: n.update(output_name=["mask", "image"], output=["IMAGE", "IMAGE"]), "output 0 was image"),
+        lambda n: n.update(output_name=["mask", "image"], output=["IMAGE", "IMAGE"]),
+        "output 0 was image",
+    ),
     "no output node": (lambda n: n.update(output_node=False), "was an output node"),
     "a list now": (lambda n: n["output_is_list"].__setitem__(0, True), "output 0"),
 }
@@ -110,8 +136,11 @@ HARMLESS = {
     "new choice": lambda n: n["input"]["required"]["kind"][1].update(options=["c", "a", "b"]),
     "wider": lambda n: n["input"]["optional"]["size"][1].update(max=128),
     "no limit": lambda n: n["input"]["optional"]["size"][1].pop("min"),
-    "new output, last": lambda n: (n["output"].append("INT"), n["output_name"].append("n"),
-                                   n["output_is_list"].append(False)),
+    "new output, last": lambda n: (
+        n["output"].append("INT"),
+        n["output_name"].append("n"),
+        n["output_is_list"].append(False),
+    ),
     "other label of an output": lambda n: n.update(output_name=["picture", "mask"]),
     "the frontend's own control": lambda n: n["input"]["required"]["seed"][1].pop("control_after_generate"),
     "other title": lambda n: n.update(display_name="New", category="Other"),
@@ -135,6 +164,7 @@ OUTPUTS = ("output", "output_name", "output_is_list")
 
 def input_changes(info: dict, kind: str, name: str):
     """(what, a copy of the node with it): this input changed in each way that breaks workflows."""
+
     def fresh() -> tuple[dict, dict]:
         new = copy.deepcopy(info)
         return new, new["input"][kind]
@@ -167,7 +197,7 @@ def order_changes(info: dict):
         for place, (a, b) in enumerate(zip(names, names[1:])):
             if a in shown and b in shown:
                 new = copy.deepcopy(info)
-                order = [*names[:place], b, a, *names[place + 2:]]
+                order = [*names[:place], b, a, *names[place + 2 :]]
                 new["input"][kind] = {name: info["input"][kind][name] for name in order}
                 yield f"{a} and {b} swapped", new
     for place in range(len(info["output"])):
@@ -185,8 +215,12 @@ def order_changes(info: dict):
 def test_every_breaking_change_of_our_nodes_is_told(saved):
     tried, untold = 0, []
     for node_id, info in saved.items():
-        changes = [(f"{name} {what}", new) for kind in ("required", "optional") for name in info["input"].get(kind, {})
-                   for what, new in input_changes(info, kind, name)]
+        changes = [
+            (f"{name} {what}", new)
+            for kind in ("required", "optional")
+            for name in info["input"].get(kind, {})
+            for what, new in input_changes(info, kind, name)
+        ]
         for what, new in [*changes, *order_changes(info)]:
             tried += 1
             if not breaking({node_id: info}, {node_id: new}):

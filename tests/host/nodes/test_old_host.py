@@ -2,6 +2,7 @@
 
 The old host is $COMFYUI_OLD_PATH or ~/ComfyUI-old; without one the test in it skips.
 """
+
 import importlib.util
 import os
 import subprocess
@@ -68,10 +69,12 @@ def test_new_enough(found):
 
 def test_the_pack_imports_quietly_without_a_host():
     """As pytest does when it collects the pack's root, and as tools do that only read WEB_DIRECTORY."""
-    code = (f"import sys, importlib; sys.path.insert(0, {str(PACK_ROOT.parent)!r})\n"
-            f"pack = importlib.import_module({PACK_ROOT.name!r})\n"
-            "assert 'torch' not in sys.modules and 'comfy' not in sys.modules\n"
-            "assert not hasattr(pack, 'NODE_CLASS_MAPPINGS')\n"
-            "print(pack.WEB_DIRECTORY, callable(pack.comfy_entrypoint))")
+    code = (
+        f"import sys, importlib; sys.path.insert(0, {str(PACK_ROOT.parent)!r})\n"
+        f"pack = importlib.import_module({PACK_ROOT.name!r})\n"
+        "assert 'torch' not in sys.modules and 'comfy' not in sys.modules\n"
+        "assert not hasattr(pack, 'NODE_CLASS_MAPPINGS')\n"
+        "print(pack.WEB_DIRECTORY, callable(pack.comfy_entrypoint))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACK_ROOT.parent)
     assert (done.stdout.strip(), done.stderr) == ("./web True", "")

@@ -2,6 +2,7 @@
 
 With comfy-cli on the PATH or at $COMFY_CLI, its `comfy node validate` and `comfy node pack` are run too.
 """
+
 import json
 import os
 import shutil

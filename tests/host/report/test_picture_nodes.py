@@ -1,4 +1,5 @@
 """What the GradPaint KSampler keeps of a run, and GradPaint Pictures, in the real host."""
+
 import types
 
 import pytest
@@ -20,9 +21,21 @@ def sampled(pack_nodes, models, family, keep_record, sampler_name="euler", **mor
     _, latent, mask = problem(family, batch=2)
     positive, negative = zoo.conditioning(family), zoo.conditioning(family, seed=2)
     with torch.inference_mode():
-        return run(pack_nodes["GradPaintKSampler"], model=models[family], seed=3, steps=10, cfg=1.0,
-                   sampler_name=sampler_name, scheduler="normal", positive=positive, negative=negative,
-                   latent_image={"samples": latent}, mask=mask[:, 0], keep_record=keep_record, **more)
+        return run(
+            pack_nodes["GradPaintKSampler"],
+            model=models[family],
+            seed=3,
+            steps=10,
+            cfg=1.0,
+            sampler_name=sampler_name,
+            scheduler="normal",
+            positive=positive,
+            negative=negative,
+            latent_image={"samples": latent},
+            mask=mask[:, 0],
+            keep_record=keep_record,
+            **more,
+        )
 
 
 def pictures(pack_nodes, record, **more):
@@ -51,16 +64,20 @@ def test_pictures_are_kept_and_the_result_stays_the_same(pack_nodes, models):
     assert all(t.device.type == "cpu" for t in record.x0_hat.values()) and record.maps[3].alignment.max() > 0
     timeline, gradients, losses = pictures(pack_nodes, record, size=32)
     assert timeline.shape[1:] == (32 + 2 * 40, 8 + 8 * 40, 3) and gradients.shape[1] == 32 + 4 * 40
-    assert all(image.dtype == torch.float32 and 0 <= image.min() and image.max() <= 1
-               for image in (timeline, gradients, losses))
+    assert all(
+        image.dtype == torch.float32 and 0 <= image.min() and image.max() <= 1
+        for image in (timeline, gradients, losses)
+    )
 
 
 def test_maps_are_the_gradients_of_the_run(pack_nodes, models, tools):
     """The two terms' gradients add up to what eq. 9 is given: along a line of one channel, in one sign."""
-    _, off = sampled(pack_nodes, models, "guided_diffusion", "pictures",
-                     alignment=tools.settings.AlignmentSettings(lambda_al=0.0))
-    _, on = sampled(pack_nodes, models, "guided_diffusion", "pictures",
-                    alignment=tools.settings.AlignmentSettings(lambda_al=0.3))
+    _, off = sampled(
+        pack_nodes, models, "guided_diffusion", "pictures", alignment=tools.settings.AlignmentSettings(lambda_al=0.0)
+    )
+    _, on = sampled(
+        pack_nodes, models, "guided_diffusion", "pictures", alignment=tools.settings.AlignmentSettings(lambda_al=0.3)
+    )
     assert off.maps[0].alignment is None and off.backwards == 4
     assert torch.allclose(off.maps[0].mse, on.maps[0].mse, rtol=1e-3, atol=1e-3 * float(off.maps[0].mse.max()))
     whole = on.grad_rms[0] * (3 * 16 * 16) ** 0.5
@@ -118,8 +135,9 @@ def test_of_nested_latents_the_first_part_is_kept(pack, tools):
     noise, latent, mask = problem(family, shapes=zoo_more.SHAPES)
     records = []
     guided = tools.guidance.apply_gradpaint(model, tools.settings.GuidanceSettings(), records.append, keep=True)
-    sample(guided, family, "euler", schedule(model, "euler", 4), noise, latent, mask,
-           conditioning=zoo_more.conditioning)
+    sample(
+        guided, family, "euler", schedule(model, "euler", 4), noise, latent, mask, conditioning=zoo_more.conditioning
+    )
     first = latent.unbind()[0].shape
     assert records[0].x0_hat[0].shape == first and records[0].maps[0].mse.shape == (first[0], *first[2:])
     assert records[0].mask.shape[-2:] == first[-2:]

@@ -1,4 +1,5 @@
 """What a run says about its cost before and after, and GradPaint Report, in the real host."""
+
 import importlib
 import logging
 import statistics
@@ -23,8 +24,9 @@ def model(pack, tmp_path_factory):
 @pytest.fixture(scope="module")
 def modules(pack):
     names = dict(clock="clock", estimate="estimate", record="record", report="words")
-    return types.SimpleNamespace(**{name: importlib.import_module(f"{pack.__name__}.nodes.host.report.{part}")
-                                    for name, part in names.items()})
+    return types.SimpleNamespace(
+        **{name: importlib.import_module(f"{pack.__name__}.nodes.host.report.{part}") for name, part in names.items()}
+    )
 
 
 def guided(tools, model, steps=6, fraction=0.5, family="guided_diffusion", **changes):
@@ -162,12 +164,14 @@ def test_log_says_the_cost_before_the_run_and_learns_from_it(tools, pack, tmp_pa
     caplog.set_level(logging.INFO)
     model = zoo.build("guided_diffusion", pack, tmp_path)
     record, _, _ = guided(tools, model, steps=8)
-    assert expected_of(caplog) == ["GradPaint: 4 of 8 steps will be guided: about 1.4 to 1.6 times a plain run's time, "
-                                   "more where memory is short"]
+    assert expected_of(caplog) == [
+        "GradPaint: 4 of 8 steps will be guided: about 1.4 to 1.6 times a plain run's time, more where memory is short"
+    ]
     guided(tools, model, steps=8)
     ratio = modules.estimate.ratio_of(record)
-    assert expected_of(caplog)[1].startswith("GradPaint: 4 of 8 steps will be guided: about "
-                                             f"{1 + (ratio - 1) / 2:.1f} times a plain run's time, ")
+    assert expected_of(caplog)[1].startswith(
+        f"GradPaint: 4 of 8 steps will be guided: about {1 + (ratio - 1) / 2:.1f} times a plain run's time, "
+    )
     assert f"as long as {ratio:.1f} plain ones" in expected_of(caplog)[1]
 
 
@@ -178,14 +182,20 @@ def test_estimate_counts_the_evaluations_for_pictures(pack, pack_nodes, modules,
     given = {"alignment": settings.AlignmentSettings(lambda_al=0.1, space="latent")}
     entry_points.ksampler(pack_nodes, case("flux", flux, steps=8, settings=given), keep_record="pictures")
     entry_points.ksampler(pack_nodes, case("flux", flux, steps=8), keep_record="pictures")  # one loss, one evaluation
-    assert [line.split(": ")[2].split(" times")[0] for line in expected_of(caplog)] == ["about 2.3 to 2.8",
-                                                                                       "about 1.4 to 1.6"]
+    assert [line.split(": ")[2].split(" times")[0] for line in expected_of(caplog)] == [
+        "about 2.3 to 2.8",
+        "about 1.4 to 1.6",
+    ]
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"gradient": "x0"}, "at next to no cost"), ({"fraction": 1.0}, "about 1.8 to 2.3 times"),
-    ({"strength": 0.0}, None),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"gradient": "x0"}, "at next to no cost"),
+        ({"fraction": 1.0}, "about 1.8 to 2.3 times"),
+        ({"strength": 0.0}, None),
+    ],
+)
 def test_estimate_by_settings(tools, pack, tmp_path, caplog, changes, message):
     caplog.set_level(logging.INFO)
     guided(tools, zoo.build("guided_diffusion", pack, tmp_path), **changes)

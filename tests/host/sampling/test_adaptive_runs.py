@@ -1,4 +1,5 @@
 """The adaptive early stop inside the host, with the model that comes with the pack."""
+
 import logging
 
 import pytest
@@ -31,8 +32,16 @@ def run(pack, tools, model, problem, sampler="ddpm", **changes):
     records, noise, latent, mask = [], *problem
     patched = tools.guidance.apply_gradpaint(model, guided, records.append)
     with model_calls(model) as calls:
-        out = sample(patched, "guided_diffusion", sampler, schedule(model, sampler, STEPS), noise, latent, mask,
-                     conditioning=lambda family, seed=1: pack.nodes.host.guided_diffusion.conditioning(None))
+        out = sample(
+            patched,
+            "guided_diffusion",
+            sampler,
+            schedule(model, sampler, STEPS),
+            noise,
+            latent,
+            mask,
+            conditioning=lambda family, seed=1: pack.nodes.host.guided_diffusion.conditioning(None),
+        )
     return out, records[0], [graph for _, graph in calls]
 
 
@@ -41,7 +50,7 @@ EARLY = {"mode": "adaptive", "patience": 0.0, "minimum": 0.0, "tolerance": 0.3} 
 
 def one(problem, i):
     noise, images, mask = problem
-    return noise[i:i + 1], images[i:i + 1], mask
+    return noise[i : i + 1], images[i : i + 1], mask
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "uni_pc"])
@@ -59,8 +68,9 @@ def test_guidance_stops_and_the_rest_of_the_run_is_plain(pack, tools, model, pro
     assert (other.stop.reason, other.stop.step, other.stop.saved) == ("schedule", count, 0)
 
 
-def test_a_decision_that_is_read_late_costs_a_backward_pass_and_changes_nothing(pack, tools, model, problem,
-                                                                                monkeypatch):
+def test_a_decision_that_is_read_late_costs_a_backward_pass_and_changes_nothing(
+    pack, tools, model, problem, monkeypatch
+):
     """As on a GPU, whose work the host does not wait for."""
     prompt, first, _ = run(pack, tools, model, one(problem, 0), **EARLY)
     stop = tools.run.AdaptiveStop
@@ -76,14 +86,21 @@ def test_no_image_depends_on_its_neighbours(pack, tools, model, problem):
     for i in range(2):
         alone, own, _ = run(pack, tools, model, one(problem, i), "ddim", **EARLY)
         assert own.stop.samples == [record.stop.samples[i]]
-        assert torch.allclose(together[i:i + 1], alone, atol=2e-3)
+        assert torch.allclose(together[i : i + 1], alone, atol=2e-3)
 
 
 def test_without_gradients_through_the_model_nothing_is_saved(pack, tools, model, problem):
     noise, images, mask = one(problem, 0)
     guided = tools.settings.GuidanceSettings(gradient="x0", schedule=tools.settings.GuideSchedule(**EARLY))
     records = []
-    sample(tools.guidance.apply_gradpaint(model, guided, records.append), "guided_diffusion", "ddpm",
-           schedule(model, "ddpm", STEPS), noise, images, mask,
-           conditioning=lambda family, seed=1: pack.nodes.host.guided_diffusion.conditioning(None))
+    sample(
+        tools.guidance.apply_gradpaint(model, guided, records.append),
+        "guided_diffusion",
+        "ddpm",
+        schedule(model, "ddpm", STEPS),
+        noise,
+        images,
+        mask,
+        conditioning=lambda family, seed=1: pack.nodes.host.guided_diffusion.conditioning(None),
+    )
     assert (records[0].stop.reason, records[0].stop.saved, records[0].backwards) == ("loss", 0, 0)

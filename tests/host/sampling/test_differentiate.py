@@ -1,4 +1,5 @@
 """What a differentiated evaluation reaches, and when it is looked at from inside."""
+
 from types import SimpleNamespace
 
 import pytest
@@ -26,8 +27,15 @@ def test_a_guider_with_a_second_model(tools):
             guider = custom.Guider_DualModel(gradpaint(tools, first), second)
             guider.set_conds(zoo.conditioning("sd15"), zoo.conditioning("sd15", 2))
             guider.set_cfg(3.0)
-            guider.sample(noise, latent, comfy.samplers.sampler_object("euler"), schedule(first, "euler", 8)[2:4], mask,
-                          disable_pbar=True, seed=3)
+            guider.sample(
+                noise,
+                latent,
+                comfy.samplers.sampler_object("euler"),
+                schedule(first, "euler", 8)[2:4],
+                mask,
+                disable_pbar=True,
+                seed=3,
+            )
     finally:
         handle.remove()
     assert calls == [True]  # once: it needed no way round, and its layers were ours

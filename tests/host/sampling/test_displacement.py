@@ -16,8 +16,10 @@ def models(pack, tmp_path_factory):
 
 def guided(tools, model, alpha, steps=10_000):
     settings = tools.settings.GuidanceSettings(
-        alpha=alpha, alignment=tools.settings.AlignmentSettings(lambda_al=0.0),
-        schedule=tools.settings.GuideSchedule(mode="steps", steps=steps))
+        alpha=alpha,
+        alignment=tools.settings.AlignmentSettings(lambda_al=0.0),
+        schedule=tools.settings.GuideSchedule(mode="steps", steps=steps),
+    )
     return tools.guidance.apply_gradpaint(model, settings)
 
 
@@ -31,8 +33,23 @@ def in_state_units(family, x, sigma):
 
 
 @pytest.mark.parametrize("family", ["sd15", "flux", "guided_diffusion"])
-@pytest.mark.parametrize("sampler", ["euler", "ddim", "ddpm", "euler_ancestral", "dpmpp_2m", "lcm", "heun",
-                                     "dpmpp_sde", "deis", "sa_solver", "res_multistep", "euler_cfg_pp"])
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        "euler",
+        "ddim",
+        "ddpm",
+        "euler_ancestral",
+        "dpmpp_2m",
+        "lcm",
+        "heun",
+        "dpmpp_sde",
+        "deis",
+        "sa_solver",
+        "res_multistep",
+        "euler_cfg_pp",
+    ],
+)
 def test_one_step(tools, models, family, sampler):
     model = models[family]
     noise, latent, mask = problem(family)
@@ -40,15 +57,16 @@ def test_one_step(tools, models, family, sampler):
     with recorded(tools.run, "displacement") as nudges:
         with_it = sample(guided(tools, model, ALPHA), family, sampler, sigmas, noise, latent, mask)
     without = sample(guided(tools, model, 0.0), family, sampler, sigmas, noise, latent, mask)
-    (nudge, finite), = nudges
+    ((nudge, finite),) = nudges
     assert bool(finite.all())
     moved = in_state_units(family, with_it - without, sigmas[-1])
     assert torch.allclose(moved, nudge, atol=1e-4)
     assert moved.square().mean().sqrt().item() == pytest.approx(ALPHA * state_scale(family, float(sigmas[-1])), 1e-3)
 
 
-@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m", "dpmpp_3m_sde", "er_sde", "res_multistep", "lms", "lcm",
-                                     "sa_solver"])
+@pytest.mark.parametrize(
+    "sampler", ["euler", "dpmpp_2m", "dpmpp_3m_sde", "er_sde", "res_multistep", "lms", "lcm", "sa_solver"]
+)
 def test_history_of_a_multistep_sampler_is_clean(tools, models, sampler):
     """Guide the first of two steps: the second step's state must be the first's, moved, and nothing else.
 
@@ -106,8 +124,20 @@ def test_every_sampler_of_the_host_has_a_plan(tools, models):
 
 
 @pytest.mark.parametrize("family, scheduler", [("sd15", "normal"), ("flux", "simple")])
-@pytest.mark.parametrize("sampler", ["euler", "heun", "dpmpp_2m", "lcm", "gradient_estimation", "deis",
-                                     "euler_ancestral_cfg_pp", "uni_pc", "sa_solver_pece"])
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        "euler",
+        "heun",
+        "dpmpp_2m",
+        "lcm",
+        "gradient_estimation",
+        "deis",
+        "euler_ancestral_cfg_pp",
+        "uni_pc",
+        "sa_solver_pece",
+    ],
+)
 def test_in_place_or_through_x0_hat(tools, models, sampler, family, scheduler):
     through_x0_hat = sampler in ("uni_pc", "sa_solver_pece")
     for steps in (8,) if through_x0_hat else (1, 2, 8):

@@ -1,4 +1,5 @@
 """Masks as they come in: full and empty ones, batches, grey ones, Differential Diffusion; through every door."""
+
 import entry_points
 import pytest
 import torch
@@ -31,8 +32,10 @@ def test_the_ksamplers_refuse_full_and_empty_masks(pack_nodes, problem, door, de
         door(pack_nodes, problem, **changes)
 
 
-@pytest.mark.parametrize("value, said", [(1.0, "1 everywhere, so there is nothing to keep"),
-                                         (0.0, "0 everywhere, so there is nothing to repaint")])
+@pytest.mark.parametrize(
+    "value, said",
+    [(1.0, "1 everywhere, so there is nothing to keep"), (0.0, "0 everywhere, so there is nothing to repaint")],
+)
 @pytest.mark.parametrize("door", ["apply", "sampler"])
 def test_the_other_doors_warn_and_sample_plainly(pack_nodes, problem, door, value, said, caplog):
     problem.mask = torch.full((1, 16, 16), value)
@@ -44,7 +47,8 @@ def test_the_other_doors_warn_and_sample_plainly(pack_nodes, problem, door, valu
         sampler, record = entry_points.sampler(pack_nodes, problem)
     graphs = []
     handle = problem.model.model.diffusion_model.register_forward_hook(
-        lambda module, args, out: graphs.append(out.requires_grad))
+        lambda module, args, out: graphs.append(out.requires_grad)
+    )
     try:
         with caplog.at_level("WARNING"):
             out = entry_points.custom(problem, model, sampler)["samples"]
@@ -70,8 +74,13 @@ def test_a_mask_that_is_almost_full_or_grey_everywhere_is_taken(pack_nodes, prob
 @pytest.mark.parametrize("door", [entry_points.ksampler, entry_points.advanced])
 def test_empty_and_full_masks_among_others_in_a_batch(comfy_host, pack, pack_nodes, model, door, schedule):
     """Each image is what it is by itself: with the empty mask the given one, with the full one a plain run's."""
-    problem = case("flux", model, batch=3, steps=5,
-                   settings={"schedule": pack.gradpaint.method.settings.GuideSchedule(mode=schedule)})
+    problem = case(
+        "flux",
+        model,
+        batch=3,
+        steps=5,
+        settings={"schedule": pack.gradpaint.method.settings.GuideSchedule(mode=schedule)},
+    )
     hole = problem.mask[0]
     problem.mask = torch.stack([torch.zeros_like(hole), hole, torch.ones_like(hole)])
     out, record = door(pack_nodes, problem)
@@ -95,9 +104,9 @@ def test_every_image_of_a_batch_is_what_it_is_alone(pack_nodes, model, door):
         problem.latent, problem.mask = {"samples": latents}, masks
         together = door(pack_nodes, problem)[0]["samples"]
         for i in range(2):
-            problem.latent = {"samples": latents[i:i + 1], "batch_index": [i]}
+            problem.latent = {"samples": latents[i : i + 1], "batch_index": [i]}
             problem.mask = masks[i % len(masks)][None]
-            assert torch.allclose(together[i:i + 1], door(pack_nodes, problem)[0]["samples"], atol=1e-4)
+            assert torch.allclose(together[i : i + 1], door(pack_nodes, problem)[0]["samples"], atol=1e-4)
 
 
 def test_a_mask_of_another_size_than_the_latent(pack_nodes, problem):
@@ -171,15 +180,17 @@ def test_differential_diffusion_in_parts_has_the_whole_runs_thresholds(pack_node
     problem.mask = RAMP.clone()
     whole = entry_points.ksampler(pack_nodes, problem)[0]["samples"]
     first = entry_points.advanced(pack_nodes, problem, end_at_step=2, return_with_leftover_noise="enable")[0]
-    last = entry_points.advanced(pack_nodes, problem, latent_image=first, start_at_step=2, add_noise="disable",
-                                 mask=None)
+    last = entry_points.advanced(
+        pack_nodes, problem, latent_image=first, start_at_step=2, add_noise="disable", mask=None
+    )
     assert torch.allclose(last[0]["samples"], whole, atol=1e-5)
 
 
 def test_what_is_not_set_free_is_guided_towards(pack_nodes, model, pack):
     """The loss of a guided step is of what is held at that step, by hand."""
-    problem = case("flux", differential(model), steps=6, settings={
-        "schedule": pack.gradpaint.method.settings.GuideSchedule.full()})
+    problem = case(
+        "flux", differential(model), steps=6, settings={"schedule": pack.gradpaint.method.settings.GuideSchedule.full()}
+    )
     problem.mask = RAMP.clone()
     problem.model, masks = watched(problem.model)
     record = entry_points.ksampler(pack_nodes, problem, keep_record="pictures")[1]

@@ -1,4 +1,5 @@
 """The ways in: the same picture through each, what a SAMPLER and a patched MODEL do, and which of the two acts."""
+
 import gc
 import logging
 
@@ -15,10 +16,16 @@ def models(pack, tmp_path_factory):
     return {family: zoo.build(family, pack, folder) for family in ("sd15", "flux", "guided_diffusion")}
 
 
-@pytest.mark.parametrize("cfg, sampler", [
-    (4.0, "euler"),
-    *(pytest.param(*rest, marks=pytest.mark.slow) for rest in (
-        (1.0, "dpmpp_2m_sde"), (1.0, "euler_ancestral"), (4.0, "dpmpp_2m_sde")))])
+@pytest.mark.parametrize(
+    "cfg, sampler",
+    [
+        (4.0, "euler"),
+        *(
+            pytest.param(*rest, marks=pytest.mark.slow)
+            for rest in ((1.0, "dpmpp_2m_sde"), (1.0, "euler_ancestral"), (4.0, "dpmpp_2m_sde"))
+        ),
+    ],
+)
 @pytest.mark.parametrize("family", ["sd15", "flux", "guided_diffusion"])
 def test_the_same_picture_through_every_door(comfy_host, pack_nodes, models, family, cfg, sampler):
     problem = case(family, models[family], cfg=cfg, sampler=sampler)
@@ -31,12 +38,19 @@ def test_the_same_picture_through_every_door(comfy_host, pack_nodes, models, fam
 
 def test_settings_reach_every_door(comfy_host, pack, pack_nodes, models):
     settings = pack.gradpaint.method.settings
-    given = dict(strength=2.0, gradient="cond", memory=pack.gradpaint.method.settings.MemorySettings("low memory"),
-                 alignment=settings.AlignmentSettings(lambda_al=0.5, space="latent"),
-                 schedule=settings.GuideSchedule(mode="adaptive", every=2))
-    pictures = [entry_points.through_every_door(pack_nodes, comfy_host, case("flux", models["flux"], steps=4, cfg=3.0,
-                                                                          settings=changes))
-                for changes in (given, {})]
+    given = dict(
+        strength=2.0,
+        gradient="cond",
+        memory=pack.gradpaint.method.settings.MemorySettings("low memory"),
+        alignment=settings.AlignmentSettings(lambda_al=0.5, space="latent"),
+        schedule=settings.GuideSchedule(mode="adaptive", every=2),
+    )
+    pictures = [
+        entry_points.through_every_door(
+            pack_nodes, comfy_host, case("flux", models["flux"], steps=4, cfg=3.0, settings=changes)
+        )
+        for changes in (given, {})
+    ]
     for found in pictures:
         assert all(torch.equal(picture, found["GradPaint KSampler"]) for picture in found.values())
     assert not torch.allclose(*(found["GradPaint KSampler"] for found in pictures), atol=1e-3)
@@ -107,11 +121,16 @@ def test_of_model_and_sampler_the_sampler_acts_and_the_log_says_so_once(pack_nod
 
 def test_an_inpaint_method_on_the_model_leaves_the_sampler_alone_too(pack, pack_nodes, models):
     problem = case("flux", models["flux"])
-    method = pack_nodes["GradPaintInpaintMethod"].execute(model=problem.model, method="repaint", resamplings=2,
-                                                          jump_length=2, step=1.0, zeta=0.5).args[0]
+    method = (
+        pack_nodes["GradPaintInpaintMethod"]
+        .execute(model=problem.model, method="repaint", resamplings=2, jump_length=2, step=1.0, zeta=0.5)
+        .args[0]
+    )
     sampler = entry_points.sampler(pack_nodes, problem)[0]
-    assert torch.equal(entry_points.custom(problem, method, sampler)["samples"],
-                       entry_points.custom(problem, problem.model, sampler)["samples"])
+    assert torch.equal(
+        entry_points.custom(problem, method, sampler)["samples"],
+        entry_points.custom(problem, problem.model, sampler)["samples"],
+    )
 
 
 def test_without_added_noise_what_is_in_the_hole_is_kept_at_any_level(pack_nodes, models):
@@ -123,11 +142,21 @@ def test_without_added_noise_what_is_in_the_hole_is_kept_at_any_level(pack_nodes
     noise = nodes.Noise_RandomNoise(problem.seed).generate_noise(problem.latent)
     start = sampling.noise_scaling(sigmas[0], noise, torch.zeros_like(noise), True)
     start = problem.model.model.process_latent_out(start) * problem.mask[:, None] + problem.latent["samples"] * (
-        1 - problem.mask[:, None])
+        1 - problem.mask[:, None]
+    )
     sampler = entry_points.sampler(pack_nodes, problem, strength=0.0)[0]
     with torch.inference_mode():
-        out = nodes.SamplerCustom.execute(problem.model, False, 3, 1.0, problem.positive, problem.negative, sampler,
-                                          sigmas, {"samples": start, "noise_mask": problem.mask}).args[0]["samples"]
+        out = nodes.SamplerCustom.execute(
+            problem.model,
+            False,
+            3,
+            1.0,
+            problem.positive,
+            problem.negative,
+            sampler,
+            sigmas,
+            {"samples": start, "noise_mask": problem.mask},
+        ).args[0]["samples"]
     expected = entry_points.custom(problem, problem.model, sampler)["samples"]
     hole = (problem.mask > 0)[:, None].expand_as(out)
     assert torch.nn.functional.cosine_similarity(out[hole], expected[hole], dim=0) > 0.95
@@ -161,6 +190,7 @@ def test_previews_show_x0_hat_with_the_known_part_in_it(pack_nodes, models, monk
         def spy(step, x0, x, total):
             seen.append((step, total, x0.clone()))
             callback(step, x0, x, total)
+
         return spy
 
     monkeypatch.setattr(latent_preview, "prepare_callback", watched)
@@ -170,8 +200,9 @@ def test_previews_show_x0_hat_with_the_known_part_in_it(pack_nodes, models, monk
         out = entry_points.advanced(pack_nodes, problem)[0]
     elif door == "Apply":
         model = entry_points.apply(pack_nodes, problem)[0]
-        out, denoised = entry_points.custom_advanced(problem, entry_points.cfg_guider(problem, model),
-                                                  entry_points.plain_sampler(problem))
+        out, denoised = entry_points.custom_advanced(
+            problem, entry_points.cfg_guider(problem, model), entry_points.plain_sampler(problem)
+        )
     else:
         guider = entry_points.cfg_guider(problem, problem.model)
         out, denoised = entry_points.custom_advanced(problem, guider, entry_points.sampler(pack_nodes, problem)[0])

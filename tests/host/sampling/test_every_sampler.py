@@ -1,4 +1,5 @@
 """GradPaint KSampler with each sampler and each scheduler that ComfyUI has: it guides, and the known part is kept."""
+
 import pytest
 import torch
 import zoo
@@ -13,8 +14,17 @@ def given(pack, tmp_path_factory) -> dict:
     samples = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
     mask = torch.zeros(1, 16, 16)
     mask[:, 4:12, 5:11] = 1
-    return dict(model=model, seed=3, steps=STEPS, cfg=1.0, positive=conditioning, negative=conditioning,
-                latent_image={"samples": samples}, mask=mask, denoise=1.0)
+    return dict(
+        model=model,
+        seed=3,
+        steps=STEPS,
+        cfg=1.0,
+        positive=conditioning,
+        negative=conditioning,
+        latent_image={"samples": samples},
+        mask=mask,
+        denoise=1.0,
+    )
 
 
 def check(node, given, **choice):

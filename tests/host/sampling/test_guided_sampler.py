@@ -1,4 +1,5 @@
 """GradPaint Sampler: any sampler inside, and done late what a patched MODEL does before its models are loaded."""
+
 import importlib
 
 import controls
@@ -35,13 +36,26 @@ def test_the_samplers_own_object_is_untouched(pack_nodes, models):
     assert not any("forward" in vars(m) for m in problem.model.model.modules())
 
 
-@pytest.mark.parametrize("name, inputs", [
-    ("SamplerDPMPP_2M_SDE", ("midpoint", 1.0, 1.0, "cpu")), ("SamplerEulerAncestral", (1.0, 1.0)),
-    ("SamplerDPMAdaptative", (3, 0.5, 0.5, 0.05, 0.0, 1.0, 0.0, 0.81, 0.0, 1.0)),
-    *(pytest.param(*rest, marks=pytest.mark.slow) for rest in (
-        ("SamplerDPMPP_3M_SDE", (1.0, 1.0, "cpu")), ("SamplerDPMPP_SDE", (1.0, 1.0, 0.5, "cpu")),
-        ("SamplerDPMPP_2S_Ancestral", (1.0, 1.0)), ("SamplerEulerAncestralCFGPP", (1.0, 1.0)), ("SamplerLMS", (4,)),
-        ("SamplerER_SDE", ("ER-SDE", 3, 1.0, 1.0)), ("SamplerSEEDS2", ("phi_1", 1.0, 1.0, 0.5))))])
+@pytest.mark.parametrize(
+    "name, inputs",
+    [
+        ("SamplerDPMPP_2M_SDE", ("midpoint", 1.0, 1.0, "cpu")),
+        ("SamplerEulerAncestral", (1.0, 1.0)),
+        ("SamplerDPMAdaptative", (3, 0.5, 0.5, 0.05, 0.0, 1.0, 0.0, 0.81, 0.0, 1.0)),
+        *(
+            pytest.param(*rest, marks=pytest.mark.slow)
+            for rest in (
+                ("SamplerDPMPP_3M_SDE", (1.0, 1.0, "cpu")),
+                ("SamplerDPMPP_SDE", (1.0, 1.0, 0.5, "cpu")),
+                ("SamplerDPMPP_2S_Ancestral", (1.0, 1.0)),
+                ("SamplerEulerAncestralCFGPP", (1.0, 1.0)),
+                ("SamplerLMS", (4,)),
+                ("SamplerER_SDE", ("ER-SDE", 3, 1.0, 1.0)),
+                ("SamplerSEEDS2", ("phi_1", 1.0, 1.0, 0.5)),
+            )
+        ),
+    ],
+)
 def test_every_sampler_node_of_the_host(pack_nodes, models, name, inputs):
     """With its own options: through the SAMPLER the picture is that of the same sampler under Apply GradPaint."""
     import comfy_extras.nodes_custom_sampler as nodes
@@ -71,6 +85,7 @@ def test_a_noise_sampler_of_somebodys_own_is_drawn_from_by_the_run_only(pack_nod
         def noise(sigma, sigma_next):
             drawn.append(float(sigma))
             return torch.randn(problem.latent["samples"].shape, generator=generator)
+
         return comfy.samplers.KSAMPLER(sampling.sample_euler_ancestral, {"noise_sampler": noise})
 
     plain = entry_points.custom(problem, problem.model, inner())["samples"]
@@ -91,8 +106,17 @@ def euler_without_a_function():
     import comfy.samplers
 
     class Euler(comfy.samplers.Sampler):
-        def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None,
-                   disable_pbar=False):
+        def sample(
+            self,
+            model_wrap,
+            sigmas,
+            extra_args,
+            callback,
+            noise,
+            latent_image=None,
+            denoise_mask=None,
+            disable_pbar=False,
+        ):
             model = comfy.samplers.KSamplerX0Inpaint(model_wrap, sigmas)
             model.latent_image, model.noise = latent_image, noise
             sampling = model_wrap.inner_model.model_sampling
@@ -143,9 +167,20 @@ def test_max_denoise_is_the_inner_samplers(pack_nodes, models):
 
     def leaks(sigmas) -> bool:
         with torch.inference_mode():
-            pictures = [nodes.SamplerCustom.execute(
-                problem.model, True, 3, 1.0, problem.positive, problem.negative, sampler, sigmas,
-                {**latent, "noise_mask": problem.mask}).args[0]["samples"] for latent in (problem.latent, other)]
+            pictures = [
+                nodes.SamplerCustom.execute(
+                    problem.model,
+                    True,
+                    3,
+                    1.0,
+                    problem.positive,
+                    problem.negative,
+                    sampler,
+                    sigmas,
+                    {**latent, "noise_mask": problem.mask},
+                ).args[0]["samples"]
+                for latent in (problem.latent, other)
+            ]
         return not torch.equal(*pictures)
 
     assert not leaks(full) and leaks(full[1:])
@@ -186,8 +221,11 @@ def test_the_sampler_asks_for_the_room_that_a_patched_model_asks_for(pack, pack_
 
     asked = []
     load = management.load_models_gpu
-    monkeypatch.setattr(management, "load_models_gpu",
-                        lambda models, *args, **kw: asked.append((list(models), kw)) or load(models, *args, **kw))
+    monkeypatch.setattr(
+        management,
+        "load_models_gpu",
+        lambda models, *args, **kw: asked.append((list(models), kw)) or load(models, *args, **kw),
+    )
     problem = case("flux", models["flux"], cfg=2.0)
     entry_points.custom(problem, problem.model, entry_points.plain_sampler(problem))
     entry_points.custom(problem, entry_points.apply(pack_nodes, problem)[0], entry_points.plain_sampler(problem))
@@ -206,7 +244,8 @@ def test_graph_replay_of_newer_hosts_is_off_during_the_samplers_run(pack_nodes, 
     monkeypatch.setattr(comfy.cli_args.args, "disable_comfy_compiler", False, raising=False)
     seen = []
     handle = problem.model.model.diffusion_model.register_forward_hook(
-        lambda *args: seen.append(comfy.cli_args.args.disable_comfy_compiler))
+        lambda *args: seen.append(comfy.cli_args.args.disable_comfy_compiler)
+    )
     try:
         entry_points.custom(problem, problem.model, entry_points.sampler(pack_nodes, problem)[0])
     finally:
@@ -227,8 +266,11 @@ def test_the_sampler_loads_decoders_and_keeps_a_guiders_second_model(pack, pack_
     alignment = decoders.HostAlignment(lambda_al=1.0, space="vae", vae=vae)
     problem = case("sd15", model, steps=2, settings={"alignment": alignment})
     asked, load = [], management.load_models_gpu
-    monkeypatch.setattr(management, "load_models_gpu",
-                        lambda models, *args, **kw: asked.append(list(models)) or load(models, *args, **kw))
+    monkeypatch.setattr(
+        management,
+        "load_models_gpu",
+        lambda models, *args, **kw: asked.append(list(models)) or load(models, *args, **kw),
+    )
 
     def run(patched, sampler):
         asked.clear()
@@ -278,8 +320,9 @@ def test_the_sampler_with_weights_unloaded_by_its_second_load(pack, pack_nodes, 
     assert torch.equal(run(), expected) and freed[0] > 0
 
 
-@pytest.mark.parametrize("what", ["hook", *(pytest.param(rest, marks=pytest.mark.slow) for rest in (
-    "controlnet", "control_lora", "lora"))])
+@pytest.mark.parametrize(
+    "what", ["hook", *(pytest.param(rest, marks=pytest.mark.slow) for rest in ("controlnet", "control_lora", "lora"))]
+)
 def test_what_comes_with_model_and_conditioning_is_the_same_as_with_a_patched_model(pack_nodes, what):
     """ControlNets, weight hooks and LoRAs are loaded or applied before the sampler's second load, and stay."""
     import comfy.hooks

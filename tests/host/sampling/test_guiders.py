@@ -1,4 +1,5 @@
 """GradPaint Sampler with each kind of GUIDER: exact gradients, a loss that falls, a known part that is kept."""
+
 import entry_points
 import pytest
 import torch
@@ -41,9 +42,11 @@ def guider(request, comfy_host, family, models):
             "dual_model": lambda: nodes.DualModelGuider.execute(model, a, 3.0, models["another"], b),
             "perp_neg": lambda: PerpNegGuider.execute(model, a, b, c, 4.0, 1.0),
             "perturbed_attention": lambda: nodes.CFGGuider.execute(
-                PerturbedAttentionGuidance.execute(model, 3.0).args[0], a, b, 3.0),
+                PerturbedAttentionGuidance.execute(model, 3.0).args[0], a, b, 3.0
+            ),
             "self_attention": lambda: nodes.CFGGuider.execute(
-                SelfAttentionGuidance.execute(model, 0.5, 2.0).args[0], a, b, 3.0),
+                SelfAttentionGuidance.execute(model, 0.5, 2.0).args[0], a, b, 3.0
+            ),
         }[kind]()
     return made.args[0]
 

@@ -1,4 +1,5 @@
 """The paper's methods on the host's MODEL: what they keep, what they cost, and that they are the library's."""
+
 import importlib
 
 import pytest
@@ -13,8 +14,14 @@ from gradpaint.sampling import inpaint as samplers
 from gradpaint.sampling.methods import METHODS
 
 COSTS = {  # 8 steps: evaluations, backward passes; RePaint with 3 resamplings of 4 steps
-    "combine_image": (8, 0), "combine_noisy": (8, 0), "repaint": (8 + 2 * 4, 0), "mcg": (8, 8), "dps": (8, 8),
-    "gradpaint_fast": (8, 4), "gradpaint_full": (8, 8)}
+    "combine_image": (8, 0),
+    "combine_noisy": (8, 0),
+    "repaint": (8 + 2 * 4, 0),
+    "mcg": (8, 8),
+    "dps": (8, 8),
+    "gradpaint_fast": (8, 4),
+    "gradpaint_full": (8, 8),
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +40,9 @@ def models(pack, zoo_folder):
 
 
 def patched(methods, model, method, records=None, **options):
-    return methods.apply_method(model, method, resamplings=3, jump_length=4, **options,
-                                on_record=None if records is None else records.append)
+    return methods.apply_method(
+        model, method, resamplings=3, jump_length=4, **options, on_record=None if records is None else records.append
+    )
 
 
 @pytest.mark.parametrize("method", COSTS)
@@ -43,8 +51,16 @@ def test_known_part_cost_and_the_callers_model(methods, models, family, sampler,
     model, records, steps = models[family], [], []
     noise, latent, mask = problem(family)
     sigmas, options = schedule(model, sampler, 8), repr(model.model_options)
-    out = sample(patched(methods, model, method, records), family, sampler, sigmas, noise, latent, mask,
-                 callback=lambda i, x0_hat, x, total: steps.append((i, total)))
+    out = sample(
+        patched(methods, model, method, records),
+        family,
+        sampler,
+        sigmas,
+        noise,
+        latent,
+        mask,
+        callback=lambda i, x0_hat, x, total: steps.append((i, total)),
+    )
     known = known_part(mask, latent)
     assert torch.allclose(out[known], in_model_units(model, latent)[known], atol=1e-6) and out.isfinite().all()
     (record,) = records
@@ -67,7 +83,7 @@ class Drawn:
 
     def __init__(self, pack, monkeypatch, shape):
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(9))
-        host = lambda name: importlib.import_module(f"{pack.__name__}.nodes.host.sampling.{name}")  # noqa: E731
+        host = lambda name: importlib.import_module(f"{pack.__name__}.nodes.host.sampling.{name}")
         monkeypatch.setattr(host("baselines").NoisyRun, "draw", lambda self: noise)
         monkeypatch.setattr(host("repaint"), "_draw", lambda like, generator: noise)
         prepare = samplers.prepare
@@ -101,8 +117,10 @@ def test_samplers_whose_state_is_out_of_reach(methods, models, method, sampler):
         sample(patched(methods, models["sd15"], method), "sd15", sampler, sigmas, noise, latent, mask)
 
 
-@pytest.mark.parametrize("method, sampler", [
-    ("dps", "uni_pc"), ("dps", "dpm_adaptive"), ("mcg", "dpmpp_2m"), ("repaint", "heun"), ("repaint", "dpmpp_2m_sde")])
+@pytest.mark.parametrize(
+    "method, sampler",
+    [("dps", "uni_pc"), ("dps", "dpm_adaptive"), ("mcg", "dpmpp_2m"), ("repaint", "heun"), ("repaint", "dpmpp_2m_sde")],
+)
 def test_other_samplers(methods, models, method, sampler):
     noise, latent, mask = problem("sd15")
     sigmas = schedule(models["sd15"], sampler, 6)
@@ -146,8 +164,13 @@ def test_states_of_a_known_image_have_their_noise_level(pack, methods, models, f
 def test_every_stretch_has_noise_of_its_own(pack, methods, models, monkeypatch):
     wrapper = importlib.import_module(f"{pack.__name__}.nodes.host.sampling.repaint")._StretchWrapper
     call, seeds = wrapper.__call__, []
-    monkeypatch.setattr(wrapper, "__call__", lambda self, executor, guider, sigmas, arguments, *rest: seeds.append(
-        arguments["seed"]) or call(self, executor, guider, sigmas, arguments, *rest))
+    monkeypatch.setattr(
+        wrapper,
+        "__call__",
+        lambda self, executor, guider, sigmas, arguments, *rest: (
+            seeds.append(arguments["seed"]) or call(self, executor, guider, sigmas, arguments, *rest)
+        ),
+    )
     noise, latent, mask = problem("sd15")
     sigmas = schedule(models["sd15"], "euler_ancestral", 8)
     sample(patched(methods, models["sd15"], "repaint"), "sd15", "euler_ancestral", sigmas, noise, latent, mask, seed=11)
@@ -177,14 +200,21 @@ def test_without_a_mask_it_is_a_plain_run(methods, models):
     sigmas = schedule(models["sd15"], "euler", 3)
     plain = sample(models["sd15"], "sd15", "euler", sigmas, noise, latent)
     for method in COSTS:
-        assert torch.equal(sample(patched(methods, models["sd15"], method), "sd15", "euler", sigmas, noise, latent),
-                           plain)
+        assert torch.equal(
+            sample(patched(methods, models["sd15"], method), "sd15", "euler", sigmas, noise, latent), plain
+        )
 
 
-@pytest.mark.parametrize("method, options, message", [
-    ("magic", {}, "method is 'magic'.*combine_image"), ("copy", {}, "method is 'copy'"),
-    ("repaint", {"resamplings": 0}, "resamplings is 0"), ("mcg", {"step": -1.0}, "step is -1.0"),
-    ("dps", {"zeta": float("nan")}, "zeta is nan")])
+@pytest.mark.parametrize(
+    "method, options, message",
+    [
+        ("magic", {}, "method is 'magic'.*combine_image"),
+        ("copy", {}, "method is 'copy'"),
+        ("repaint", {"resamplings": 0}, "resamplings is 0"),
+        ("mcg", {"step": -1.0}, "step is -1.0"),
+        ("dps", {"zeta": float("nan")}, "zeta is nan"),
+    ],
+)
 def test_bad_input_is_named(methods, models, method, options, message):
     with pytest.raises(ValueError, match=message):
         methods.apply_method(models["sd15"], method, **options)

@@ -1,4 +1,5 @@
 """GradPaint KSampler (Advanced): parts of a run."""
+
 import importlib
 
 import entry_points
@@ -26,8 +27,15 @@ def in_parts(nodes, problem, *cuts, **changes):
         later = dict(add_noise="disable", mask=None) if i else {}
         last = end == 10_000
         latent, record = entry_points.advanced(
-            nodes, problem, latent_image=latent, start_at_step=start, end_at_step=end,
-            return_with_leftover_noise="disable" if last else "enable", **later, **changes)
+            nodes,
+            problem,
+            latent_image=latent,
+            start_at_step=start,
+            end_at_step=end,
+            return_with_leftover_noise="disable" if last else "enable",
+            **later,
+            **changes,
+        )
         records.append(record)
     return latent, records
 
@@ -48,11 +56,17 @@ def test_parts_give_the_picture_of_one_node(pack_nodes, models, family, cuts):
     assert set(latent) == {"samples", "noise_mask"}  # nothing of ours is left in a finished latent
 
 
-@pytest.mark.parametrize("changes", [
-    dict(mode="fraction", fraction=0.34), dict(mode="fraction", fraction=1.0, every=2),
-    dict(mode="fraction", fraction=1.0, every=2, between="keep"), dict(mode="steps", steps=4, every=3, between="keep"),
-    dict(mode="adaptive", minimum=0.1, maximum=1.0, patience=0.05, tolerance=0.5),
-    dict(mode="adaptive", minimum=0.1, maximum=0.8, every=2, between="keep")])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(mode="fraction", fraction=0.34),
+        dict(mode="fraction", fraction=1.0, every=2),
+        dict(mode="fraction", fraction=1.0, every=2, between="keep"),
+        dict(mode="steps", steps=4, every=3, between="keep"),
+        dict(mode="adaptive", minimum=0.1, maximum=1.0, patience=0.05, tolerance=0.5),
+        dict(mode="adaptive", minimum=0.1, maximum=0.8, every=2, between="keep"),
+    ],
+)
 def test_every_schedule_over_the_whole_run(pack, pack_nodes, models, changes):
     schedule = pack.gradpaint.method.settings.GuideSchedule(**changes)
     problem = case("flux", models["flux"], steps=9, settings={"strength": 2.0, "schedule": schedule})
@@ -73,22 +87,31 @@ def test_an_adaptive_stop_is_the_same_wherever_the_cut_is(pack, pack_nodes, grad
         model = loader.load_model(str(loader.checkpoint_path(loader.BUNDLED)))
     mask = torch.zeros(1, 32, 32)
     mask[:, 10:22, 8:20] = 1
-    early = pack.gradpaint.method.settings.GuideSchedule(mode="adaptive", patience=0.0, minimum=0.0, maximum=1.0,
-                                                  tolerance=0.3)
+    early = pack.gradpaint.method.settings.GuideSchedule(
+        mode="adaptive", patience=0.0, minimum=0.0, maximum=1.0, tolerance=0.3
+    )
     nothing = loader.conditioning(None)
-    problem = entry_points.Case(model, {"samples": scenes.landscapes([scenes.HELD_OUT_SEEDS[3]], 32)}, mask, nothing,
-                             nothing, steps=12, scheduler="karras",
-                             settings={"schedule": early, "gradient": gradient})
+    problem = entry_points.Case(
+        model,
+        {"samples": scenes.landscapes([scenes.HELD_OUT_SEEDS[3]], 32)},
+        mask,
+        nothing,
+        nothing,
+        steps=12,
+        scheduler="karras",
+        settings={"schedule": early, "gradient": gradient},
+    )
     whole, record = entry_points.ksampler(pack_nodes, problem)
     stop = record.stop
     assert stop.reason == "loss" and 2 < stop.step < 11  # else nothing is tested here
     for cut in cuts:
-        first, before = entry_points.advanced(pack_nodes, problem, end_at_step=stop.step + cut,
-                                           return_with_leftover_noise="enable")
+        first, before = entry_points.advanced(
+            pack_nodes, problem, end_at_step=stop.step + cut, return_with_leftover_noise="enable"
+        )
         for _ in range(2):  # the host keeps what a node made, and may run the next one again
-            latent, after = entry_points.advanced(pack_nodes, problem, latent_image=first,
-                                                  start_at_step=stop.step + cut,
-                                               add_noise="disable", mask=None)
+            latent, after = entry_points.advanced(
+                pack_nodes, problem, latent_image=first, start_at_step=stop.step + cut, add_noise="disable", mask=None
+            )
             assert torch.allclose(latent["samples"], whole["samples"], atol=1e-4) and after.stop == stop
             assert before.backwards + after.backwards == record.backwards
 
@@ -107,12 +130,20 @@ def test_a_node_between_may_copy_the_latent(comfy_host, pack_nodes, models):
     first = entry_points.advanced(pack_nodes, problem, **FIRST)[0]
     direct = entry_points.advanced(pack_nodes, problem, latent_image=first, **LAST)[0]
     (copied,) = comfy_host.SetLatentNoiseMask().set_mask(first, problem.mask)
-    assert torch.equal(entry_points.advanced(pack_nodes, problem, latent_image=copied, **LAST)[0]["samples"],
-                       direct["samples"])
+    assert torch.equal(
+        entry_points.advanced(pack_nodes, problem, latent_image=copied, **LAST)[0]["samples"], direct["samples"]
+    )
     with torch.inference_mode():
         (middle,) = comfy_host.KSamplerAdvanced().sample(
-            model=problem.model, add_noise="disable", noise_seed=3, start_at_step=2, end_at_step=4, latent_image=first,
-            return_with_leftover_noise="enable", **problem.run_inputs())
+            model=problem.model,
+            add_noise="disable",
+            noise_seed=3,
+            start_at_step=2,
+            end_at_step=4,
+            latent_image=first,
+            return_with_leftover_noise="enable",
+            **problem.run_inputs(),
+        )
     end, record = entry_points.advanced(pack_nodes, problem, latent_image=middle, **{**LAST, "start_at_step": 4})
     known = (problem.mask == 0)[:, None].expand_as(end["samples"])
     assert (end["samples"] - problem.latent["samples"])[known].abs().max() < 1e-5 and record.steps == 2
@@ -125,8 +156,15 @@ def test_the_first_part_is_what_the_hosts_node_makes_with_a_patched_model(comfy_
     first = entry_points.advanced(pack_nodes, problem, end_at_step=3, return_with_leftover_noise="enable")[0]
     with torch.inference_mode():
         (theirs,) = comfy_host.KSamplerAdvanced().sample(
-            model=entry_points.apply(pack_nodes, problem)[0], add_noise="enable", noise_seed=3, start_at_step=0,
-            end_at_step=3, latent_image=problem.masked, return_with_leftover_noise="enable", **problem.run_inputs())
+            model=entry_points.apply(pack_nodes, problem)[0],
+            add_noise="enable",
+            noise_seed=3,
+            start_at_step=0,
+            end_at_step=3,
+            latent_image=problem.masked,
+            return_with_leftover_noise="enable",
+            **problem.run_inputs(),
+        )
     assert torch.equal(first["samples"], theirs["samples"])
 
 
@@ -164,11 +202,14 @@ def test_guided_steps_are_those_of_the_window(pack, pack_nodes, models):
 def test_a_part_without_steps_hands_everything_on(pack_nodes, models):
     problem = case("flux", models["flux"], steps=STEPS)
     first = entry_points.advanced(pack_nodes, problem, **FIRST)[0]
-    nothing, record = entry_points.advanced(pack_nodes, problem, latent_image=first, start_at_step=2, end_at_step=2,
-                                         add_noise="disable", mask=None)
+    nothing, record = entry_points.advanced(
+        pack_nodes, problem, latent_image=first, start_at_step=2, end_at_step=2, add_noise="disable", mask=None
+    )
     assert record.steps == 0 and torch.equal(nothing["samples"], first["samples"])
-    after, direct = (entry_points.advanced(pack_nodes, problem, latent_image=latent, **LAST)[0]["samples"]
-                     for latent in (nothing, first))
+    after, direct = (
+        entry_points.advanced(pack_nodes, problem, latent_image=latent, **LAST)[0]["samples"]
+        for latent in (nothing, first)
+    )
     assert torch.equal(after, direct)
 
 
@@ -198,8 +239,15 @@ def test_noise_is_not_added_to_noise(comfy_host, pack_nodes, models, door):
             door(pack_nodes, problem, latent_image=latent)
     with torch.inference_mode():  # the host's node finishes it: then it is a picture like any other
         (done,) = comfy_host.KSamplerAdvanced().sample(
-            model=problem.model, add_noise="disable", noise_seed=3, start_at_step=2, end_at_step=10_000,
-            latent_image=first, return_with_leftover_noise="disable", **problem.run_inputs())
+            model=problem.model,
+            add_noise="disable",
+            noise_seed=3,
+            start_at_step=2,
+            end_at_step=10_000,
+            latent_image=first,
+            return_with_leftover_noise="disable",
+            **problem.run_inputs(),
+        )
     assert "gradpaint" in done and "gradpaint" not in door(pack_nodes, problem, latent_image=done)[0]
 
 
@@ -221,13 +269,21 @@ def test_fresh_noise_ignores_an_old_handover(pack_nodes, models):
 
 def test_a_patched_model_warns_of_a_noisy_latent_of_unknown_origin(comfy_host, pack_nodes, models, caplog):
     problem = case("flux", models["flux"], steps=STEPS)
-    first = entry_points.host_advanced(comfy_host, problem, problem.model, end_at_step=2,
-                                    return_with_leftover_noise="enable")
+    first = entry_points.host_advanced(
+        comfy_host, problem, problem.model, end_at_step=2, return_with_leftover_noise="enable"
+    )
     model = entry_points.apply(pack_nodes, problem)[0]
     with torch.inference_mode(), caplog.at_level("WARNING"):
         comfy_host.KSamplerAdvanced().sample(
-            model=model, add_noise="disable", noise_seed=3, start_at_step=2, end_at_step=10_000, latent_image=first,
-            return_with_leftover_noise="disable", **problem.run_inputs())
+            model=model,
+            add_noise="disable",
+            noise_seed=3,
+            start_at_step=2,
+            end_at_step=10_000,
+            latent_image=first,
+            return_with_leftover_noise="disable",
+            **problem.run_inputs(),
+        )
     assert "no GradPaint run that is remembered" in caplog.text and "make its first part too" in caplog.text
 
 
@@ -242,8 +298,9 @@ def test_nothing_is_differentiated_or_asked_for_where_no_step_is_guided(pack, pa
     parts = importlib.import_module(f"{pack.__name__}.nodes.host.sampling.ksample_part")
     asked = []
     original = parts.with_wrapper
-    monkeypatch.setattr(parts, "with_wrapper",
-                        lambda model, wrapper: asked.append(wrapper.differentiates) or original(model, wrapper))
+    monkeypatch.setattr(
+        parts, "with_wrapper", lambda model, wrapper: asked.append(wrapper.differentiates) or original(model, wrapper)
+    )
     problem = case("flux", models["flux"], steps=10)
     for start in (0, 3, 4):
         entry_points.advanced(pack_nodes, problem, start_at_step=start)

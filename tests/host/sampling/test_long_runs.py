@@ -1,4 +1,5 @@
 """Many runs in one process, and runs that are cancelled anywhere: nothing is left, the next run is the same."""
+
 import functools
 import threading
 from typing import NamedTuple
@@ -44,11 +45,14 @@ class Lab:
         self.problems = {family: problem(family, shapes=SHAPES) for family in self.models}
 
     def conditioning(self, family, seed=1, controlled=False):
-        (text, options), = zoo.conditioning(family, seed)
+        ((text, options),) = zoo.conditioning(family, seed)
         if controlled:
             hint = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2))
-            options = {**options, "control": self.control.copy().set_cond_hint(hint, 1.0, (0.0, 1.0)),
-                       "control_apply_to_uncond": True}
+            options = {
+                **options,
+                "control": self.control.copy().set_cond_hint(hint, 1.0, (0.0, 1.0)),
+                "control_apply_to_uncond": True,
+            }
         return [[text, options]]
 
     @functools.cache  # noqa: B019
@@ -61,13 +65,24 @@ class Lab:
         family, sampler, cfg, controlled, options, memory = SETUPS[name]
         model = self.models[family]
         guided = self.tools.guidance.apply_gradpaint(
-            model, self.tools.settings.GuidanceSettings(
-                schedule=self.tools.settings.GuideSchedule(fraction=0.6), **options),
-            on_record, self.memory_settings(memory))
+            model,
+            self.tools.settings.GuidanceSettings(schedule=self.tools.settings.GuideSchedule(fraction=0.6), **options),
+            on_record,
+            self.memory_settings(memory),
+        )
         noise, latent, mask = self.problems[family]
         return sample(
-            guided, family, sampler, schedule(model, sampler, 3), noise, latent, mask, cfg=cfg, callback=callback,
-            conditioning=lambda family, seed=1: self.conditioning(family, seed, controlled))
+            guided,
+            family,
+            sampler,
+            schedule(model, sampler, 3),
+            noise,
+            latent,
+            mask,
+            cfg=cfg,
+            callback=callback,
+            conditioning=lambda family, seed=1: self.conditioning(family, seed, controlled),
+        )
 
     def snapshot(self, family="sd15"):
         return snapshot(self.models[family], self.control.control_model)

@@ -1,4 +1,5 @@
 """Cheaper gradients and kept directions: exact against hand-made twins, and they cost what they say."""
+
 import math
 
 import pytest
@@ -33,8 +34,9 @@ def test_cond_is_the_gradient_with_everything_else_constant(tools, models, famil
     model = models[family]
     noise, latent, mask = problem(family)
     sigmas = schedule(model, "euler", 8)[2:4]
-    run = lambda gradient: sample(gradpaint(tools, model, gradient=gradient), family, "euler", sigmas, noise,  # noqa: E731
-                                  latent, mask, cfg=4.0)
+    run = lambda gradient: sample(
+        gradpaint(tools, model, gradient=gradient), family, "euler", sigmas, noise, latent, mask, cfg=4.0
+    )
     with gradients(tools) as ours, model_calls(model) as calls:
         run("cond")
     with gradients(tools) as twin, detached_but([0]):
@@ -69,10 +71,16 @@ def guider(model, kind):
     return made
 
 
-@pytest.mark.parametrize("kind, index, network_calls", [
-    ("dual", [2], [False, True]), ("dual_nested", [2], [False, True]), ("perp_neg", [0], [False, True]),
-    ("dual_model", [0], [True, False]), ("basic", [0], [True]),
-])
+@pytest.mark.parametrize(
+    "kind, index, network_calls",
+    [
+        ("dual", [2], [False, True]),
+        ("dual_nested", [2], [False, True]),
+        ("perp_neg", [0], [False, True]),
+        ("dual_model", [0], [True, False]),
+        ("basic", [0], [True]),
+    ],
+)
 def test_cond_finds_the_positive_conditioning_of_other_guiders(tools, models, kind, index, network_calls):
     import comfy.samplers
 
@@ -83,8 +91,14 @@ def test_cond_finds_the_positive_conditioning_of_other_guiders(tools, models, ki
     def run(gradient):
         with torch.inference_mode():
             guider(gradpaint(tools, model, gradient=gradient), kind).sample(
-                noise.clone(), latent.clone(), comfy.samplers.sampler_object("euler"), sigmas, mask,
-                disable_pbar=True, seed=3)
+                noise.clone(),
+                latent.clone(),
+                comfy.samplers.sampler_object("euler"),
+                sigmas,
+                mask,
+                disable_pbar=True,
+                seed=3,
+            )
 
     with gradients(tools) as ours, model_calls(model) as calls:
         run("cond")
@@ -110,7 +124,7 @@ def test_the_positive_conditioning_goes_by_its_name_else_it_is_the_first(tools, 
 
     seen, groups = [], list(Guider.conds.values())
     graphs = wrapper(executor, None, [None, *groups], torch.zeros(1), None, {})
-    other, = set(names) - {chosen}
+    (other,) = set(names) - {chosen}
     assert [group for call in seen for group in call if group] == [other, chosen]
     assert [bool(graph) for graph in graphs] == [False, *(name == chosen for name in names)]
 
@@ -162,8 +176,10 @@ def test_cond_leaves_perturbed_attention_out_and_goes_through_what_is_done_after
 def test_cond_at_cfg_1_is_the_exact_gradient(tools, models):
     noise, latent, mask = problem("sd15")
     sigmas = schedule(models["sd15"], "euler", 3)
-    results = [sample(gradpaint(tools, models["sd15"], gradient=gradient), "sd15", "euler", sigmas, noise, latent, mask)
-               for gradient in ("cond", "model")]
+    results = [
+        sample(gradpaint(tools, models["sd15"], gradient=gradient), "sd15", "euler", sigmas, noise, latent, mask)
+        for gradient in ("cond", "model")
+    ]
     assert torch.equal(*results)
 
 
@@ -187,8 +203,16 @@ def test_x0_never_differentiates_the_model(tools, models, family):
     spied = model.clone()
     spied.set_model_sampler_post_cfg_function(keep)
     with gradients(tools) as found, model_calls(model) as calls:
-        sample(gradpaint(tools, spied, records := [], gradient="x0"), family, "euler", sigmas, noise, latent, mask,
-               callback=callback)
+        sample(
+            gradpaint(tools, spied, records := [], gradient="x0"),
+            family,
+            "euler",
+            sigmas,
+            noise,
+            latent,
+            mask,
+            callback=callback,
+        )
     assert calls == [(1, False)] * 4 and patched == [False] * 4
     (record,) = records
     assert (record.evaluations, record.backwards, len(record.mse), len(record.grad_rms)) == (4, 0, 4, 4)
@@ -209,8 +233,9 @@ def test_kept_steps_move_by_eq_9_with_the_last_direction(tools, models, family, 
     model = models[family]
     noise, latent, mask = problem(family)
     sigmas = schedule(model, sampler, 8)
-    wrapped = gradpaint(tools, model, records := [], every=3, between="keep", fraction=0.75, gradient=gradient,
-                        alpha=0.08)
+    wrapped = gradpaint(
+        tools, model, records := [], every=3, between="keep", fraction=0.75, gradient=gradient, alpha=0.08
+    )
     with recorded(tools.run, "displacement") as nudges, model_calls(model) as calls:
         sample(wrapped, family, sampler, sigmas, noise, latent, mask)
     (record,) = records
@@ -238,7 +263,15 @@ def test_a_kept_step_moves_the_state_exactly(tools, models, sampler):
         wrapped = gradpaint(tools, model, every=2, between=between, fraction=0.7, gradient="x0")
         with recorded(tools.run, "displacement") as nudges:
             states = seen[between] = []
-            sample(wrapped, "sd15", sampler, sigmas, noise, latent, mask,
-                   callback=lambda i, x0, x, total, states=states: states.append(x.clone()))
+            sample(
+                wrapped,
+                "sd15",
+                sampler,
+                sigmas,
+                noise,
+                latent,
+                mask,
+                callback=lambda i, x0, x, total, states=states: states.append(x.clone()),
+            )
     assert len(nudges) == 2
     assert torch.allclose(seen["keep"][2] - seen["plain"][2], nudges[1][0], atol=1e-4)

@@ -18,10 +18,14 @@ def test_another_wrapper_that_evaluates_twice_changes_no_count(tools, models):
     noise, latent, mask = problem("sd15")
     sigmas = schedule(models["sd15"], "heun", 6)
     twice = models["sd15"].clone()
-    twice.add_wrapper(extension.WrappersMP.PREDICT_NOISE,
-                      lambda executor, x, *args, **kwargs: (executor(x, *args) + executor(x, *args)) / 2)
-    results = [sample(gradpaint(tools, model, records := []), "sd15", "heun", sigmas, noise, latent, mask)
-               for model in (twice, models["sd15"])]
+    twice.add_wrapper(
+        extension.WrappersMP.PREDICT_NOISE,
+        lambda executor, x, *args, **kwargs: (executor(x, *args) + executor(x, *args)) / 2,
+    )
+    results = [
+        sample(gradpaint(tools, model, records := []), "sd15", "heun", sigmas, noise, latent, mask)
+        for model in (twice, models["sd15"])
+    ]
     assert torch.allclose(*results, atol=1e-4)
     assert records[0].evaluations == 11 and records[0].backwards == 6
 
@@ -40,8 +44,15 @@ def test_another_wrapper_that_answers_some_calls_itself_changes_no_count(tools, 
     cached = models["sd15"].clone()
     cached.add_wrapper(extension.WrappersMP.PREDICT_NOISE, wrapper)
     with model_calls(cached) as calls:
-        out = sample(gradpaint(tools, cached, records := [], fraction=0.5), "sd15", "euler",
-                     schedule(cached, "euler", 6), noise, latent, mask)
+        out = sample(
+            gradpaint(tools, cached, records := [], fraction=0.5),
+            "sd15",
+            "euler",
+            schedule(cached, "euler", 6),
+            noise,
+            latent,
+            mask,
+        )
     assert calls == [(1, True), (1, True), (1, False)] and out.isfinite().all()
     assert records[0].evaluations == 6 and len(records[0].guided_sigmas) == 3
 
@@ -67,8 +78,18 @@ def test_a_sampler_that_does_not_follow_its_dry_run_is_followed_by_its_noise_lev
     guided = gradpaint(tools, model, records := [], fraction=0.5)
     with torch.inference_mode(), caplog.at_level("INFO"):
         out = comfy.sample.sample_custom(
-            guided, noise, 1.0, comfy.samplers.KSAMPLER(sample_answer_dependent), sigmas, zoo.conditioning("sd15"),
-            zoo.conditioning("sd15"), latent, noise_mask=mask, disable_pbar=True, seed=3)
+            guided,
+            noise,
+            1.0,
+            comfy.samplers.KSAMPLER(sample_answer_dependent),
+            sigmas,
+            zoo.conditioning("sd15"),
+            zoo.conditioning("sd15"),
+            latent,
+            noise_mask=mask,
+            disable_pbar=True,
+            seed=3,
+        )
         assert (out - latent)[(mask == 0).expand_as(out)].abs().max() < 1e-4 and out.isfinite().all()
     assert "does not follow its dry run" in caplog.text
     (record,) = records

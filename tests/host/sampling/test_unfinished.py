@@ -1,4 +1,5 @@
 """A run split by the host's own nodes: the second part finds what the first one kept. And other noise levels."""
+
 import gc
 import importlib
 
@@ -40,13 +41,15 @@ def split(problem, model, sampler, cut: int, between=lambda latent: latent):
     with torch.inference_mode():
         noise = nodes.RandomNoise.execute(problem.seed).args[0]
         first = nodes.SamplerCustomAdvanced.execute(noise, guider, sampler, high, problem.masked).args[0]
-        return nodes.SamplerCustomAdvanced.execute(nodes.DisableNoise.execute().args[0], guider, sampler, low,
-                                                   between(first)).args[0]
+        return nodes.SamplerCustomAdvanced.execute(
+            nodes.DisableNoise.execute().args[0], guider, sampler, low, between(first)
+        ).args[0]
 
 
 @pytest.mark.parametrize("changes", [dict(mode="steps", steps=4), dict(mode="steps", steps=5, every=2, between="keep")])
-@pytest.mark.parametrize("family, door", [("sd15", "apply"), ("flux", "apply"), ("flux", "sampler"),
-                                          ("guided_diffusion", "sampler")])
+@pytest.mark.parametrize(
+    "family, door", [("sd15", "apply"), ("flux", "apply"), ("flux", "sampler"), ("guided_diffusion", "sampler")]
+)
 def test_two_of_the_hosts_nodes_give_the_picture_of_one(pack, pack_nodes, models, family, door, changes):
     schedule = pack.gradpaint.method.settings.GuideSchedule(**changes)
     problem = case(family, models[family], steps=STEPS, cfg=2.0, settings={"schedule": schedule, "strength": 2.0})
@@ -64,8 +67,9 @@ def test_ksampler_advanced_twice_with_a_patched_model_each(comfy_host, pack_node
     problem = case("flux", models["flux"], steps=STEPS)
     with caplog.at_level("INFO"):
         patched = entry_points.apply(pack_nodes, problem)[0]
-        first = entry_points.host_advanced(comfy_host, problem, patched, end_at_step=3,
-                                        return_with_leftover_noise="enable")
+        first = entry_points.host_advanced(
+            comfy_host, problem, patched, end_at_step=3, return_with_leftover_noise="enable"
+        )
     assert caplog.text.count("The guided share was counted over this part alone") == 1
     gc.collect()
     model, record = entry_points.apply(pack_nodes, problem)
@@ -83,8 +87,9 @@ def test_parallel_runs_of_one_model_do_not_mix(comfy_host, pack_nodes, models):
         problem.latent = {"samples": problem.latent["samples"] * seed}
         model = model or entry_points.apply(pack_nodes, problem)[0]
         problems.append(problem)
-        firsts.append(entry_points.host_advanced(comfy_host, problem, model, end_at_step=3,
-                                              return_with_leftover_noise="enable"))
+        firsts.append(
+            entry_points.host_advanced(comfy_host, problem, model, end_at_step=3, return_with_leftover_noise="enable")
+        )
     for problem, first in zip(problems, firsts):
         out = entry_points.host_advanced(comfy_host, problem, model, latent_image=first, **LAST)["samples"]
         known = (problem.mask == 0)[:, None].expand_as(out)
@@ -108,8 +113,9 @@ def test_the_last_few_runs_are_remembered_each_once(comfy_host, pack_nodes, mode
     model = entry_points.apply(pack_nodes, problem)[0]
     firsts = []
     for problem.seed in (0, 0, *range(unfinished.KEPT + 1)):
-        firsts.append(entry_points.host_advanced(comfy_host, problem, model, end_at_step=1,
-                                              return_with_leftover_noise="enable"))
+        firsts.append(
+            entry_points.host_advanced(comfy_host, problem, model, end_at_step=1, return_with_leftover_noise="enable")
+        )
         assert len(unfinished._runs) == min(problem.seed + 1, unfinished.KEPT)
     entry_points.host_ksampler(comfy_host, problem, model)  # a run to its end is nothing to go on from
     assert len(unfinished._runs) == unfinished.KEPT
@@ -135,8 +141,9 @@ def test_a_run_towards_noise_is_a_plain_one(pack_nodes, models, door, caplog):
 
     def run(model, sampler):
         with torch.inference_mode():
-            return nodes.SamplerCustom.execute(model, False, 3, 1.0, problem.positive, problem.negative, sampler,
-                                               rising, problem.masked).args[0]["samples"]
+            return nodes.SamplerCustom.execute(
+                model, False, 3, 1.0, problem.positive, problem.negative, sampler, rising, problem.masked
+            ).args[0]["samples"]
 
     with caplog.at_level("INFO"):
         out = run(model, sampler)
@@ -154,7 +161,10 @@ def test_the_callers_sigmas_stay_as_they_are(pack_nodes, models):
     outs = []
     for _ in range(2):
         with torch.inference_mode():
-            outs.append(nodes.SamplerCustom.execute(problem.model, True, 3, 1.0, problem.positive, problem.negative,
-                                                    sampler, sigmas, problem.masked).args[0]["samples"])
+            outs.append(
+                nodes.SamplerCustom.execute(
+                    problem.model, True, 3, 1.0, problem.positive, problem.negative, sampler, sigmas, problem.masked
+                ).args[0]["samples"]
+            )
         assert float(sigmas[-1]) == 0 and record.last.known_error == 0
     assert torch.equal(*outs)

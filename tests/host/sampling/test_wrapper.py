@@ -17,8 +17,9 @@ def settings(tools, **changes):
 
 
 def gradpaint(tools, model, records=None, **changes):
-    return tools.guidance.apply_gradpaint(model, settings(tools, **changes),
-                                          None if records is None else records.append)
+    return tools.guidance.apply_gradpaint(
+        model, settings(tools, **changes), None if records is None else records.append
+    )
 
 
 @pytest.mark.parametrize("family", zoo.FAMILIES)
@@ -83,8 +84,16 @@ def test_guidance_with_cfg_lowers_the_loss(tools, models, family):
         records = []
         full = tools.settings.GuideSchedule.full()
         off = tools.settings.AlignmentSettings(lambda_al=0.0)
-        sample(gradpaint(tools, model, records, alpha=alpha, schedule=full, alignment=off), family, "euler", sigmas,
-               noise, latent, mask, cfg=3.0)
+        sample(
+            gradpaint(tools, model, records, alpha=alpha, schedule=full, alignment=off),
+            family,
+            "euler",
+            sigmas,
+            noise,
+            latent,
+            mask,
+            cfg=3.0,
+        )
         last[alpha] = float(sum(records[0].mse[6:]))
     assert last[0.05] < last[1e-9]
 
@@ -153,8 +162,16 @@ def test_previews_show_x0_hat_and_progress_counts_steps(tools, models):
     for sampler in ("euler", "uni_pc"):  # nudged in place, nudged through x0_hat
         sigmas = schedule(model, sampler, 5)
         seen = []
-        sample(gradpaint(tools, model, alpha=0.5), "sd15", sampler, sigmas, noise, latent, mask,
-               callback=lambda i, x0, x, total, seen=seen: seen.append((i, total, x0.clone())))
+        sample(
+            gradpaint(tools, model, alpha=0.5),
+            "sd15",
+            sampler,
+            sigmas,
+            noise,
+            latent,
+            mask,
+            callback=lambda i, x0, x, total, seen=seen: seen.append((i, total, x0.clone())),
+        )
         assert len(seen) == 5 and all(total in (5, 6) for _, total, _ in seen)
         for _, _, x0 in seen[:-1] if sampler == "uni_pc" else seen:
             assert (x0 - expected)[known].abs().max() < 1e-5
@@ -177,8 +194,13 @@ def test_cancel_leaves_everything_as_it_was(tools, models, where):
         if len(calls) == 2:  # the second guided step
             management.interrupt_current_processing(True)
 
-    hook = (leaves[3].register_forward_hook(cancel) if where == "forward" else
-            leaves[3].register_full_backward_hook(cancel) if where == "backward" else None)
+    hook = (
+        leaves[3].register_forward_hook(cancel)
+        if where == "forward"
+        else leaves[3].register_full_backward_hook(cancel)
+        if where == "backward"
+        else None
+    )
     try:
         with pytest.raises(management.InterruptProcessingException):
             sample(guided, "sd15", "euler", sigmas, noise, latent, mask, callback=cancel if hook is None else None)
@@ -198,8 +220,12 @@ def test_a_gradient_that_is_not_finite_skips_the_nudge(tools, models, caplog):
     broken = gradpaint(tools, model, records := [])
     # Finite value, infinite derivative, for the first sample only.
     broken.set_model_sampler_post_cfg_function(
-        lambda args: args["denoised"] + torch.tensor([0.0, 0]).view(2, 1, 1, 1) * (args["input"] * torch.tensor(
-            [0.0, 1]).view(2, 1, 1, 1)).abs().sqrt())
+        lambda args: (
+            args["denoised"]
+            + torch.tensor([0.0, 0]).view(2, 1, 1, 1)
+            * (args["input"] * torch.tensor([0.0, 1]).view(2, 1, 1, 1)).abs().sqrt()
+        )
+    )
     with caplog.at_level("WARNING"):
         out = sample(broken, "sd15", "euler", sigmas, noise, latent, mask)
     assert out.isfinite().all() and records[0].skipped_nudges == 2
@@ -223,8 +249,15 @@ def test_alignment_is_off_on_latents_and_on_on_pixels(tools, models):
     for family, active in (("sd15", False), ("guided_diffusion", True)):
         noise, latent, mask = problem(family)
         alignment = tools.settings.AlignmentSettings(lambda_al=1.0)
-        sample(gradpaint(tools, models[family], records := [], alignment=alignment), family, "euler",
-               schedule(models[family], "euler", 2), noise, latent, mask)
+        sample(
+            gradpaint(tools, models[family], records := [], alignment=alignment),
+            family,
+            "euler",
+            schedule(models[family], "euler", 2),
+            noise,
+            latent,
+            mask,
+        )
         assert bool(records[0].alignment[0].gt(0).all()) is active
 
 
@@ -263,7 +296,7 @@ def test_graph_replay_of_newer_hosts_is_off_during_a_run(tools):
     import comfy.cli_args
 
     seen = []
-    run = lambda: seen.append(getattr(comfy.cli_args.args, "disable_comfy_compiler", "absent"))  # noqa: E731
+    run = lambda: seen.append(getattr(comfy.cli_args.args, "disable_comfy_compiler", "absent"))
     tools.guidance.without_graph_replay(run)
     comfy.cli_args.args.disable_comfy_compiler = False
     try:

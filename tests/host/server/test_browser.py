@@ -1,4 +1,5 @@
 """The host's own frontend in a headless Chromium: workflows, templates, blueprint, help pages, and a quickstart run."""
+
 from __future__ import annotations
 
 import json
@@ -50,21 +51,31 @@ def load(name: str) -> dict:
 
 def plain(prompt: dict) -> dict:
     """Class and inputs alone, without what the frontend adds for itself."""
-    return {key: (node["class_type"], {k: v for k, v in node["inputs"].items() if k not in LEFT_OUT})
-            for key, node in prompt.items()}
+    return {
+        key: (node["class_type"], {k: v for k, v in node["inputs"].items() if k not in LEFT_OUT})
+        for key, node in prompt.items()
+    }
 
 
 def wait_for_pictures(page) -> None:
     """Until each output node shows its pictures: they come some time after the end of the run."""
-    page.page.wait_for_function("() => window.app.graph._nodes.filter(n => n.constructor.nodeData?.output_node && "
-                                "/Image$/.test(n.type)).every(n => n.imgs?.length && n.imgs[0].naturalWidth)")
+    page.page.wait_for_function(
+        "() => window.app.graph._nodes.filter(n => n.constructor.nodeData?.output_node && "
+        "/Image$/.test(n.type)).every(n => n.imgs?.length && n.imgs[0].naturalWidth)"
+    )
 
 
 def overlapping(nodes: list[dict]) -> list:
-    boxes = [(n["title"], n["pos"][0], n["pos"][1] - 30, n["pos"][0] + n["size"][0], n["pos"][1] + n["size"][1])
-             for n in nodes]
-    return [(a[0], b[0]) for i, a in enumerate(boxes) for b in boxes[:i]
-            if a[1] < b[3] and b[1] < a[3] and a[2] < b[4] and b[2] < a[4]]
+    boxes = [
+        (n["title"], n["pos"][0], n["pos"][1] - 30, n["pos"][0] + n["size"][0], n["pos"][1] + n["size"][1])
+        for n in nodes
+    ]
+    return [
+        (a[0], b[0])
+        for i, a in enumerate(boxes)
+        for b in boxes[:i]
+        if a[1] < b[3] and b[1] < a[3] and a[2] < b[4] and b[2] < a[4]
+    ]
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -103,11 +114,15 @@ def test_report_is_shown_line_by_line_and_again_when_all_is_cached(quiet):
     assert not overlapping(quiet.nodes())  # with the sizes that they take for their pictures
     quiet.setting("Comfy.VueNodes.Enabled", True)
     try:
-        quiet.page.evaluate(f"() => {{ const c = window.app.canvas, n = {REPORT}; c.ds.scale = 1; "
-                            "c.ds.offset = [100 - n.pos[0], 150 - n.pos[1]]; c.setDirty(true, true); }")
+        quiet.page.evaluate(
+            f"() => {{ const c = window.app.canvas, n = {REPORT}; c.ds.scale = 1; "
+            "c.ds.offset = [100 - n.pos[0], 150 - n.pos[1]]; c.setDirty(true, true); }"
+        )
         quiet.page.wait_for_function(
             f"() => document.querySelector(`[data-node-id='${{{REPORT}.id}}']`)?.innerText.split('\\n')"
-            ".some(line => line.trim() === 'steps: 4, of which guided 2')", timeout=20_000)
+            ".some(line => line.trim() === 'steps: 4, of which guided 2')",
+            timeout=20_000,
+        )
     finally:
         quiet.setting("Comfy.VueNodes.Enabled", False)
     quiet.load(workflow)
@@ -161,8 +176,8 @@ def test_templates_list_opens_a_workflow(quiet):
     for name in EXAMPLES:
         quiet.page.get_by_text(name, exact=True).first.wait_for()
     quiet.page.wait_for_function(
-        "n => [...document.querySelectorAll('img')].filter(i => i.naturalWidth === 400).length >= n",
-        arg=4)  # thumbnails further down load when they come into sight
+        "n => [...document.querySelectorAll('img')].filter(i => i.naturalWidth === 400).length >= n", arg=4
+    )  # thumbnails further down load when they come into sight
     quiet.page.get_by_text("gradpaint_batch", exact=True).first.click()
     quiet.page.wait_for_function("() => window.app.graph._nodes.some(n => n.title === 'Inpainted')")
     assert {n["type"] for n in quiet.nodes()} == {n["type"] for n in load("gradpaint_batch")["nodes"]}
@@ -211,15 +226,21 @@ def test_help_pages_show_their_pictures(quiet):
     for node_id in HELP_PAGES:
         text = (in_host.PACK_ROOT / "web" / "docs" / f"{node_id}.md").read_text(encoding="utf-8")
         assert text.splitlines()[2] == f"![The node](img/{node_id}.png)", node_id
-        quiet.page.evaluate("""type => {
+        quiet.page.evaluate(
+            """type => {
             const node = window.LiteGraph.createNode(type), canvas = window.app.canvas;
             for (const old of [...window.app.graph._nodes]) window.app.graph.remove(old);
             window.app.graph.add(node);
             node.pos = [200, 200];
             canvas.selectNode(node);
             canvas.setDirty(true, true);
-        }""", node_id)
+        }""",
+            node_id,
+        )
         if node_id == HELP_PAGES[0]:  # afterwards the panel is open and follows the selection
             quiet.page.click("[data-testid=info-button]")
-        quiet.page.wait_for_function("id => [...document.querySelectorAll('img')].some("
-                                     "i => i.src.endsWith(`/docs/img/${id}.png`) && i.naturalWidth > 0)", arg=node_id)
+        quiet.page.wait_for_function(
+            "id => [...document.querySelectorAll('img')].some("
+            "i => i.src.endsWith(`/docs/img/${id}.png`) && i.naturalWidth > 0)",
+            arg=node_id,
+        )

@@ -1,4 +1,5 @@
 """The real server, headless on the CPU, with nothing but this pack: all nodes, the quickstart and its pictures."""
+
 from __future__ import annotations
 
 import json
@@ -9,10 +10,23 @@ import torch
 from server_process import PACK_ROOT
 from workflow_api import node_of
 
-NODE_IDS = {"GradPaintLoadGuidedDiffusion", "GradPaintMaskGenerator", "GradPaintAlignmentLoss", "GradPaintEarlyStop",
-            "GradPaintMemory", "GradPaintKSampler", "GradPaintKSamplerAdvanced", "GradPaintSampler", "GradPaintApply",
-            "GradPaintEncode", "GradPaintComposite",
-            "GradPaintPictures", "GradPaintReport", "GradPaintInpaintMethod", "GradPaintDemoScene"}
+NODE_IDS = {
+    "GradPaintLoadGuidedDiffusion",
+    "GradPaintMaskGenerator",
+    "GradPaintAlignmentLoss",
+    "GradPaintEarlyStop",
+    "GradPaintMemory",
+    "GradPaintKSampler",
+    "GradPaintKSamplerAdvanced",
+    "GradPaintSampler",
+    "GradPaintApply",
+    "GradPaintEncode",
+    "GradPaintComposite",
+    "GradPaintPictures",
+    "GradPaintReport",
+    "GradPaintInpaintMethod",
+    "GradPaintDemoScene",
+}
 
 pytestmark = pytest.mark.slow
 
@@ -30,8 +44,9 @@ def saved_from(prompt: dict, sampler_type: str) -> str:
     """Id of the Save Image node behind the composite behind the decoder behind the sampler."""
     found = node_of(prompt, sampler_type)
     for kind, name in (("VAEDecode", "samples"), ("GradPaintComposite", "image"), ("SaveImage", "images")):
-        found = next(key for key, node in prompt.items()
-                     if node["class_type"] == kind and node["inputs"][name][0] == found)
+        found = next(
+            key for key, node in prompt.items() if node["class_type"] == kind and node["inputs"][name][0] == found
+        )
     return found
 
 
@@ -65,7 +80,11 @@ def test_quickstart_uses_the_defaults(prompt):
 
     inputs = prompt[node_of(prompt, "GradPaintKSampler")]["inputs"]
     assert (inputs["strength"], inputs["normalization"], inputs["gradient"], inputs["alpha"]) == (
-        GuidanceSettings().strength, GuidanceSettings().normalization, GuidanceSettings().gradient, 0)
+        GuidanceSettings().strength,
+        GuidanceSettings().normalization,
+        GuidanceSettings().gradient,
+        0,
+    )
     assert not {"alignment", "schedule", "memory"} & set(inputs)
 
 
@@ -94,20 +113,34 @@ def test_same_seed_through_the_library_gives_the_same_picture(prompt, result, ca
     inputs = {node["class_type"]: node["inputs"] for node in prompt.values()}
     sampler, scene, drawn = (inputs[f"GradPaint{name}"] for name in ("KSampler", "DemoScene", "MaskGenerator"))
     assert (sampler["sampler_name"], sampler["scheduler"], sampler["cfg"], sampler["denoise"]) == (
-        "ddim", "normal", 1.0, 1.0)
+        "ddim",
+        "normal",
+        1.0,
+        1.0,
+    )
     settings = GuidanceSettings(strength=sampler["strength"], normalization=sampler["normalization"])
 
     denoiser = load_denoiser(bundled_model_path())
     y = landscapes([HELD_OUT_SEEDS[scene["seed"]]], scene["size"])
     mask = make_mask(drawn["kind"], *y.shape[-2:], drawn["seed"])
     noise = torch.randn(y.shape, generator=torch.manual_seed(sampler["seed"]))  # the host's comfy.sample.prepare_noise
-    found = inpaint(denoiser, y, mask, sigmas=spaced_sigmas(denoiser.sigmas, sampler["steps"]), noise=noise,
-                    sampler="ddim", settings=settings, progress=False)
+    found = inpaint(
+        denoiser,
+        y,
+        mask,
+        sigmas=spaced_sigmas(denoiser.sigmas, sampler["steps"]),
+        noise=noise,
+        sampler="ddim",
+        settings=settings,
+        progress=False,
+    )
     ours = np.floor((found.image[0].permute(1, 2, 0).numpy() + 1) / 2 * 255)  # Save Image does not round either
     difference = np.abs(ours - result[saved_from(prompt, "GradPaintKSampler")])
     with capsys.disabled():
-        print(f"\nserver against library, of 255: mean {difference.mean():.4f}, largest {difference.max():.0f}, "
-              f"mean in the hole {difference[mask[0, 0].numpy() > 0].mean():.4f}")
+        print(
+            f"\nserver against library, of 255: mean {difference.mean():.4f}, largest {difference.max():.0f}, "
+            f"mean in the hole {difference[mask[0, 0].numpy() > 0].mean():.4f}"
+        )
     assert difference.mean() < 2
 
 

@@ -1,4 +1,5 @@
 """The quickstart's problem through every door, as prompts to the real server."""
+
 from __future__ import annotations
 
 import copy
@@ -23,8 +24,14 @@ def every_door(prompt: dict) -> dict:
     levels = {key: given[key] for key in ("model", "steps", "scheduler")}
     guided = {"strength": given["strength"], "normalization": given["normalization"]}
     patched, wrapped, sigmas, plain = (["patched", 0], ["wrapped", 0], ["sigmas", 0], ["plain", 0])
-    whole = {**given, "noise_seed": seed, "add_noise": "enable", "start_at_step": 0, "end_at_step": 10_000,
-             "return_with_leftover_noise": "disable"}
+    whole = {
+        **given,
+        "noise_seed": seed,
+        "add_noise": "enable",
+        "start_at_step": 0,
+        "end_at_step": 10_000,
+        "return_with_leftover_noise": "disable",
+    }
     custom = dict(run, noise_seed=seed, add_noise=True, sigmas=sigmas, latent_image=masked)
     advanced = dict(noise=["noise", 0], sigmas=sigmas, latent_image=masked)
     nodes = {
@@ -37,10 +44,22 @@ def every_door(prompt: dict) -> dict:
         "KSampler": ("GradPaintKSampler", {**given, "seed": seed, "denoise": denoise}),
         "Advanced": ("GradPaintKSamplerAdvanced", whole),
         "first": ("GradPaintKSamplerAdvanced", {**whole, "end_at_step": 2, "return_with_leftover_noise": "enable"}),
-        "Parts": ("GradPaintKSamplerAdvanced", {**whole, "start_at_step": 2, "add_noise": "disable",
-                                                "latent_image": ["first", 0]}),
-        "Apply": ("KSampler", {**run, **levels, "model": patched, "seed": seed, "denoise": denoise,
-                               "sampler_name": "euler", "latent_image": masked}),
+        "Parts": (
+            "GradPaintKSamplerAdvanced",
+            {**whole, "start_at_step": 2, "add_noise": "disable", "latent_image": ["first", 0]},
+        ),
+        "Apply": (
+            "KSampler",
+            {
+                **run,
+                **levels,
+                "model": patched,
+                "seed": seed,
+                "denoise": denoise,
+                "sampler_name": "euler",
+                "latent_image": masked,
+            },
+        ),
         "Apply, custom": ("SamplerCustom", {**custom, "model": patched, "sampler": plain}),
         "Sampler, custom": ("SamplerCustom", {**custom, "model": given["model"], "sampler": wrapped}),
         "Sampler, advanced": ("SamplerCustomAdvanced", {**advanced, "guider": ["guider", 0], "sampler": wrapped}),

@@ -1,4 +1,5 @@
 """What a user sees of a run while it goes on: the progress bar, the preview, and Cancel. Through the real websocket."""
+
 from __future__ import annotations
 
 import asyncio
@@ -24,12 +25,16 @@ def live_prompt(prompt: dict, steps: int, seed: int) -> dict:
     sampler = prompt[node_of(prompt, "GradPaintKSampler")]["inputs"]
     sampler.update(steps=steps, seed=seed)
     sampler["schedule"] = ["stop", 0]
-    prompt["stop"] = {"class_type": "GradPaintEarlyStop",
-                      "inputs": {"mode": "full (every step)", "fraction": 0.45, "steps": 45, "every": 1}}
+    prompt["stop"] = {
+        "class_type": "GradPaintEarlyStop",
+        "inputs": {"mode": "full (every step)", "fraction": 0.45, "steps": 45, "every": 1},
+    }
     keep, todo = {}, ["show"]
     prompt["show"] = {"class_type": "PreviewImage", "inputs": {"images": ["decoded", 0]}}
-    prompt["decoded"] = {"class_type": "VAEDecode", "inputs": {"samples": [node_of(prompt, "GradPaintKSampler"), 0],
-                                                               "vae": [node_of(prompt, "VAELoader"), 0]}}
+    prompt["decoded"] = {
+        "class_type": "VAEDecode",
+        "inputs": {"samples": [node_of(prompt, "GradPaintKSampler"), 0], "vae": [node_of(prompt, "VAELoader"), 0]},
+    }
     while todo:
         key = todo.pop()
         keep[key] = prompt[key]

@@ -1,4 +1,5 @@
 """GradPaint Pictures and the adaptive early stop through the real server."""
+
 from __future__ import annotations
 
 import copy
@@ -16,9 +17,10 @@ def with_pictures(prompt: dict, keep_record: str, shown: tuple[str, ...]) -> dic
     prompt = copy.deepcopy(prompt)
     sampler = node_of(prompt, "GradPaintKSampler")
     prompt[sampler]["inputs"].update(steps=10, keep_record=keep_record, schedule=["stop", 0])
-    prompt["stop"] = {"class_type": "GradPaintEarlyStop",
-                      "inputs": {"mode": "adaptive", "fraction": 0.45, "steps": 45, "every": 1, "tolerance": 0.3,
-                                 "patience": 0.0}}
+    prompt["stop"] = {
+        "class_type": "GradPaintEarlyStop",
+        "inputs": {"mode": "adaptive", "fraction": 0.45, "steps": 45, "every": 1, "tolerance": 0.3, "patience": 0.0},
+    }
     prompt["pictures"] = {"class_type": "GradPaintPictures", "inputs": {"record": [sampler, 1]}}
     todo = [f"show {name}" for name in shown]
     for name, key in zip(shown, list(todo)):

@@ -1,11 +1,16 @@
 """The converter that the server test uses. Needs no host."""
+
 import pytest
 from workflow_api import to_prompt
 
 INFO = {
     "Source": {"input": {"required": {"seed": ["INT", {"control_after_generate": True}], "kind": [["a", "b"], {}]}}},
-    "Sink": {"input": {"required": {"image": ["IMAGE", {}], "name": ["STRING", {}]},
-                       "optional": {"mask": ["MASK", {}], "scale": ["FLOAT", {}]}}},
+    "Sink": {
+        "input": {
+            "required": {"image": ["IMAGE", {}], "name": ["STRING", {}]},
+            "optional": {"mask": ["MASK", {}], "scale": ["FLOAT", {}]},
+        }
+    },
 }
 
 
@@ -14,8 +19,12 @@ def workflow():
         "links": [[7, 1, 0, 2, 0, "IMAGE"]],
         "nodes": [
             {"id": 1, "type": "Source", "widgets_values": [3, "fixed", "b"]},
-            {"id": 2, "type": "Sink", "widgets_values": ["out", 0.5],
-             "inputs": [{"name": "image", "link": 7}, {"name": "mask", "link": None}]},
+            {
+                "id": 2,
+                "type": "Sink",
+                "widgets_values": ["out", 0.5],
+                "inputs": [{"name": "image", "link": 7}, {"name": "mask", "link": None}],
+            },
             {"id": 3, "type": "MarkdownNote", "widgets_values": ["hello"]},
         ],
     }
@@ -28,10 +37,14 @@ def test_values_and_links():
     }
 
 
-@pytest.mark.parametrize("index, values, message", [
-    (0, [3, "b"], "followed by 'b'"), (0, [3, "fixed"], "no value for kind"),
-    (1, ["out", 0.5, 1], r"\[1\] are left over"),
-])
+@pytest.mark.parametrize(
+    "index, values, message",
+    [
+        (0, [3, "b"], "followed by 'b'"),
+        (0, [3, "fixed"], "no value for kind"),
+        (1, ["out", 0.5, 1], r"\[1\] are left over"),
+    ],
+)
 def test_values_that_do_not_fit(index, values, message):
     graph = workflow()
     graph["nodes"][index]["widgets_values"] = values
@@ -57,12 +70,21 @@ def test_unknown_node_and_missing_link():
 
 def with_subgraph():
     """Source -> a subgraph that holds Middle, its mask open -> Sink."""
-    inner = {"id": 5, "type": "Middle", "widgets_values": [],
-             "inputs": [{"name": "image", "link": 1}, {"name": "mask", "link": 2}]}
-    definition = {"id": "sub", "nodes": [inner], "links": [
-        {"id": 1, "origin_id": -10, "origin_slot": 0, "target_id": 5, "target_slot": 0, "type": "IMAGE"},
-        {"id": 2, "origin_id": -10, "origin_slot": 1, "target_id": 5, "target_slot": 1, "type": "MASK"},
-        {"id": 3, "origin_id": 5, "origin_slot": 1, "target_id": -20, "target_slot": 0, "type": "IMAGE"}]}
+    inner = {
+        "id": 5,
+        "type": "Middle",
+        "widgets_values": [],
+        "inputs": [{"name": "image", "link": 1}, {"name": "mask", "link": 2}],
+    }
+    definition = {
+        "id": "sub",
+        "nodes": [inner],
+        "links": [
+            {"id": 1, "origin_id": -10, "origin_slot": 0, "target_id": 5, "target_slot": 0, "type": "IMAGE"},
+            {"id": 2, "origin_id": -10, "origin_slot": 1, "target_id": 5, "target_slot": 1, "type": "MASK"},
+            {"id": 3, "origin_id": 5, "origin_slot": 1, "target_id": -20, "target_slot": 0, "type": "IMAGE"},
+        ],
+    }
     graph = workflow()
     outer = {"id": 9, "type": "sub", "inputs": [{"name": "image", "link": 7}, {"name": "mask", "link": None}]}
     graph["nodes"].append(outer)

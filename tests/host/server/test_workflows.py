@@ -1,4 +1,5 @@
 """The example workflows and the blueprint: as built, tidy, fitting the host's nodes; run with stand-ins for files."""
+
 from __future__ import annotations
 
 import importlib
@@ -29,8 +30,11 @@ def host(host_path, comfy_host, pack_nodes, tmp_path_factory):
         folder = tmp_path_factory.mktemp("files")
         standins.empty_files(folder / "models")
         for kind in standins.FOLDERS:
-            patch.setitem(folder_paths.folder_names_and_paths, kind,
-                          ([str(folder / "models" / kind)], folder_paths.supported_pt_extensions))
+            patch.setitem(
+                folder_paths.folder_names_and_paths,
+                kind,
+                ([str(folder / "models" / kind)], folder_paths.supported_pt_extensions),
+            )
         folder_paths.filename_list_cache.clear()
         standins.write_inputs(folder / "input")
         patch.setattr(folder_paths, "input_directory", str(folder / "input"))
@@ -74,8 +78,10 @@ def test_values_and_links_fit(name, info):
 def test_tidy(name):
     """No node lies on another, each is wholly in its group or wholly out of it, links go from left to right."""
     workflow = load(name)
-    boxes = {n["id"]: (n["pos"][0], n["pos"][1] - TITLE, n["pos"][0] + n["size"][0], n["pos"][1] + n["size"][1])
-             for n in workflow["nodes"]}
+    boxes = {
+        n["id"]: (n["pos"][0], n["pos"][1] - TITLE, n["pos"][0] + n["size"][0], n["pos"][1] + n["size"][1])
+        for n in workflow["nodes"]
+    }
     groups = [(x, y, x + w, y + h) for x, y, w, h in (g["bounding"] for g in workflow["groups"])]
     for a, box in boxes.items():
         assert not [b for b, other in boxes.items() if a < b and overlap(box, other)], f"node {a}"
@@ -146,8 +152,11 @@ def small(prompt: dict) -> dict:
         done[key] = catch(inputs[SINKS[kind]]) if kind in SINKS else {**node, "inputs": inputs}
         if kind == "GradPaintComposite":
             encode = prompt[inputs["stitch"][0]]["inputs"]
-            done |= {f"{key} done": catch([key, 0]), f"{key} weights": catch([key, 1]),
-                     f"{key} given": catch(encode["image"])}
+            done |= {
+                f"{key} done": catch([key, 0]),
+                f"{key} weights": catch([key, 1]),
+                f"{key} given": catch(encode["image"]),
+            }
     return done
 
 
@@ -161,8 +170,9 @@ def check(caught: dict, prompt: dict) -> None:
     assert composites
     for key, node in composites.items():
         done, weights, given = (caught[f"{key} {part}"] for part in ("done", "weights", "given"))
-        left, top, right, bottom = (prompt[node["inputs"]["stitch"][0]]["inputs"][f"pad_{side}"]
-                                    for side in ("left", "top", "right", "bottom"))
+        left, top, right, bottom = (
+            prompt[node["inputs"]["stitch"][0]]["inputs"][f"pad_{side}"] for side in ("left", "top", "right", "bottom")
+        )
         count, height, width, _ = given.shape
         assert done.shape == (count, height + top + bottom, width + left + right, 3)
         assert weights.shape == done.shape[:3]
@@ -185,8 +195,11 @@ def with_blueprint(workflow: dict) -> dict:
     graph, made = json.loads(json.dumps(workflow)), blueprint()
     (node,) = made["nodes"]
     node["id"] = graph["last_node_id"] + 1
-    gone = {n["type"]: n for n in graph["nodes"]
-            if n["type"] in ("GradPaintEncode", "GradPaintKSampler", "VAEDecode", "GradPaintComposite")}
+    gone = {
+        n["type"]: n
+        for n in graph["nodes"]
+        if n["type"] in ("GradPaintEncode", "GradPaintKSampler", "VAEDecode", "GradPaintComposite")
+    }
     assert len(gone) == 4
     ids = {n["id"] for n in gone.values()}
     graph["nodes"] = [n for n in graph["nodes"] if n["id"] not in ids] + [node]
@@ -208,7 +221,7 @@ def with_blueprint(workflow: dict) -> dict:
 def test_blueprint_fits(info):
     prompt = to_prompt(with_blueprint(load("gradpaint_sd15")), info)
     plain = to_prompt(load("gradpaint_sd15"), info)
-    kinds = lambda p: sorted(n["class_type"] for n in p.values())  # noqa: E731
+    kinds = lambda p: sorted(n["class_type"] for n in p.values())
     assert kinds(prompt) == kinds(plain)
 
 

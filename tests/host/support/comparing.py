@@ -1,4 +1,5 @@
 """Gradients of what is put on the tiny SD1.5 or its conditioning: by the bridge, by plain autograd, by differences."""
+
 from __future__ import annotations
 
 import controls
@@ -9,12 +10,11 @@ from twins import relative_error
 
 
 def text(seed=1, **changes):
-    (embedding, options), = zoo.conditioning("sd15", seed)
+    ((embedding, options),) = zoo.conditioning("sd15", seed)
     return [[embedding, {**options, **changes}]]
 
 
-def run(tools, model, positive=None, negative=None, cfg=2.0, sampler="euler", memory="auto",
-        steps=2):
+def run(tools, model, positive=None, negative=None, cfg=2.0, sampler="euler", memory="auto", steps=2):
     """Two guided steps that must end well. Returns (samples, record)."""
     noise, latent, mask = problem("sd15")
     records = []
@@ -22,8 +22,17 @@ def run(tools, model, positive=None, negative=None, cfg=2.0, sampler="euler", me
     memories = tools.settings
     guided = tools.guidance.apply_gradpaint(model, settings, records.append, memories.MemorySettings(memory))
     conds = {1: positive or text(1), 2: negative or text(2)}
-    out = sample(guided, "sd15", sampler, schedule(model, sampler, steps), noise, latent, mask, cfg=cfg,
-                 conditioning=lambda family, seed=1: conds[seed])
+    out = sample(
+        guided,
+        "sd15",
+        sampler,
+        schedule(model, sampler, steps),
+        noise,
+        latent,
+        mask,
+        cfg=cfg,
+        conditioning=lambda family, seed=1: conds[seed],
+    )
     known = (mask == 0).expand_as(out)
     assert out.isfinite().all() and (out - model.model.process_latent_in(latent))[known].abs().max() < 1e-5
     (record,) = records
@@ -43,6 +52,7 @@ def compare(tools, model=base, positive=None, negative=None, cfg=1.0, conditioni
 
     model and conditioning: made for the bridge (False) or of ordinary tensors (True). Returns (output, gradient).
     """
+
     def conds(ordinary):
         return (positive or text(1)) if conditioning is None else conditioning(ordinary)
 

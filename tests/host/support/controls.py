@@ -1,12 +1,17 @@
 """ControlNets of the tiny SD1.5: built by the host's classes from random weights."""
+
 from __future__ import annotations
 
 import torch
 import zoo
 from one_step import make_ordinary
 
-CONFIG = {"num_res_blocks": [2, 2], "transformer_depth": [1] * 4, "transformer_depth_output": [1] * 6,
-          "channel_mult": [1, 1]}
+CONFIG = {
+    "num_res_blocks": [2, 2],
+    "transformer_depth": [1] * 4,
+    "transformer_depth_output": [1] * 6,
+    "channel_mult": [1, 1],
+}
 
 
 def image(seed: int = 3) -> torch.Tensor:
@@ -61,8 +66,9 @@ def t2i_adapter(seed: int = 23, ordinary: bool = False):
     import comfy.t2i_adapter.adapter
 
     with torch.inference_mode(not ordinary):
-        network = comfy.t2i_adapter.adapter.Adapter(channels=[64, 64], nums_rb=1, cin=192, ksize=1, sk=True,
-                                                    use_conv=False, xl=False)
+        network = comfy.t2i_adapter.adapter.Adapter(
+            channels=[64, 64], nums_rb=1, cin=192, ksize=1, sk=True, use_conv=False, xl=False
+        )
         with torch.no_grad():
             zoo._randomise(network, seed)
         if ordinary:

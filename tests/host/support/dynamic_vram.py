@@ -3,6 +3,7 @@
 Weights are faulted into a reserved address range and may be taken away once they are unpinned; where there is no room
 they go through cast buffers. Memory that is taken away is filled with NaN, so that whatever reads it afterwards shows.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -48,7 +49,7 @@ class Buffer:
         return self.bytes.numel()
 
     def get(self, size: int, offset: int) -> torch.Tensor:
-        return self.bytes[offset:offset + size]
+        return self.bytes[offset : offset + size]
 
     def fill_(self, value: int) -> None:
         self.bytes.fill_(255)
@@ -81,8 +82,11 @@ def dynamic_vram(monkeypatch, patcher):
             for key in ("weight", "bias"):
                 p = getattr(module, key, None)
                 patched = f"{name}.{key}" in patcher.patches
-                setattr(module, f"{key}_lowvram_function",
-                        comfy.model_patcher.LowVramPatch(f"{name}.{key}", patcher.patches) if patched else None)
+                setattr(
+                    module,
+                    f"{key}_lowvram_function",
+                    comfy.model_patcher.LowVramPatch(f"{name}.{key}", patcher.patches) if patched else None,
+                )
                 setattr(module, f"{key}_function", [])
                 if p is not None:
                     module._parameters[key] = Elsewhere(p.data, requires_grad=False)
@@ -100,6 +104,9 @@ def dynamic_vram(monkeypatch, patcher):
         patch.setattr(comfy_aimdo.model_vbar, "vbar_unpin", Pages.unpin)
         patch.setattr(comfy_aimdo.model_vbar, "vbar_signature_compare", lambda a, b: a is not None and a == b)
         # A new tensor each time, as from a raw pointer: no version counter in common.
-        patch.setattr(comfy_aimdo.torch, "aimdo_to_tensor", lambda alloc, _: torch.from_numpy(
-            (alloc.bytes if isinstance(alloc, Pages) else alloc).numpy()))
+        patch.setattr(
+            comfy_aimdo.torch,
+            "aimdo_to_tensor",
+            lambda alloc, _: torch.from_numpy((alloc.bytes if isinstance(alloc, Pages) else alloc).numpy()),
+        )
         yield log

@@ -1,4 +1,5 @@
 """One inpainting problem through each of the pack's ways into the host's sampling."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -33,29 +34,52 @@ class Case:
 
     def run_inputs(self) -> dict:
         """Of all nodes that are KSamplers."""
-        return dict(steps=self.steps, cfg=self.cfg, sampler_name=self.sampler, scheduler=self.scheduler,
-                    positive=self.positive, negative=self.negative)
+        return dict(
+            steps=self.steps,
+            cfg=self.cfg,
+            sampler_name=self.sampler,
+            scheduler=self.scheduler,
+            positive=self.positive,
+            negative=self.negative,
+        )
 
 
 def case(family: str, model, batch: int = 1, **changes) -> Case:
     _, latent, mask = problem(family, batch)
-    return Case(model, {"samples": latent}, mask[:, 0], zoo.conditioning(family), zoo.conditioning(family, seed=2),
-                **changes)
+    return Case(
+        model, {"samples": latent}, mask[:, 0], zoo.conditioning(family), zoo.conditioning(family, seed=2), **changes
+    )
 
 
 def ksampler(nodes, case: Case, **changes):
     """(LATENT, record)."""
-    inputs = dict(model=case.model, latent_image=case.latent, mask=case.mask, seed=case.seed, denoise=1.0,
-                  **case.run_inputs(), **case.guided())
+    inputs = dict(
+        model=case.model,
+        latent_image=case.latent,
+        mask=case.mask,
+        seed=case.seed,
+        denoise=1.0,
+        **case.run_inputs(),
+        **case.guided(),
+    )
     with torch.inference_mode():
         return nodes["GradPaintKSampler"].execute(**{**inputs, **changes}).args
 
 
 def advanced(nodes, case: Case, **changes):
     """(LATENT, record)."""
-    inputs = dict(model=case.model, latent_image=case.latent, mask=case.mask, noise_seed=case.seed, add_noise="enable",
-                  start_at_step=0, end_at_step=10_000, return_with_leftover_noise="disable", **case.run_inputs(),
-                  **case.guided())
+    inputs = dict(
+        model=case.model,
+        latent_image=case.latent,
+        mask=case.mask,
+        noise_seed=case.seed,
+        add_noise="enable",
+        start_at_step=0,
+        end_at_step=10_000,
+        return_with_leftover_noise="disable",
+        **case.run_inputs(),
+        **case.guided(),
+    )
     with torch.inference_mode():
         return nodes["GradPaintKSamplerAdvanced"].execute(**{**inputs, **changes}).args
 
@@ -75,13 +99,22 @@ def sampler(nodes, case: Case, inner=None, **changes):
 
 def host_ksampler(host, case: Case, model):
     with torch.inference_mode():
-        return host.KSampler().sample(model=model, seed=case.seed, latent_image=case.masked, denoise=1.0,
-                                      **case.run_inputs())[0]
+        return host.KSampler().sample(
+            model=model, seed=case.seed, latent_image=case.masked, denoise=1.0, **case.run_inputs()
+        )[0]
 
 
 def host_advanced(host, case: Case, model, **changes):
-    inputs = dict(model=model, add_noise="enable", noise_seed=case.seed, latent_image=case.masked, start_at_step=0,
-                  end_at_step=10_000, return_with_leftover_noise="disable", **case.run_inputs())
+    inputs = dict(
+        model=model,
+        add_noise="enable",
+        noise_seed=case.seed,
+        latent_image=case.masked,
+        start_at_step=0,
+        end_at_step=10_000,
+        return_with_leftover_noise="disable",
+        **case.run_inputs(),
+    )
     with torch.inference_mode():
         return host.KSamplerAdvanced().sample(**{**inputs, **changes})[0]
 
@@ -91,8 +124,9 @@ def custom(case: Case, model, sampler):
     import comfy_extras.nodes_custom_sampler as nodes
 
     with torch.inference_mode():
-        return nodes.SamplerCustom.execute(model, True, case.seed, case.cfg, case.positive, case.negative, sampler,
-                                           sigmas(case), case.masked).args[0]
+        return nodes.SamplerCustom.execute(
+            model, True, case.seed, case.cfg, case.positive, case.negative, sampler, sigmas(case), case.masked
+        ).args[0]
 
 
 def custom_advanced(case: Case, guider, sampler, latent: dict | None = None):
@@ -133,7 +167,8 @@ def through_every_door(nodes, host, case: Case) -> dict[str, torch.Tensor]:
         "Apply, SamplerCustom": custom(case, patched, plain_sampler(case)),
         "Apply, SamplerCustomAdvanced": custom_advanced(case, cfg_guider(case, patched), plain_sampler(case))[0],
         "GradPaint Sampler, SamplerCustom": custom(case, case.model, sampler(nodes, case)[0]),
-        "GradPaint Sampler, SamplerCustomAdvanced": custom_advanced(case, cfg_guider(case, case.model),
-                                                                    sampler(nodes, case)[0])[0],
+        "GradPaint Sampler, SamplerCustomAdvanced": custom_advanced(
+            case, cfg_guider(case, case.model), sampler(nodes, case)[0]
+        )[0],
     }
     return {door: latent["samples"] for door, latent in found.items()}

@@ -1,4 +1,5 @@
 """The host's own executor in this process: validates a prompt and runs it, as the server does, without a server."""
+
 from __future__ import annotations
 
 import asyncio
@@ -43,10 +44,12 @@ class Catch:
 
 def register(host_nodes, host_path: Path, pack_nodes: dict) -> None:
     """Puts the extra nodes and the pack's into the host's list of nodes."""
+
     async def load():
         for name in EXTRAS:
             path = str(host_path / "comfy_extras" / f"{name}.py")
             assert await host_nodes.load_custom_node(path, module_parent="comfy_extras"), name
+
     asyncio.run(load())
     for node_id, node in pack_nodes.items():
         host_nodes.NODE_CLASS_MAPPINGS[node_id] = node
@@ -61,8 +64,11 @@ def object_info(host_nodes) -> dict:
         if hasattr(node, "GET_NODE_INFO_V1"):
             info[node_id] = node.GET_NODE_INFO_V1()
         else:
-            info[node_id] = {"input": node.INPUT_TYPES(), "output": node.RETURN_TYPES,
-                             "output_name": getattr(node, "RETURN_NAMES", node.RETURN_TYPES)}
+            info[node_id] = {
+                "input": node.INPUT_TYPES(),
+                "output": node.RETURN_TYPES,
+                "output_name": getattr(node, "RETURN_NAMES", node.RETURN_TYPES),
+            }
     return json.loads(json.dumps(info))
 
 
@@ -72,10 +78,14 @@ def run(prompt: dict) -> dict[str, torch.Tensor]:
     Catch.CAUGHT.clear()
     valid, error, outputs, node_errors = asyncio.run(execution.validate_prompt("test", prompt, None))
     assert valid and not node_errors, (error, node_errors)
-    executor = execution.PromptExecutor(NoServer(), cache_type=execution.CacheType.CLASSIC,
-                                        cache_args={"lru": 0, "ram": 0, "ram_inactive": 0})
+    executor = execution.PromptExecutor(
+        NoServer(), cache_type=execution.CacheType.CLASSIC, cache_args={"lru": 0, "ram": 0, "ram_inactive": 0}
+    )
     executor.execute(prompt, "test", execute_outputs=outputs)
     failed = [data for event, data in executor.status_messages if event == "execution_error"]
-    assert executor.success and not failed, failed and (failed[0]["node_type"], failed[0]["exception_message"],
-                                                        "".join(failed[0]["traceback"]))
+    assert executor.success and not failed, failed and (
+        failed[0]["node_type"],
+        failed[0]["exception_message"],
+        "".join(failed[0]["traceback"]),
+    )
     return dict(Catch.CAUGHT)

@@ -1,4 +1,5 @@
 """A tiny SD1.5 whose weights come in each of the host's formats, and the dense float32 weights each amounts to."""
+
 from __future__ import annotations
 
 import json
@@ -36,10 +37,16 @@ FORMATS = {
     "fast_e4m3fn": Format(torch.float8_e4m3fn, torch.bfloat16, tolerance=0.2, fast=True),
     # These round the layer's input too; the gradient is taken straight through that.
     "int8": Format(torch.float32, torch.float32, "int8_tensorwise", 1e-2),
-    "int8_rotated": Format(torch.float32, torch.float32, "int8_tensorwise", 3e-2, dict(
-        per_channel=True, convrot=True, convrot_groupsize=16)),
-    "int4_rotated": Format(torch.float32, torch.float32, "convrot_w4a4", 3e-2, dict(
-        convrot_groupsize=16, linear_dtype="int8")),
+    "int8_rotated": Format(
+        torch.float32,
+        torch.float32,
+        "int8_tensorwise",
+        3e-2,
+        dict(per_channel=True, convrot=True, convrot_groupsize=16),
+    ),
+    "int4_rotated": Format(
+        torch.float32, torch.float32, "convrot_w4a4", 3e-2, dict(convrot_groupsize=16, linear_dtype="int8")
+    ),
 }
 
 

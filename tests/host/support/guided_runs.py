@@ -1,4 +1,5 @@
 """Guided runs for tests: made, watched, and compared with a hand-made twin."""
+
 from __future__ import annotations
 
 import contextlib
@@ -7,7 +8,9 @@ import contextlib
 def gradpaint(tools, model, records=None, every=1, between="plain", fraction=1.0, lambda_al=0.0, **changes):
     settings = tools.settings.GuidanceSettings(
         alignment=tools.settings.AlignmentSettings(lambda_al=lambda_al),
-        schedule=tools.settings.GuideSchedule(fraction=fraction, every=every, between=between), **changes)
+        schedule=tools.settings.GuideSchedule(fraction=fraction, every=every, between=between),
+        **changes,
+    )
     return tools.guidance.apply_gradpaint(model, settings, None if records is None else records.append)
 
 

@@ -3,6 +3,7 @@
 The host is looked for at $COMFYUI_PATH (set but empty: none), above this folder (a pack in custom_nodes), ~/ComfyUI and
 ~/comfy/ComfyUI.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -63,6 +64,7 @@ def import_host(path: Path, cpu: bool = True) -> ModuleType:
 
 def our_nodes(pack: ModuleType) -> dict[str, type]:
     """The pack's node classes by node_id, as the host asks for them."""
+
     async def nodes():
         return await (await pack.comfy_entrypoint()).get_node_list()
 

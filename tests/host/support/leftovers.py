@@ -1,4 +1,5 @@
 """Everything a run could leave behind: on modules, on the MODEL, in the host's and torch's globals, in memory."""
+
 from __future__ import annotations
 
 import ctypes
@@ -8,8 +9,14 @@ import sys
 
 import torch
 
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_forward_hooks_with_kwargs",
-         "_forward_pre_hooks_with_kwargs")
+HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_pre_hooks_with_kwargs",
+)
 
 PATCHER = ("model_options", "wrappers", "callbacks", "object_patches", "object_patches_backup", "injections", "backup")
 
@@ -21,22 +28,30 @@ def control_net(seed: int = 5):
     import comfy.ops
     import zoo
 
-    config = {key: value for key, value in zoo._unet_config().items()
-              if key not in ("out_channels", "transformer_depth_output")}
+    config = {
+        key: value
+        for key, value in zoo._unet_config().items()
+        if key not in ("out_channels", "transformer_depth_output")
+    }
     with torch.inference_mode():
-        net = comfy.cldm.cldm.ControlNet(hint_channels=3, num_heads=8, operations=comfy.ops.disable_weight_init,
-                                         dtype=torch.float32, **config).eval()
+        net = comfy.cldm.cldm.ControlNet(
+            hint_channels=3, num_heads=8, operations=comfy.ops.disable_weight_init, dtype=torch.float32, **config
+        ).eval()
         zoo._randomise(net, seed)
         return comfy.controlnet.ControlNet(net, load_device=torch.device("cpu"))
 
 
 def _module(module: torch.nn.Module) -> dict:
     """A module's attributes: which there are, and for functions, parameters, buffers and children which objects."""
-    state = {name: id(value) if callable(value) or isinstance(value, torch.Tensor) else type(value)
-             for name, value in vars(module).items()}
+    state = {
+        name: id(value) if callable(value) or isinstance(value, torch.Tensor) else type(value)
+        for name, value in vars(module).items()
+    }
     for table in ("_parameters", "_buffers", "_modules"):
-        state[table] = {name: (id(value), value.data_ptr() if isinstance(value, torch.Tensor) else None)
-                        for name, value in getattr(module, table).items()}
+        state[table] = {
+            name: (id(value), value.data_ptr() if isinstance(value, torch.Tensor) else None)
+            for name, value in getattr(module, table).items()
+        }
     state["hooks"] = {name: [id(hook) for hook in getattr(module, name, {}).values()] for name in HOOKS}
     state["class"], state["training"] = id(type(module)), module.training
     return state
@@ -54,7 +69,12 @@ def _globals() -> dict:
     state = {}
     for name, module in list(sys.modules.items()):
         if name.split(".")[0] in ("comfy", "comfy_extras", "comfy_kitchen") or name in (
-                "torch", "torch.nn.functional", "torch.autograd", "torch.utils.checkpoint", "torch.autograd.graph"):
+            "torch",
+            "torch.nn.functional",
+            "torch.autograd",
+            "torch.utils.checkpoint",
+            "torch.autograd.graph",
+        ):
             state[name] = _functions(module)
             for key, value in list(vars(module).items()):
                 if isinstance(value, type) and value.__module__ == name:
@@ -69,8 +89,11 @@ def _globals() -> dict:
 
 def snapshot(patcher, *others: torch.nn.Module) -> dict:
     """State of a MODEL, all modules of its network and of `others`, and the globals. Equal if nothing was left."""
-    modules = {f"{i}.{name}": _module(module) for i, root in enumerate((patcher.model, *others))
-               for name, module in root.named_modules()}
+    modules = {
+        f"{i}.{name}": _module(module)
+        for i, root in enumerate((patcher.model, *others))
+        for name, module in root.named_modules()
+    }
     own = {name: repr(getattr(patcher, name)) for name in PATCHER}
     return {"modules": modules, "patcher": own, "globals": _globals()}
 
@@ -78,8 +101,11 @@ def snapshot(patcher, *others: torch.nn.Module) -> dict:
 def changes(before, after, path: str = "") -> list[str]:
     """Where two snapshots differ, for a message that can be read."""
     if isinstance(before, dict) and isinstance(after, dict):
-        return [line for key in sorted({*before, *after}, key=str)
-                for line in changes(before.get(key, "absent"), after.get(key, "absent"), f"{path}/{key}")]
+        return [
+            line
+            for key in sorted({*before, *after}, key=str)
+            for line in changes(before.get(key, "absent"), after.get(key, "absent"), f"{path}/{key}")
+        ]
     return [] if before == after else [f"{path}: {before} -> {after}"]
 
 

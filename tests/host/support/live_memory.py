@@ -1,4 +1,5 @@
 """A small memory for tests: counts the bytes of all tensors that live, and fails allocations beyond a limit."""
+
 from __future__ import annotations
 
 import weakref

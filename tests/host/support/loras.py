@@ -1,4 +1,5 @@
 """LoRA files for the tiny SD1.5, and the weights that they amount to, computed without the host."""
+
 from __future__ import annotations
 
 import torch

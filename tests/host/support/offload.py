@@ -2,6 +2,7 @@
 compute device goes through streams, whose buffers it uses again and again. A buffer that has been released is filled
 with NaN, so that whatever reads it afterwards shows.
 """
+
 from __future__ import annotations
 
 import contextlib

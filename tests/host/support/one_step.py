@@ -1,6 +1,7 @@
 """One evaluation by the host's own CFG guider, inside its own sampling: the bridge's gradient, plain autograd's, and
 finite differences. Conditionings, hooks, ControlNets, patches and wrappers all take part.
 """
+
 from __future__ import annotations
 
 from contextlib import ExitStack
@@ -29,8 +30,9 @@ class OneStep:
         self.tools, self.mode, self.shape, self.offset, self.adapts = tools, mode, shape, offset, adapts
         self.out = self.grad = None
 
-    def sample(self, guider, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None,
-               disable_pbar=False):
+    def sample(
+        self, guider, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False
+    ):
         x, weight = state(self.shape)
         if self.mode == "value":
             with torch.inference_mode(False), torch.no_grad():
@@ -51,8 +53,9 @@ class OneStep:
         guidance, autograd, conds = self.tools.guidance, self.tools.autograd, guider.conds
         with ExitStack() as stack:
             if self.mode == "bridge":
-                stack.enter_context(autograd.differentiable(guidance._differentiated_modules(guider),
-                                                            guidance._weight_groups(guider)))
+                stack.enter_context(
+                    autograd.differentiable(guidance._differentiated_modules(guider), guidance._weight_groups(guider))
+                )
             try:
                 guider.conds = autograd.ordinary(conds)
                 with autograd.grad_enabled(*adapted):
@@ -71,8 +74,17 @@ def state(shape=SHAPE):
         return torch.randn(shape, generator=generator) * SIGMA, torch.randn(shape, generator=generator)
 
 
-def evaluate(tools, model, positive, negative=None, cfg: float = 1.0, mode: str = "bridge", shape=SHAPE, offset=None,
-             adapts: bool = False):
+def evaluate(
+    tools,
+    model,
+    positive,
+    negative=None,
+    cfg: float = 1.0,
+    mode: str = "bridge",
+    shape=SHAPE,
+    offset=None,
+    adapts: bool = False,
+):
     """(output, gradient or None). adapts: whether the bridge may find its ways round in-place writes and the like."""
     import comfy.samplers
 
@@ -85,11 +97,13 @@ def evaluate(tools, model, positive, negative=None, cfg: float = 1.0, mode: str 
     return step.out, step.grad
 
 
-def difference_error(tools, grad, model, positive, negative=None, cfg: float = 1.0, shape=SHAPE,
-                     h: float = 1e-2) -> float:
+def difference_error(
+    tools, grad, model, positive, negative=None, cfg: float = 1.0, shape=SHAPE, h: float = 1e-2
+) -> float:
     """|grad - true gradient| / |grad| along one direction, by central differences of the host's own evaluation."""
     _, weight = state(shape)
     direction = torch.randn(shape, generator=torch.Generator().manual_seed(9))
-    up, down = (evaluate(tools, model, positive, negative, cfg, "value", shape, s * h * direction)[0].double()
-                for s in (1, -1))
+    up, down = (
+        evaluate(tools, model, positive, negative, cfg, "value", shape, s * h * direction)[0].double() for s in (1, -1)
+    )
     return (abs((grad * direction).sum() - ((up - down) * weight).sum() / (2 * h)) / grad.norm()).item()

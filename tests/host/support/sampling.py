@@ -1,4 +1,5 @@
 """Sampling through the host's own functions, inside inference mode as its server does it."""
+
 from __future__ import annotations
 
 from contextlib import contextmanager
@@ -42,7 +43,7 @@ def known_part(mask, latent) -> torch.Tensor:
 
     parts = latent.unbind() if latent.is_nested else [latent]
     masks = mask.unbind() if mask.is_nested else [mask]
-    masks = [*masks, *(torch.ones_like(part) for part in parts[len(masks):])]
+    masks = [*masks, *(torch.ones_like(part) for part in parts[len(masks) :])]
     known = [comfy.utils.reshape_mask(m, part.shape).expand_as(part) == 0 for m, part in zip(masks, parts)]
     return packed(nested(known)) if latent.is_nested else known[0]
 
@@ -59,8 +60,19 @@ def schedule(model, sampler: str, steps: int, scheduler: str = "normal"):
     return comfy.samplers.KSampler(model, steps=steps, device="cpu", sampler=sampler, scheduler=scheduler).sigmas
 
 
-def sample(model, family, sampler, sigmas, noise, latent, mask=None, cfg=1.0, seed=3, callback=None,
-           conditioning=zoo.conditioning):
+def sample(
+    model,
+    family,
+    sampler,
+    sigmas,
+    noise,
+    latent,
+    mask=None,
+    cfg=1.0,
+    seed=3,
+    callback=None,
+    conditioning=zoo.conditioning,
+):
     """The host's custom sampling; returns the result in the model's own units, packed."""
     import comfy.sample
     import comfy.samplers
@@ -68,8 +80,19 @@ def sample(model, family, sampler, sigmas, noise, latent, mask=None, cfg=1.0, se
     positive, negative = conditioning(family), conditioning(family, seed=2)
     with torch.inference_mode():
         out = comfy.sample.sample_custom(
-            model, _copy(noise), cfg, comfy.samplers.sampler_object(sampler), sigmas, positive, negative,
-            _copy(latent), noise_mask=mask, callback=callback, disable_pbar=True, seed=seed)
+            model,
+            _copy(noise),
+            cfg,
+            comfy.samplers.sampler_object(sampler),
+            sigmas,
+            positive,
+            negative,
+            _copy(latent),
+            noise_mask=mask,
+            callback=callback,
+            disable_pbar=True,
+            seed=seed,
+        )
         return model.model.process_latent_in(packed(out)).clone()
 
 

@@ -3,6 +3,7 @@
 A snapshot is the host's /object_info of our nodes without texts. Graphs hold widget values by position (a seed's
 control counts as one) and outputs by place; API prompts hold inputs by name and may leave optional ones out.
 """
+
 from __future__ import annotations
 
 import json
@@ -49,8 +50,10 @@ def save(infos: dict) -> None:
 def inputs(info: dict) -> dict[str, tuple[bool, list]]:
     """{name: (required, spec)}, in the order of the node."""
     groups = info["input"]
-    return {**{name: (True, spec) for name, spec in groups.get("required", {}).items()},
-            **{name: (False, spec) for name, spec in groups.get("optional", {}).items()}}
+    return {
+        **{name: (True, spec) for name, spec in groups.get("required", {}).items()},
+        **{name: (False, spec) for name, spec in groups.get("optional", {}).items()},
+    }
 
 
 def widgets(info: dict) -> list[str]:
@@ -80,7 +83,7 @@ def breaking(old: dict, new: dict, renamed_inputs: dict | None = None, renamed_n
 
 
 def _node_problems(before: dict, after: dict, names: dict, rule) -> list[str]:
-    new_name = lambda name: names.get(name, name)  # noqa: E731
+    new_name = lambda name: names.get(name, name)
     old = {new_name(name): given for name, given in inputs(before).items()}
     new = inputs(after)
     problems = [f"input {name} is gone (renamed? list it in nodes/migrations.py)" for name in old if name not in new]
@@ -88,14 +91,16 @@ def _node_problems(before: dict, after: dict, names: dict, rule) -> list[str]:
     for name in (name for name in old if name in new):
         problems += [f"input {name}: {text}" for text in _input_problems(*old[name], *new[name])]
     places_then = [":".join([new_name(name.split(":")[0]), *name.split(":")[1:]]) for name in widgets(before)]
-    places_now = widgets(after)[:len(places_then)]
+    places_now = widgets(after)[: len(places_then)]
     if rule is None and places_then != places_now:
         problems.append(f"widgets were {places_then}, their places are now {places_now}; new ones go last")
     if rule is not None:
         wanted = [CONTROL if CONTROL in place else place for place in widgets(before)]
         if list(rule.widgets) != wanted:
-            problems.append(f"nodes/migrations.py: the widgets of {rule.old} were {wanted}, its rule says "
-                            f"{list(rule.widgets)}: values of saved graphs would be lost")
+            problems.append(
+                f"nodes/migrations.py: the widgets of {rule.old} were {wanted}, its rule says "
+                f"{list(rule.widgets)}: values of saved graphs would be lost"
+            )
     if before.get("output_node") and not after.get("output_node"):
         problems.append("was an output node, is none: prompts that end in it have no output")
     return problems + _output_problems(before, after, rule)

@@ -1,4 +1,5 @@
 """A real ComfyUI server in a process of its own, and the few calls that tests make to it."""
+
 from __future__ import annotations
 
 import io
@@ -34,12 +35,27 @@ class Server:
         self.url = f"http://127.0.0.1:{port}"
         self.log_path = base / "server.log"
         # Previews as the frontend asks for them; a base directory of its own: no other pack, model or setting.
-        command = [sys.executable, str(host / "main.py"), "--cpu", "--listen", "127.0.0.1", "--port", str(port),
-                   "--base-directory", str(base), "--disable-api-nodes", "--disable-auto-launch",
-                   "--preview-method", "latent2rgb", "--database-url", "sqlite:///:memory:"]
+        command = [
+            sys.executable,
+            str(host / "main.py"),
+            "--cpu",
+            "--listen",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--base-directory",
+            str(base),
+            "--disable-api-nodes",
+            "--disable-auto-launch",
+            "--preview-method",
+            "latent2rgb",
+            "--database-url",
+            "sqlite:///:memory:",
+        ]
         environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")}
-        self.process = subprocess.Popen(command, cwd=base, env=environment, stderr=subprocess.STDOUT,
-                                        stdout=self.log_path.open("w"))
+        self.process = subprocess.Popen(
+            command, cwd=base, env=environment, stderr=subprocess.STDOUT, stdout=self.log_path.open("w")
+        )
 
     def wait(self, poll: float = 0.5) -> Server:
         deadline = time.monotonic() + START_SECONDS
@@ -60,8 +76,9 @@ class Server:
             return reply.read()
 
     def post(self, path: str, **data) -> bytes:
-        request = urllib.request.Request(f"{self.url}{path}", data=json.dumps(data).encode(),
-                                         headers={"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            f"{self.url}{path}", data=json.dumps(data).encode(), headers={"Content-Type": "application/json"}
+        )
         try:
             with urllib.request.urlopen(request, timeout=60) as reply:
                 return reply.read()

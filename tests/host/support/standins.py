@@ -1,6 +1,7 @@
 """Loaders for the example workflows that give tiny random models in place of the files: the same family, built by the
 host's own classes, a VAE of the same channels and ratio, and conditioning of the right shape for any prompt.
 """
+
 from __future__ import annotations
 
 import zlib
@@ -17,22 +18,41 @@ WIDTH, HEIGHT, FRAMES = 96, 50, 5
 
 # File name in the workflows -> family of the model; of a VAE: what it is built like.
 MODELS = {
-    "v1-5-pruned-emaonly-fp16.safetensors": "sd15", "sd_xl_base_1.0.safetensors": "sdxl",
-    "sd3.5_large_fp8_scaled.safetensors": "sd35", "flux1-dev.safetensors": "flux",
-    "qwen_image_fp8_e4m3fn.safetensors": "qwen_image", "z_image_bf16.safetensors": "z_image",
-    "wan2.1_t2v_1.3B_fp16.safetensors": "wan21", "chroma-radiance-x0.safetensors": "chroma_radiance",
+    "v1-5-pruned-emaonly-fp16.safetensors": "sd15",
+    "sd_xl_base_1.0.safetensors": "sdxl",
+    "sd3.5_large_fp8_scaled.safetensors": "sd35",
+    "flux1-dev.safetensors": "flux",
+    "qwen_image_fp8_e4m3fn.safetensors": "qwen_image",
+    "z_image_bf16.safetensors": "z_image",
+    "wan2.1_t2v_1.3B_fp16.safetensors": "wan21",
+    "chroma-radiance-x0.safetensors": "chroma_radiance",
 }
 CHECKPOINT_VAES = {"sd15": 4, "sdxl": 4, "sd35": 16}  # channels of the VAE in the checkpoint
 VAES = {"ae.safetensors": 16, "qwen_image_vae.safetensors": "wan", "wan_2.1_vae.safetensors": "wan"}
-CLIP_TYPES = {"flux": "flux", "qwen_image": "qwen_image", "lumina2": "z_image", "wan": "wan21",
-              "chroma": "chroma_radiance"}  # `type` of the CLIP loaders -> family
-FOLDERS = {"checkpoints": ("v1-5-pruned-emaonly-fp16.safetensors", "sd_xl_base_1.0.safetensors",
-                           "sd3.5_large_fp8_scaled.safetensors"),
-           "diffusion_models": tuple(name for name in MODELS if "v1-5" not in name and not name.startswith("sd")),
-           "vae": tuple(VAES),
-           "text_encoders": ("clip_l.safetensors", "t5xxl_fp16.safetensors", "t5xxl_fp8_e4m3fn_scaled.safetensors",
-                             "qwen_2.5_vl_7b_fp8_scaled.safetensors", "qwen_3_4b.safetensors",
-                             "umt5_xxl_fp8_e4m3fn_scaled.safetensors")}
+CLIP_TYPES = {
+    "flux": "flux",
+    "qwen_image": "qwen_image",
+    "lumina2": "z_image",
+    "wan": "wan21",
+    "chroma": "chroma_radiance",
+}  # `type` of the CLIP loaders -> family
+FOLDERS = {
+    "checkpoints": (
+        "v1-5-pruned-emaonly-fp16.safetensors",
+        "sd_xl_base_1.0.safetensors",
+        "sd3.5_large_fp8_scaled.safetensors",
+    ),
+    "diffusion_models": tuple(name for name in MODELS if "v1-5" not in name and not name.startswith("sd")),
+    "vae": tuple(VAES),
+    "text_encoders": (
+        "clip_l.safetensors",
+        "t5xxl_fp16.safetensors",
+        "t5xxl_fp8_e4m3fn_scaled.safetensors",
+        "qwen_2.5_vl_7b_fp8_scaled.safetensors",
+        "qwen_3_4b.safetensors",
+        "umt5_xxl_fp8_e4m3fn_scaled.safetensors",
+    ),
+}
 
 
 def empty_files(models: Path) -> None:
@@ -60,7 +80,7 @@ def write_inputs(folder: Path, width: int = WIDTH, height: int = HEIGHT) -> None
         stream = container.add_stream("libx264", rate=Fraction(16), width=width - width % 2, height=height - height % 2)
         stream.pix_fmt = "yuv420p"
         for shift in range(FRAMES):
-            frame = np.roll(pixels[:stream.height, :stream.width], shift, axis=1)
+            frame = np.roll(pixels[: stream.height, : stream.width], shift, axis=1)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")))
         container.mux(stream.encode())
 
@@ -79,8 +99,17 @@ def _taesd(channels: int):
 def _wan_vae():
     from comfy.ldm.wan.vae import WanVAE
 
-    return WanVAE(dim=8, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[],
-                  temperal_downsample=[False, True, True], image_channels=3, conv_out_channels=3, dropout=0.0)
+    return WanVAE(
+        dim=8,
+        z_dim=16,
+        dim_mult=[1, 2, 4, 4],
+        num_res_blocks=2,
+        attn_scales=[],
+        temperal_downsample=[False, True, True],
+        image_channels=3,
+        conv_out_channels=3,
+        dropout=0.0,
+    )
 
 
 def vae(kind):

@@ -1,4 +1,5 @@
 """A model's gradient by the bridge, and by plain autograd on an ordinary copy of the same network."""
+
 from __future__ import annotations
 
 import copy
@@ -33,7 +34,7 @@ def arguments(model, shape, conditioning, batch: int = 2, sigma: float = 0.7, ma
     generator = torch.Generator().manual_seed(1)
     with torch.inference_mode():
         x, shapes = _state(shape, batch, generator)
-        (text, options), = conditioning
+        ((text, options),) = conditioning
         options = {"width": 128, "height": 128, **options, **shapes, "denoise_mask": mask}
         conds = model.extra_conds(cross_attn=text, noise=x, device=torch.device("cpu"), **options)
         conds = {k: c.process_cond(batch_size=batch, area=None).cond for k, c in conds.items()}
@@ -68,16 +69,20 @@ def in_double(twin):
     for module in twin.modules():
         if isinstance(getattr(module, "weight", None), torch.nn.Parameter) and module.weight.is_floating_point():
             module.double()
-            module.register_forward_pre_hook(lambda _, args: tuple(
-                a.double() if isinstance(a, torch.Tensor) and a.is_floating_point() else a for a in args))
+            module.register_forward_pre_hook(
+                lambda _, args: tuple(
+                    a.double() if isinstance(a, torch.Tensor) and a.is_floating_point() else a for a in args
+                )
+            )
         if isinstance(getattr(module, "dtype", None), torch.dtype):
             module.dtype = torch.float64
     twin.get_dtype_inference = lambda: torch.float64
     return twin
 
 
-def finite_difference_error(autograd, twin, grad, x, sigma, conds, weight, double: bool = True,
-                            step: float | None = None, directions: int = 2) -> float:
+def finite_difference_error(
+    autograd, twin, grad, x, sigma, conds, weight, double: bool = True, step: float | None = None, directions: int = 2
+) -> float:
     """Estimate of |grad - true gradient| / |grad| from central differences of the ordinary copy `twin`.
 
     A difference along a standard normal direction has that error's norm as its standard deviation.
@@ -86,9 +91,14 @@ def finite_difference_error(autograd, twin, grad, x, sigma, conds, weight, doubl
         twin = in_double(twin)
     h = step or (1e-3 if double else 1e-2)
     dtype = torch.float64 if double else torch.float32
-    x, sigma, conds = x.to(dtype), sigma.to(dtype), {
-        k: v.to(dtype) if isinstance(v, torch.Tensor) and v.is_floating_point() else v
-        for k, v in autograd.ordinary(conds).items()}
+    x, sigma, conds = (
+        x.to(dtype),
+        sigma.to(dtype),
+        {
+            k: v.to(dtype) if isinstance(v, torch.Tensor) and v.is_floating_point() else v
+            for k, v in autograd.ordinary(conds).items()
+        },
+    )
     generator = torch.Generator().manual_seed(7)
     squares = []
     with autograd.grad_enabled(), torch.no_grad():  # the same kernels as the gradient

@@ -1,4 +1,5 @@
 """From a workflow as the frontend saves it to the prompt that the server takes, with the server's /object_info."""
+
 from __future__ import annotations
 
 import copy
@@ -42,9 +43,11 @@ def flatten(workflow: dict) -> dict:
 
 def _unfold(outer: dict, definition: dict, links: dict) -> list[dict]:
     """The nodes inside; `links`, {id: link of the outer graph}, gets theirs."""
-    name = lambda key: f"{outer['id']}:{key}"  # noqa: E731
-    inner = [[x[k] for k in ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")]
-             for x in definition["links"]]
+    name = lambda key: f"{outer['id']}:{key}"
+    inner = [
+        [x[k] for k in ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")]
+        for x in definition["links"]
+    ]
     given = [links.get(socket["link"]) for socket in outer["inputs"]]
     nodes = {n["id"]: {**copy.deepcopy(n), "id": name(n["id"])} for n in definition["nodes"]}
     for key, source, slot, target, target_slot, kind in inner:

@@ -2,6 +2,7 @@
 
 Everything happens inside inference mode, so weights are inference tensors like those of a real checkpoint.
 """
+
 from __future__ import annotations
 
 import torch
@@ -29,10 +30,23 @@ def _patcher(model, seed: int):
 
 
 def _unet_config(**changes) -> dict:
-    config = dict(image_size=32, in_channels=4, out_channels=4, model_channels=64, num_res_blocks=[1, 1],
-                  channel_mult=[1, 2], transformer_depth=[1, 1], transformer_depth_output=[1, 1, 1, 1],
-                  transformer_depth_middle=1, context_dim=CONTEXT, use_spatial_transformer=True,
-                  use_linear_in_transformer=False, adm_in_channels=None, use_temporal_attention=False, legacy=False)
+    config = dict(
+        image_size=32,
+        in_channels=4,
+        out_channels=4,
+        model_channels=64,
+        num_res_blocks=[1, 1],
+        channel_mult=[1, 2],
+        transformer_depth=[1, 1],
+        transformer_depth_output=[1, 1, 1, 1],
+        transformer_depth_middle=1,
+        context_dim=CONTEXT,
+        use_spatial_transformer=True,
+        use_linear_in_transformer=False,
+        adm_in_channels=None,
+        use_temporal_attention=False,
+        legacy=False,
+    )
     return {**config, **changes}
 
 
@@ -50,8 +64,9 @@ def sdxl(seed: int = 0, dtype=torch.float32):
     import comfy.supported_models
 
     with torch.inference_mode():
-        config = comfy.supported_models.SDXL(_unet_config(use_linear_in_transformer=True, num_classes="sequential",
-                                                          adm_in_channels=2816))
+        config = comfy.supported_models.SDXL(
+            _unet_config(use_linear_in_transformer=True, num_classes="sequential", adm_in_channels=2816)
+        )
         config.set_inference_dtype(dtype, None)
         return _patcher(config.get_model({}), seed)
 
@@ -60,10 +75,26 @@ def flux(seed: int = 0, dtype=torch.float32, config: str = "Flux", in_channels: 
     import comfy.supported_models
 
     with torch.inference_mode():
-        config = getattr(comfy.supported_models, config)(dict(
-            image_model="flux", in_channels=in_channels, out_channels=16, patch_size=2, vec_in_dim=768,
-            context_in_dim=4096, hidden_size=128, mlp_ratio=4.0, num_heads=2, depth=2, depth_single_blocks=2,
-            axes_dim=[16, 24, 24], theta=10000, qkv_bias=True, guidance_embed=True, txt_ids_dims=[]))
+        config = getattr(comfy.supported_models, config)(
+            dict(
+                image_model="flux",
+                in_channels=in_channels,
+                out_channels=16,
+                patch_size=2,
+                vec_in_dim=768,
+                context_in_dim=4096,
+                hidden_size=128,
+                mlp_ratio=4.0,
+                num_heads=2,
+                depth=2,
+                depth_single_blocks=2,
+                axes_dim=[16, 24, 24],
+                theta=10000,
+                qkv_bias=True,
+                guidance_embed=True,
+                txt_ids_dims=[],
+            )
+        )
         config.set_inference_dtype(dtype, None)
         return _patcher(config.get_model({}), seed)
 
@@ -103,5 +134,9 @@ def conditioning(family: str, seed: int = 1):
     pooled = {"sdxl": 1280, "flux": 768}.get(family, CONTEXT)
     generator = torch.Generator().manual_seed(seed)
     with torch.inference_mode():
-        return [[torch.randn(1, 7, width, generator=generator),
-                 {"pooled_output": torch.randn(1, pooled, generator=generator)}]]
+        return [
+            [
+                torch.randn(1, 7, width, generator=generator),
+                {"pooled_output": torch.randn(1, pooled, generator=generator)},
+            ]
+        ]

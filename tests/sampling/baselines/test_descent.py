@@ -1,4 +1,5 @@
 """MCG and DPS against their papers' equations, by hand, for images whose best denoiser is a matrix."""
+
 import pytest
 import torch
 
@@ -15,7 +16,7 @@ def case():
     generator = torch.Generator().manual_seed(4)
     root = torch.randn(20, 20, generator=generator, dtype=torch.float64)
     covariance = root @ root.T / 20 + 0.1 * torch.eye(20, dtype=torch.float64)
-    matrix = lambda sigma: covariance @ torch.linalg.inv(covariance + sigma**2 * torch.eye(20))  # noqa: E731
+    matrix = lambda sigma: covariance @ torch.linalg.inv(covariance + sigma**2 * torch.eye(20))
     y = torch.randn(SHAPE, generator=generator, dtype=torch.float64)
     mask = torch.zeros(1, 1, 4, 5, dtype=torch.float64)
     mask[..., 1:3, 1:4] = 1
@@ -51,8 +52,9 @@ def denoiser(matrix):
 @pytest.mark.parametrize("zeta", [0.0, 0.5, 2.0])
 def test_dps(case, zeta):
     matrix, y, mask, noise = case
-    result = dps(denoiser(matrix), y, mask, sigmas=SIGMAS, noise=noise, sampler="ddim", clip=None, zeta=zeta,
-                 progress=False)
+    result = dps(
+        denoiser(matrix), y, mask, sigmas=SIGMAS, noise=noise, sampler="ddim", clip=None, zeta=zeta, progress=False
+    )
     assert torch.allclose(result.image, by_hand(case, zeta, False, None), rtol=1e-5, atol=1e-6)
 
 
@@ -61,8 +63,18 @@ def test_mcg(case, step):
     matrix, y, mask, noise = case
     generator = torch.Generator().manual_seed(7 + 1)  # what the run draws from
     fresh = torch.randn(SHAPE, generator=generator).double().flatten(1), torch.zeros(2, 20, dtype=torch.float64)
-    result = mcg(denoiser(matrix), y, mask, sigmas=SIGMAS, noise=noise, seed=7, sampler="ddim", clip=None, step=step,
-                 progress=False)
+    result = mcg(
+        denoiser(matrix),
+        y,
+        mask,
+        sigmas=SIGMAS,
+        noise=noise,
+        seed=7,
+        sampler="ddim",
+        clip=None,
+        step=step,
+        progress=False,
+    )
     assert torch.allclose(result.image, by_hand(case, step, True, fresh), rtol=1e-5, atol=1e-6)
     assert not torch.allclose(result.image, by_hand(case, step + 0.1, True, fresh), rtol=1e-5, atol=1e-6)
 
@@ -87,8 +99,10 @@ def test_a_sample_whose_gradient_is_not_finite_stays(case, method):
             x0_hat.register_hook(lambda grad: grad * torch.tensor([1.0, float("nan")]).view(2, 1, 1, 1).to(grad))
         return x0_hat
 
-    runs = [method(model, y, mask, sigmas=SIGMAS, noise=noise, sampler="ddim", clip=None, progress=False)
-            for model in (denoiser(matrix), broken)]
+    runs = [
+        method(model, y, mask, sigmas=SIGMAS, noise=noise, sampler="ddim", clip=None, progress=False)
+        for model in (denoiser(matrix), broken)
+    ]
     assert runs[1].skipped_nudges == 2 and runs[1].image.isfinite().all()
     assert torch.equal(runs[0].image[0], runs[1].image[0])
     assert not torch.allclose(runs[0].image[1], runs[1].image[1])
@@ -97,10 +111,27 @@ def test_a_sample_whose_gradient_is_not_finite_stays(case, method):
 @pytest.mark.parametrize("method", [mcg, dps])
 def test_nothing_known_or_known_exactly_moves_nothing(case, method):
     matrix, y, mask, noise = case
-    result = method(denoiser(matrix), y, torch.ones_like(mask), sigmas=SIGMAS, noise=noise, sampler="ddim", clip=None,
-                    progress=False)
-    still = method(denoiser(matrix), y, torch.ones_like(mask), sigmas=SIGMAS, noise=noise, sampler="ddim", clip=None,
-                   progress=False, **{"step" if method is mcg else "zeta": 0.0})
+    result = method(
+        denoiser(matrix),
+        y,
+        torch.ones_like(mask),
+        sigmas=SIGMAS,
+        noise=noise,
+        sampler="ddim",
+        clip=None,
+        progress=False,
+    )
+    still = method(
+        denoiser(matrix),
+        y,
+        torch.ones_like(mask),
+        sigmas=SIGMAS,
+        noise=noise,
+        sampler="ddim",
+        clip=None,
+        progress=False,
+        **{"step" if method is mcg else "zeta": 0.0},
+    )
     assert torch.equal(result.image, still.image) and result.skipped_nudges == 0
     exact = method(lambda x, sigma: y + 0 * x, y, mask, sigmas=SIGMAS, noise=noise, clip=None, progress=False)
     assert torch.allclose(exact.image, y) and exact.skipped_nudges == 0

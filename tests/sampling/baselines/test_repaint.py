@@ -1,4 +1,5 @@
 """RePaint's path through the noise levels, and the noise that it puts back."""
+
 import pytest
 import torch
 
@@ -53,11 +54,13 @@ def test_every_state_has_its_noise_level(sampler):
         seen.append((float(sigma), noise[..., :32].std().item(), noise[..., 32:].std().item()))
         return y.clone()
 
-    result = repaint(oracle, y, mask, sigmas=sigmas, sampler=sampler, full_noise=False, resamplings=4, jump_length=3,
-                     progress=False)
+    result = repaint(
+        oracle, y, mask, sigmas=sigmas, sampler=sampler, full_noise=False, resamplings=4, jump_length=3, progress=False
+    )
     assert result.evaluations == len(seen) == 6 + 3 * 3
-    assert [level for level, *_ in seen] == pytest.approx(
-        [record.sigma for record in result.record]) and len({level for level, *_ in seen}) == 6
+    assert [level for level, *_ in seen] == pytest.approx([record.sigma for record in result.record]) and len(
+        {level for level, *_ in seen}
+    ) == 6
     for level, hole, known in seen[1:]:  # the first state has no y in the hole
         assert known == pytest.approx(1, abs=0.04), level
         assert hole == pytest.approx(1, abs=0.06), level
