@@ -70,14 +70,14 @@ def composite(
     for index, picture in sources:
         original, part = stitch.image[picture].clone(), _box(stitch, picture)
         here = _in_picture(result[index : index + 1, :3].to(original.device, torch.float32), stitch.plan)[0]
-        old = original[(slice(3), *part)]
+        old = original[(slice(3),) + part]
         if colour_match != "off":
             known, trust = _known(stitch, picture)
             here = match_colour(here, old.float(), known, colour_match, strength * trust).clamp(0, 1)
         old.copy_(combine_image(here.to(old), old, weights[picture][0].to(old)))
         images.append(original)
         shares.append(torch.zeros_like(stitch.mask[picture], dtype=torch.float32))
-        shares[-1][(slice(None), *part)] = weights[picture][0]
+        shares[-1][(slice(None),) + part] = weights[picture][0]
     return torch.stack(images), torch.stack(shares)
 
 
@@ -97,7 +97,7 @@ def _in_picture(result: Tensor, plan: Plan) -> Tensor:
 
 def _weight(stitch: Stitch, picture: int, blend: int) -> Tensor:
     """(1, 1, box), 1 in the hole, falling to 0 over the band, which ends before the box does."""
-    mask = stitch.mask[picture : picture + 1][(..., *_box(stitch, picture))]
+    mask = stitch.mask[picture : picture + 1][(...,) + _box(stitch, picture)]
     return ramp(mask, min(blend, _margin(mask[0, 0] > 0, stitch.plan.corners[picture], stitch.mask.shape[-2:])))
 
 
@@ -125,7 +125,7 @@ def _known(stitch: Stitch, picture: int) -> tuple[Tensor, float]:
     """
     height, width = stitch.plan.content
     sampled = resize_mask(stitch.sampled[picture : picture + 1, :, :height, :width], stitch.plan.box)
-    mask = stitch.mask[picture : picture + 1][(..., *_box(stitch, picture))]
+    mask = stitch.mask[picture : picture + 1][(...,) + _box(stitch, picture)]
     hole = (sampled > 0) | (mask > 0)
     share = 1 - float(hole.float().mean())
     reach = round(BLEEDING * stitch.cell * stitch.plan.box[0] / height)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+
 import comfy.samplers
 from torch import Tensor
 
-import nodes as host_nodes
+host_nodes = importlib.import_module("nodes")  # ComfyUI's; a type checker would find our folder
 
 if not hasattr(host_nodes, "common_ksampler"):
     raise ImportError(
