@@ -1,4 +1,4 @@
-"""GradPaint Alignment Loss: how strongly colours and edges must continue across the mask's border."""
+"""GradPaint Alignment Loss: settings of the loss term that acts on the mask's border."""
 
 from __future__ import annotations
 
@@ -13,67 +13,83 @@ _DEFAULT = AlignmentSettings()
 
 class GradPaintAlignmentLoss(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="GradPaintAlignmentLoss",
             display_name="GradPaint Alignment Loss",
             category=CATEGORY,
-            description="Settings of the alignment loss (eqs. 6-8): with the known pixels pasted in, edges and colours "
-            "at the mask's border should run on as the model drew them. For models of pixels; with latent "
-            "models it is off, as in the paper, unless `space` says how to see the latent as an image.",
+            description="Settings of the loss term that acts on the mask's border: once the known pixels are pasted "
+            "in, edges and colors there should continue as the model drew them. This is our own edge match, used in "
+            "place of the paper's alignment loss. For pixel models; with latent models it is off unless `space` says "
+            "how to view the latent as an image.",
             search_aliases=["gradpaint lambda_al", "seam loss", "border loss", "inpaint seam"],
             inputs=[
-                io.Float.Input(
-                    "lambda_al",
-                    default=_DEFAULT.lambda_al,
-                    min=0.0,
-                    max=10_000.0,
-                    step=0.01,
-                    tooltip="Weight of the alignment loss in the total loss (eq. 8); 0 switches it off. Useful here: "
-                    f"0.01 to 1. The paper uses {PAPER_LAMBDA_AL:g}, with losses scaled differently.",
-                ),
-                io.Int.Input(
-                    "border_width",
-                    default=_DEFAULT.border_width,
-                    min=1,
-                    max=64,
-                    advanced=True,
-                    tooltip="How many pixels on each side of the mask's edge are compared. The paper looks at the "
-                    "pixels next to the edge: 1.",
-                ),
-                io.Float.Input(
-                    "softness",
-                    default=_DEFAULT.softness,
-                    min=0.0,
-                    max=2.0,
-                    step=0.01,
-                    advanced=True,
-                    tooltip="Image gradients much smaller than this count as flat (the data's range is 2). 0 is the "
-                    "paper's eq. 7, where even the faintest gradient counts fully.",
-                ),
-                # Last and optional: workflows and prompts saved before these inputs were there stay valid.
+                *_loss_inputs(),
+                # Last and optional: workflows and prompts saved before these inputs existed stay valid.
                 io.Combo.Input(
                     "space",
                     options=list(ALIGNMENT_SPACES),
                     default=_DEFAULT.space,
                     optional=True,
-                    tooltip="What the loss looks at with latent models. auto: nothing, as in the paper. tiny: the "
-                    "image of a tiny decoder (TAESD family) from models/vae_approx, which gained where "
-                    "measured. latent, rgb: the latent itself or its projection to colours, next to free, "
-                    "no gain measured. vae: the VAE connected below, slow and large. off: nothing, with models "
-                    "of pixels too. Models of pixels ignore the rest.",
+                    tooltip="What the loss looks at with latent models. auto: nothing; the paper uses no alignment "
+                    "loss there either. tiny: the image from a tiny decoder (TAESD family) in models/vae_approx, the "
+                    "only choice that helped where measured. latent, rgb: the latent itself, or a linear projection "
+                    "of it to colors; almost free, no gain measured. vae: the VAE connected below, slow and "
+                    "memory-hungry. off: nothing, even with pixel models. Pixel models ignore the other choices.",
                 ),
                 io.Vae.Input("vae", optional=True, tooltip="For space vae: the model's own VAE."),
             ],
-            outputs=[Alignment.Output("alignment", tooltip="For the GradPaint KSampler or Apply GradPaint.")],
+            outputs=[
+                Alignment.Output(
+                    "alignment", tooltip="For the GradPaint KSamplers, Apply GradPaint and GradPaint Sampler."
+                )
+            ],
         )
 
     @classmethod
     def execute(
-        cls, lambda_al: float, border_width: int, softness: float, space: str = _DEFAULT.space, vae=None
+        cls,
+        lambda_al: float,
+        border_width: int,
+        softness: float,
+        space: str = _DEFAULT.space,
+        vae: io.Vae.Type | None = None,
     ) -> io.NodeOutput:
-        values = dict(lambda_al=lambda_al, border_width=border_width, softness=softness, space=space)
-        return io.NodeOutput(HostAlignment(**values, vae=vae) if space == "vae" else AlignmentSettings(**values))
+        if space == "vae":
+            return io.NodeOutput(HostAlignment(lambda_al, border_width, softness, space, vae))
+        return io.NodeOutput(AlignmentSettings(lambda_al, border_width, softness, space))
+
+
+def _loss_inputs() -> list[io.Input]:
+    return [
+        io.Float.Input(
+            "lambda_al",
+            default=_DEFAULT.lambda_al,
+            min=0.0,
+            max=10_000.0,
+            step=0.01,
+            tooltip="Weight of this term in the total loss (eq. 8). 0 turns it off; 0.01 to 1 is useful. The paper's "
+            f"{PAPER_LAMBDA_AL:g} belongs to its own alignment loss and scaling, and is far too much here.",
+        ),
+        io.Int.Input(
+            "border_width",
+            default=_DEFAULT.border_width,
+            min=1,
+            max=64,
+            advanced=True,
+            tooltip="How many pixels on each side of the mask's edge are compared.",
+        ),
+        io.Float.Input(
+            "softness",
+            default=_DEFAULT.softness,
+            min=0.0,
+            max=2.0,
+            step=0.01,
+            advanced=True,
+            tooltip="Image gradients much smaller than this count as flat (pixel values range from -1 to 1). 0: eq. 7 "
+            "to the letter, where even the faintest gradient counts fully.",
+        ),
+    ]
 
 
 NODES = [GradPaintAlignmentLoss]

@@ -1,4 +1,4 @@
-"""Apply GradPaint: a MODEL with which any sampler node downstream inpaints by GradPaint."""
+"""Apply GradPaint: a MODEL with which any sampler node downstream inpaints with GradPaint."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from .sockets import CATEGORY, Record
 
 class GradPaintApply(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="GradPaintApply",
             display_name="Apply GradPaint",
             category=CATEGORY,
-            description="Puts GradPaint on a model. Any sampler node after it inpaints by GradPaint, in the noise "
-            "mask of the latent it gets (Set Latent Noise Mask); without a noise mask it samples as usual.",
+            description="Applies GradPaint to a model. Any sampler node after it inpaints with GradPaint inside the "
+            "noise mask of its latent (Set Latent Noise Mask). Without a noise mask it samples as usual.",
             search_aliases=["gradpaint model", "gradpaint patch", "inpaint model patch"],
             inputs=[
-                io.Model.Input("model", tooltip="The model to inpaint with; a patched copy goes on."),
+                io.Model.Input("model", tooltip="The model to inpaint with. A patched copy is passed on."),
                 *guidance_inputs(),
                 keep_record_input(),
             ],
@@ -30,9 +30,8 @@ class GradPaintApply(io.ComfyNode):
                 io.Model.Output("model", display_name="MODEL", tooltip="For KSampler, SamplerCustom and others."),
                 Record.Output(
                     "record",
-                    tooltip="What the last run with this model did; filled when a sampler has "
-                    "run. Connect the sampler's result to GradPaint Report, which "
-                    "then waits for it.",
+                    tooltip="What the last run with this model did, available once a sampler has run. Connect the "
+                    "sampler's result to GradPaint Report too, so that the report waits for the run.",
                 ),
             ],
         )
@@ -40,7 +39,7 @@ class GradPaintApply(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model,
+        model: io.Model.Type,
         strength: float,
         normalization: str,
         alignment: AlignmentSettings | None = None,

@@ -1,4 +1,4 @@
-"""GradPaint Composite: the repainted part back into the image as it came."""
+"""GradPaint Composite: puts the repainted region back into the original image."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ log = logging.getLogger(__name__)
 
 class GradPaintComposite(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="GradPaintComposite",
             display_name="GradPaint Composite",
             category=CATEGORY,
-            description="Puts the repainted part back into the image, at the image's own size. Beyond the blending "
-            "band the image stays exactly as it was.",
+            description="Puts the repainted region back into the image, at the image's own size. Outside the mask and "
+            "the blending band, every pixel stays exactly as it was.",
             search_aliases=[
                 "inpaint stitch",
                 "composite masked",
@@ -35,47 +35,25 @@ class GradPaintComposite(io.ComfyNode):
                 "color correction",
             ],
             inputs=[
-                io.Image.Input("image", tooltip="The result, decoded. At another size it is resized."),
+                io.Image.Input("image", tooltip="The decoded result. If its size differs, it is resized."),
                 Stitch.Input(
                     "stitch",
                     optional=True,
-                    tooltip="From GradPaint Inpaint Encode. Without one, connect original and mask.",
+                    tooltip="From GradPaint Inpaint Encode. If not connected, connect original and mask.",
                 ),
-                io.Int.Input(
-                    "blend",
-                    default=8,
-                    min=0,
-                    max=1024,
-                    tooltip="Width in pixels of the band outside the mask in which result and image mix. 0: a hard "
-                    "edge at the mask.",
-                ),
-                io.Combo.Input(
-                    "colour_match",
-                    options=list(COLOUR_MATCHES),
-                    default=COLOUR_MATCHES[0],
-                    tooltip="Brings the result to the image's colours, as far as they differ on the known part. "
-                    "smooth: by a shift that varies over the picture. mean: one shift. mean and contrast: "
-                    "shift and spread. off: as decoded.",
-                ),
-                io.Float.Input(
-                    "colour_strength",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    advanced=True,
-                    tooltip="How much of the colour match is made.",
-                ),
+                *_blend_inputs(),
                 io.Image.Input(
                     "original", optional=True, tooltip="Without a stitch: the image to put the result into."
                 ),
-                io.Mask.Input("mask", optional=True, tooltip="Without a stitch: what was repainted, 1 (white)."),
+                io.Mask.Input(
+                    "mask", optional=True, tooltip="Without a stitch: the mask of what was repainted, 1 (white)."
+                ),
             ],
             outputs=[
                 io.Image.Output(
-                    "image", display_name="IMAGE", tooltip="The image at its own size, with the repainted part in it."
+                    "image", display_name="IMAGE", tooltip="The image at its own size, with the repainted region in it."
                 ),
-                io.Mask.Output("mask", display_name="MASK", tooltip="How much of the result is in each pixel."),
+                io.Mask.Output("mask", display_name="MASK", tooltip="How much of the result each pixel holds."),
             ],
         )
 
@@ -100,16 +78,48 @@ class GradPaintComposite(io.ComfyNode):
             stitch = whole_image(pictures, fit_mask(mask, pictures))
         elif original is not None or mask is not None:
             raise ValueError(
-                "stitch is connected, and so is original or mask: they are for use without a stitch; "
-                "disconnect them, or the stitch"
+                "stitch is connected, and so is original or mask: they are for use without a stitch. "
+                "Disconnect them, or the stitch"
             )
         if not image.isfinite().all():
             log.warning(
-                "image holds values that are NaN or infinite: the model or the VAE overflowed, and what it "
-                "made is lost there. Try another precision (--fp32-vae, --fp32-unet)"
+                "image holds NaN or infinite values: the model or the VAE overflowed, and the result is lost "
+                "there. Try another precision (--fp32-vae, --fp32-unet)"
             )
         pictures, weights = composite(to_channels_first(image), stitch, blend, colour_match, colour_strength)
         return io.NodeOutput(pictures.movedim(1, -1).contiguous(), tensor_to_mask(weights))
+
+
+def _blend_inputs() -> list[io.Input]:
+    return [
+        io.Int.Input(
+            "blend",
+            default=8,
+            min=0,
+            max=1024,
+            tooltip="Width in pixels of the band outside the mask where result and image blend. 0: a hard "
+            "edge at the mask.",
+        ),
+        io.Combo.Input(
+            "colour_match",
+            display_name="color_match",
+            options=list(COLOUR_MATCHES),
+            default=COLOUR_MATCHES[0],
+            tooltip="Matches the result's colors to the image, judged by the known region. smooth: a shift "
+            "that varies across the picture. mean: one shift. mean and contrast: shift and spread. off: as "
+            "decoded.",
+        ),
+        io.Float.Input(
+            "colour_strength",
+            display_name="color_strength",
+            default=1.0,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            advanced=True,
+            tooltip="How much of the color match to apply.",
+        ),
+    ]
 
 
 NODES = [GradPaintComposite]

@@ -11,12 +11,12 @@ from .sockets import CATEGORY
 
 class GradPaintDemoScene(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="GradPaintDemoScene",
             display_name="GradPaint Demo Scene",
             category=CATEGORY,
-            description="Draws a landscape of the kind the bundled demo model knows, one that it was not trained on.",
+            description="Draws a landscape of the kind the bundled demo model knows, one it was not trained on.",
             search_aliases=["gradpaint example image", "procedural landscape", "test image"],
             inputs=[
                 io.Int.Input(
@@ -25,8 +25,8 @@ class GradPaintDemoScene(io.ComfyNode):
                     min=0,
                     max=len(HELD_OUT_SEEDS) - 1,
                     control_after_generate=True,
-                    tooltip="Which scene, from those held out of training. The same number is the same picture "
-                    "everywhere.",
+                    tooltip="Which of the held-out scenes to draw. The same number gives the same picture on every "
+                    "machine.",
                 ),
                 io.Int.Input(
                     "size",
@@ -42,7 +42,7 @@ class GradPaintDemoScene(io.ComfyNode):
                     min=1,
                     max=256,
                     advanced=True,
-                    tooltip="How many pictures, with seeds counted up from the first.",
+                    tooltip="Number of pictures. Their seeds count up from the first.",
                 ),
             ],
             outputs=[io.Image.Output("image", display_name="IMAGE", tooltip="The landscape.")],

@@ -6,7 +6,7 @@ import dataclasses
 
 from comfy_api.latest import io
 
-from ..gradpaint.method.settings import BETWEEN, PAPER_GUIDED_STEPS, PAPER_TOTAL_STEPS, GuideSchedule
+from ..gradpaint.method.settings import BETWEEN, GuideSchedule
 from .sockets import CATEGORY, Schedule
 
 _DEFAULT = GuideSchedule()
@@ -20,82 +20,27 @@ MODES = [*_PRESETS, "fraction", "steps", "adaptive"]
 _ADAPTIVE = (  # name, highest value, tooltip
     ("minimum", 1.0, "guide at least this share of the run."),
     ("maximum", 1.0, "guide at most this share of the run."),
-    ("patience", 1.0, "stop when the normalised loss has not fallen for this share of the run (two steps at least)."),
-    ("tolerance", 0.99, "a fall by less than this share of the loss does not count as one."),
+    ("patience", 1.0, "stop when the normalized loss has not fallen for this share of the run (at least two steps)."),
+    ("tolerance", 0.99, "a drop smaller than this share of the loss does not count as one."),
 )
 
 
 class GradPaintEarlyStop(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="GradPaintEarlyStop",
             display_name="GradPaint Early-Stop Scheduler",
             category=CATEGORY,
-            description="Which steps are guided. A guided step costs a backward pass; late steps hardly change what "
-            "the image shows, so guidance can stop early.",
+            description="Chooses which steps are guided. A guided step costs a backward pass, and late steps mostly "
+            "refine texture, so guidance can stop early.",
             search_aliases=["gradpaint fast", "guidance schedule", "early stopping", "guided steps"],
-            inputs=[
-                io.Combo.Input(
-                    "mode",
-                    options=MODES,
-                    default=MODES[0],
-                    tooltip=f"The paper's experiments guide {PAPER_GUIDED_STEPS} of {PAPER_TOTAL_STEPS} steps, "
-                    "GradPaint-Fast the first 50% of the run; thorough gives better images for more time. "
-                    "`fraction` and `steps` use the numbers below, the presets do not. `adaptive` stops each "
-                    "image when its loss no longer falls faster than the noise; the log says when.",
-                ),
-                io.Float.Input(
-                    "fraction",
-                    default=_DEFAULT.fraction,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="In mode `fraction`: the share of the run that is guided, from its start. Paper: 0.45; "
-                    "GradPaint-Fast: 0.5.",
-                ),
-                io.Int.Input(
-                    "steps",
-                    default=_DEFAULT.steps,
-                    min=0,
-                    max=10_000,
-                    tooltip="In mode `steps`: guide this many steps from the start, however long the run is. Paper: "
-                    f"{PAPER_GUIDED_STEPS} of {PAPER_TOTAL_STEPS}.",
-                ),
-                io.Int.Input(
-                    "every",
-                    default=_DEFAULT.every,
-                    min=1,
-                    max=1000,
-                    advanced=True,
-                    tooltip="Guide only every k-th of those steps, the first one included. The paper guides each: 1.",
-                ),
-                # Last and optional: workflows and prompts saved before this input was there stay valid.
-                io.Combo.Input(
-                    "between",
-                    options=list(BETWEEN),
-                    default=_DEFAULT.between,
-                    optional=True,
-                    advanced=True,
-                    tooltip="With `every` above 1, the steps between two guided ones: plain, or nudged in the last "
-                    "direction (keep) at the cost of a plain step. Measured on a 64 x 64 model: every 2 with "
-                    "keep costs little or nothing; every 3 is worse.",
-                ),
-                *(
-                    io.Float.Input(
-                        name,
-                        default=getattr(_DEFAULT, name),
-                        min=0.0,
-                        max=high,
-                        step=0.01,
-                        optional=True,
-                        advanced=True,
-                        tooltip="In mode `adaptive`: " + text,
-                    )
-                    for name, high, text in _ADAPTIVE
-                ),
+            inputs=[*_mode_inputs(), *_thinning_inputs(), *_adaptive_inputs()],
+            outputs=[
+                Schedule.Output(
+                    "schedule", tooltip="For the GradPaint KSamplers, Apply GradPaint and GradPaint Sampler."
+                )
             ],
-            outputs=[Schedule.Output("schedule", tooltip="For the GradPaint KSampler or Apply GradPaint.")],
         )
 
     @classmethod
@@ -116,6 +61,77 @@ class GradPaintEarlyStop(io.ComfyNode):
             base = GuideSchedule(mode=mode, minimum=minimum, maximum=maximum, patience=patience, tolerance=tolerance)
         base = base or GuideSchedule(mode=mode, fraction=fraction, steps=steps)
         return io.NodeOutput(dataclasses.replace(base, every=every, between=between))
+
+
+def _mode_inputs() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "mode",
+            options=MODES,
+            default=MODES[0],
+            tooltip="paper (first 45%), the default, ends all guidance after 45% of the steps; in the paper only the "
+            "alignment loss ends there, and the masked MSE guides every step. fast (first 50%) stops where the "
+            "paper's GradPaint-Fast does. thorough takes more time for better images. `fraction` and `steps` use the "
+            "numbers below, the presets do not. `adaptive` stops each image once its loss no longer falls faster than "
+            "the noise; the log says when.",
+        ),
+        io.Float.Input(
+            "fraction",
+            default=_DEFAULT.fraction,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            tooltip="In mode `fraction`: the share of the run that is guided, from its start. The paper's "
+            "GradPaint-Fast: 0.5.",
+        ),
+        io.Int.Input(
+            "steps",
+            default=_DEFAULT.steps,
+            min=0,
+            max=10_000,
+            tooltip="In mode `steps`: guide this many steps from the start, however long the run is.",
+        ),
+    ]
+
+
+def _thinning_inputs() -> list[io.Input]:
+    return [
+        io.Int.Input(
+            "every",
+            default=_DEFAULT.every,
+            min=1,
+            max=1000,
+            advanced=True,
+            tooltip="Guide only every k-th of those steps, starting with the first. The paper guides each one: 1.",
+        ),
+        # Last and optional: workflows and prompts saved before this input existed stay valid.
+        io.Combo.Input(
+            "between",
+            options=list(BETWEEN),
+            default=_DEFAULT.between,
+            optional=True,
+            advanced=True,
+            tooltip="With `every` above 1: what happens at the steps in between. plain: nothing. keep: they reuse the "
+            "last gradient, at the cost of a plain step. On a 64 x 64 model, every 2 with keep cost little or "
+            "nothing; every 3 was worse.",
+        ),
+    ]
+
+
+def _adaptive_inputs() -> list[io.Input]:
+    return [
+        io.Float.Input(
+            name,
+            default=getattr(_DEFAULT, name),
+            min=0.0,
+            max=high,
+            step=0.01,
+            optional=True,
+            advanced=True,
+            tooltip="In mode `adaptive`: " + text,
+        )
+        for name, high, text in _ADAPTIVE
+    ]
 
 
 NODES = [GradPaintEarlyStop]

@@ -1,4 +1,4 @@
-"""The inputs that the sampling nodes and Apply GradPaint share, and the settings object they make."""
+"""The inputs shared by the sampling nodes and Apply GradPaint, and the settings object made from them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from ..gradpaint.method.settings import (
     GRADIENTS,
     NORMALIZATIONS,
     PAPER_ALPHA,
+    PAPER_TOTAL_STEPS,
     AlignmentSettings,
     GuidanceSettings,
     GuideSchedule,
@@ -19,15 +20,19 @@ _DEFAULT = GuidanceSettings()
 RECORDS = ("losses", "pictures")
 
 
-def sampler_inputs(steps: str = "denoising steps") -> list:
-    """steps, cfg, sampler_name, scheduler, positive, negative, as KSampler has them. steps: for its tooltip."""
+def sampler_inputs(steps: str = "denoising steps") -> list[io.Input]:
+    """KSampler's steps, cfg, sampler_name, scheduler, positive and negative.
+
+    Args:
+        steps: what the tooltip of `steps` calls the steps.
+    """
     return [
         io.Int.Input(
             "steps",
             default=20,
             min=1,
             max=10_000,
-            tooltip=f"Number of {steps}. The paper uses 100; 20 to 50 are enough for most models.",
+            tooltip=f"Number of {steps}. The paper uses {PAPER_TOTAL_STEPS}; 20 to 50 are enough for most models.",
         ),
         io.Float.Input(
             "cfg",
@@ -47,12 +52,12 @@ def sampler_inputs(steps: str = "denoising steps") -> list:
             "scheduler", options=scheduler_names(), tooltip="How the noise levels are spaced, as in KSampler."
         ),
         io.Conditioning.Input("positive", tooltip="What the image should show."),
-        io.Conditioning.Input("negative", tooltip="What it should not show; unused at cfg 1."),
+        io.Conditioning.Input("negative", tooltip="What the image should not show. Not used at cfg 1."),
     ]
 
 
-def guidance_inputs() -> list:
-    """strength, alignment, schedule, normalization, memory, gradient, alpha."""
+def guidance_inputs() -> list[io.Input]:
+    """strength, alignment, schedule, normalization, memory, gradient and alpha."""
     return [
         io.Float.Input(
             "strength",
@@ -60,33 +65,37 @@ def guidance_inputs() -> list:
             min=0.0,
             max=100.0,
             step=0.05,
-            tooltip="How hard guidance pushes over the whole run: 1 is the measured optimum, whatever the number of "
-            "steps, sampler, scheduler or kind of model. At 4 to 6 steps with a multistep sampler (dpmpp_2m) "
-            "take 0.5. 0 only keeps the known part in place.",
+            tooltip="How strongly guidance acts over the whole run. 1 was best or close to it wherever measured (small "
+            "models, 8 to 100 steps, several samplers and schedulers). At 4 to 6 steps with a multistep sampler "
+            "(dpmpp_2m), use 0.5. 0 only keeps the known region in place.",
         ),
         Alignment.Input(
-            "alignment", optional=True, tooltip="From GradPaint Alignment Loss. Left open: that node's defaults."
+            "alignment", optional=True, tooltip="From GradPaint Alignment Loss. Not connected: that node's defaults."
         ),
         Schedule.Input(
             "schedule",
             optional=True,
-            tooltip="From GradPaint Early-Stop Scheduler. Left open: the first 45% of the steps are guided, as "
-            "in the paper.",
+            tooltip="From GradPaint Early-Stop Scheduler. Not connected: the first 45% of the steps are guided.",
         ),
         io.Combo.Input(
             "normalization",
             options=list(NORMALIZATIONS),
             default=_DEFAULT.normalization,
             advanced=True,
-            tooltip="rms: each image's gradient is scaled to RMS 1, so a step means the same at every size. l2: eq. 9 "
-            "read literally, norm 1 over the whole image; it needs an alpha, and a far larger one.",
+            tooltip="rms: scales each image's gradient to RMS 1, so that a step means the same at every image size. "
+            "l2: eq. 9 to the letter, norm 1 over the whole image; needs alpha, and a far larger one.",
         ),
-        # Last and optional: workflows and prompts saved before these inputs were there stay valid.
+        *_later_inputs(),
+    ]
+
+
+def _later_inputs() -> list[io.Input]:
+    """Last and optional: workflows and prompts saved before these inputs existed stay valid."""
+    return [
         Memory.Input(
             "memory",
             optional=True,
-            tooltip="From GradPaint Memory. Left open: as much is recomputed in guided steps as the free memory asks "
-            "for.",
+            tooltip="From GradPaint Memory. Not connected: guided steps recompute as much as the free memory requires.",
         ),
         io.Combo.Input(
             "gradient",
@@ -94,9 +103,10 @@ def guidance_inputs() -> list:
             default=_DEFAULT.gradient,
             optional=True,
             advanced=True,
-            tooltip="What the loss is differentiated through. model: all of it, as in the paper. cond: at cfg above 1 "
-            "only the positive conditioning, about three quarters of a guided step's time, no worse where "
-            "measured. x0: not the model; costs what KSampler does and gives a third to half of the gain.",
+            tooltip="What the loss is differentiated through. model: the whole model, as in the paper. cond: above cfg "
+            "1, only the positive conditioning; a guided step takes about three quarters of the time, and results "
+            "were nearly as good where measured. x0: not through the model; about as fast as KSampler, with a third "
+            "to half of the gain.",
         ),
         io.Float.Input(
             "alpha",
@@ -107,9 +117,9 @@ def guidance_inputs() -> list:
             round=0.0001,
             optional=True,
             advanced=True,
-            tooltip="The paper's step size (eq. 9), the same at every guided step, in units of the noisy image's "
-            "spread; useful: 0.02 to 0.15 at 20 to 50 steps. 0: by strength. The paper writes "
-            f"{PAPER_ALPHA:g}, which in these units has hardly any effect.",
+            tooltip="The step size of eq. 9, the same at every guided step, in units of the noisy image's spread. "
+            "Useful: 0.02 to 0.15 at 20 to 50 steps. 0: set by strength. The paper's value is "
+            f"{PAPER_ALPHA:g}, which has no visible effect with l2.",
         ),
     ]
 
@@ -122,9 +132,9 @@ def keep_record_input() -> io.Combo.Input:
         default=RECORDS[0],
         optional=True,
         advanced=True,
-        tooltip="What the record output holds. losses: the numbers, at no cost. pictures: also the image as the model "
-        "sees it at 8 steps and the gradients of 4 guided steps, each of which then costs a second evaluation; "
-        "for GradPaint Pictures.",
+        tooltip="What the record output holds. losses: the numbers, at no extra cost. pictures: also the model's "
+        "estimate at 8 steps and the gradients of 4 guided steps, which cost a second evaluation each; for GradPaint "
+        "Pictures.",
     )
 
 
@@ -136,7 +146,7 @@ def guidance_settings(
     gradient: str,
     alpha: float,
 ) -> GuidanceSettings:
-    """The settings object; sockets left open take the library's defaults, alpha 0 means by strength."""
+    """The settings object. Unconnected sockets take the library's defaults; alpha 0 means that strength sets it."""
     return GuidanceSettings(
         strength=strength,
         alpha=alpha or None,

@@ -1,4 +1,4 @@
-"""GradPaint KSampler: the host's KSampler with GradPaint around the model."""
+"""GradPaint KSampler: ComfyUI's KSampler with GradPaint applied to the model."""
 
 from __future__ import annotations
 
@@ -18,29 +18,31 @@ from .sockets import CATEGORY, Record
 
 class GradPaintKSampler(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="GradPaintKSampler",
             display_name="GradPaint KSampler",
             category=CATEGORY,
-            description="Inpaints with any model, no training: KSampler, but in the guided steps the model's own "
-            "gradient pulls the repainted part towards the known one.",
+            description="KSampler that inpaints with an ordinary model, without training: in guided steps, the "
+            "model's own gradient makes the repainted region agree with the known one.",
             search_aliases=["gradpaint", "inpaint", "inpainting sampler", "gradient guided inpainting", "outpaint"],
             inputs=[
-                io.Model.Input("model", tooltip="The model to inpaint with; an ordinary one, not an inpainting model."),
+                io.Model.Input(
+                    "model", tooltip="The model to inpaint with: an ordinary one, no inpainting model needed."
+                ),
                 io.Int.Input(
                     "seed",
                     default=0,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=True,
-                    tooltip="Seed of the noise. The same seed starts KSampler from the same noise.",
+                    tooltip="Seed of the noise. With the same seed, KSampler starts from the same noise.",
                 ),
                 *sampler_inputs(),
                 io.Latent.Input(
                     "latent_image",
-                    tooltip="The image to repair, encoded (VAE Encode; pixel_space for pixel models). What is under "
-                    "the mask plays no part at denoise 1.",
+                    tooltip="The image to repair, encoded (VAE Encode; pixel_space for pixel models). At denoise 1, "
+                    "the latent under the mask is not used.",
                 ),
                 io.Float.Input(
                     "denoise",
@@ -48,36 +50,42 @@ class GradPaintKSampler(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="1 repaints the hole from pure noise, as in the paper; less keeps something of what is in "
-                    "it.",
+                    tooltip="1 repaints the hole from pure noise, as in the paper. Lower values keep some of what is "
+                    "in it.",
                 ),
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="1 (white) = repaint; grey mixes. Any size. Left open: the latent's own noise mask.",
+                    tooltip="1 (white) = repaint; gray values mix. Any size. Not connected: the latent's own noise "
+                    "mask.",
                 ),
                 *guidance_inputs(),
                 keep_record_input(),
             ],
             outputs=[
                 io.Latent.Output(
-                    "latent", display_name="LATENT", tooltip="The inpainted latent; outside the mask it is the input's."
+                    "latent",
+                    display_name="LATENT",
+                    tooltip="The inpainted latent. Outside the mask it equals the input.",
                 ),
-                Record.Output("record", tooltip="What the run did, for GradPaint Pictures; empty at denoise 0."),
+                Record.Output(
+                    "record",
+                    tooltip="What the run did, for GradPaint Report and GradPaint Pictures. Empty at denoise 0.",
+                ),
             ],
         )
 
     @classmethod
     def execute(
         cls,
-        model,
+        model: io.Model.Type,
         seed: int,
         steps: int,
         cfg: float,
         sampler_name: str,
         scheduler: str,
-        positive,
-        negative,
+        positive: io.Conditioning.Type,
+        negative: io.Conditioning.Type,
         latent_image: dict,
         denoise: float,
         strength: float,
@@ -90,7 +98,8 @@ class GradPaintKSampler(io.ComfyNode):
         alpha: float = 0.0,
         keep_record: str = RECORDS[0],
     ) -> io.NodeOutput:
-        latent, records = masked_latent(latent_image, mask), []
+        latent = masked_latent(latent_image, mask)
+        records: list[RunRecord] = []
         check_keeps_something(latent["noise_mask"])
         check_clean(latent)
         settings = guidance_settings(strength, normalization, alignment, schedule, gradient, alpha)

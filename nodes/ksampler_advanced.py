@@ -1,4 +1,4 @@
-"""GradPaint KSampler (Advanced): the host's KSampler (Advanced) with GradPaint around the model."""
+"""GradPaint KSampler (Advanced): ComfyUI's KSampler (Advanced) with GradPaint applied to the model."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ SWITCH = ("enable", "disable")
 
 class GradPaintKSamplerAdvanced(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="GradPaintKSamplerAdvanced",
             display_name="GradPaint KSampler (Advanced)",
             category=CATEGORY,
-            description="GradPaint KSampler for a part of a run: several of them one after the other give the same "
-            "picture as one, and may differ in model, prompt or strength.",
+            description="GradPaint KSampler for one segment of a run. Several in a row make up the run, and may "
+            "differ in model, prompt or strength.",
             search_aliases=[
                 "gradpaint advanced",
                 "inpaint start at step",
@@ -32,58 +32,22 @@ class GradPaintKSamplerAdvanced(io.ComfyNode):
                 "gradpaint refiner",
             ],
             inputs=[
-                io.Model.Input("model", tooltip="The model to inpaint with; an ordinary one, not an inpainting model."),
-                io.Combo.Input(
-                    "add_noise",
-                    options=list(SWITCH),
-                    advanced=True,
-                    tooltip="enable: this node starts from the clean latent. disable: latent_image is noisy, from a "
-                    "GradPaint KSampler (Advanced) before this one.",
+                io.Model.Input(
+                    "model", tooltip="The model to inpaint with: an ordinary one, no inpainting model needed."
                 ),
-                io.Int.Input(
-                    "noise_seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Seed of the noise. The same seed starts KSampler from the same noise.",
-                ),
+                *_noise_inputs(),
                 *sampler_inputs(steps="denoising steps of the whole run"),
                 io.Latent.Input(
                     "latent_image",
-                    tooltip="The image to repair, encoded; or, with add_noise disable, what the GradPaint KSampler "
-                    "(Advanced) before this one left. That one's latent brings the clean image along.",
+                    tooltip="The image to repair, encoded. With add_noise disable: the output of the previous "
+                    "GradPaint KSampler (Advanced), which carries the clean image along.",
                 ),
-                io.Int.Input(
-                    "start_at_step",
-                    default=0,
-                    min=0,
-                    max=10_000,
-                    advanced=True,
-                    tooltip="How many of the steps are left out at the start. With add_noise enable, more of them keep "
-                    "more of what is in the hole.",
-                ),
-                io.Int.Input(
-                    "end_at_step",
-                    default=10_000,
-                    min=0,
-                    max=10_000,
-                    advanced=True,
-                    tooltip="After how many of the steps this node stops. Guided steps are counted over all steps, not "
-                    "over this node's part.",
-                ),
-                io.Combo.Input(
-                    "return_with_leftover_noise",
-                    options=["disable", "enable"],
-                    advanced=True,
-                    tooltip="enable: the result keeps its noise where this node stops early, for another GradPaint "
-                    "KSampler (Advanced). disable: the last step removes all noise.",
-                ),
+                *_segment_inputs(),
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="1 (white) = repaint; grey mixes. Any size. Left open: the latent's own noise mask, which "
-                    "the node before hands on.",
+                    tooltip="1 (white) = repaint; gray values mix. Any size. Not connected: the latent's own noise "
+                    "mask, which the previous node passes on.",
                 ),
                 *guidance_inputs(),
                 keep_record_input(),
@@ -92,10 +56,10 @@ class GradPaintKSamplerAdvanced(io.ComfyNode):
                 io.Latent.Output(
                     "latent",
                     display_name="LATENT",
-                    tooltip="The inpainted latent; without noise it is the input's outside the mask.",
+                    tooltip="The inpainted latent. Once free of noise, it equals the input outside the mask.",
                 ),
                 Record.Output(
-                    "record", tooltip="What this part of the run did, for GradPaint Pictures and GradPaint Report."
+                    "record", tooltip="What this segment of the run did, for GradPaint Report and GradPaint Pictures."
                 ),
             ],
         )
@@ -103,15 +67,15 @@ class GradPaintKSamplerAdvanced(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model,
+        model: io.Model.Type,
         add_noise: str,
         noise_seed: int,
         steps: int,
         cfg: float,
         sampler_name: str,
         scheduler: str,
-        positive,
-        negative,
+        positive: io.Conditioning.Type,
+        negative: io.Conditioning.Type,
         latent_image: dict,
         start_at_step: int,
         end_at_step: int,
@@ -149,6 +113,56 @@ class GradPaintKSamplerAdvanced(io.ComfyNode):
                 keep=keep_record == "pictures",
             )
         )
+
+
+def _noise_inputs() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "add_noise",
+            options=list(SWITCH),
+            advanced=True,
+            tooltip="enable: this node starts from the clean latent and adds noise to it. disable: latent_image is "
+            "already noisy and comes from another GradPaint KSampler (Advanced).",
+        ),
+        io.Int.Input(
+            "noise_seed",
+            default=0,
+            min=0,
+            max=0xFFFFFFFFFFFFFFFF,
+            control_after_generate=True,
+            tooltip="Seed of the noise. With the same seed, KSampler starts from the same noise.",
+        ),
+    ]
+
+
+def _segment_inputs() -> list[io.Input]:
+    return [
+        io.Int.Input(
+            "start_at_step",
+            default=0,
+            min=0,
+            max=10_000,
+            advanced=True,
+            tooltip="How many steps to skip at the start. With add_noise enable, skipping more keeps more of what is "
+            "in the hole.",
+        ),
+        io.Int.Input(
+            "end_at_step",
+            default=10_000,
+            min=0,
+            max=10_000,
+            advanced=True,
+            tooltip="The step after which this node stops. Guided steps are counted over the whole run, not over this "
+            "segment.",
+        ),
+        io.Combo.Input(
+            "return_with_leftover_noise",
+            options=["disable", "enable"],
+            advanced=True,
+            tooltip="enable: if this node stops early, the result keeps its noise, for another GradPaint KSampler "
+            "(Advanced). disable: the last step removes all noise.",
+        ),
+    ]
 
 
 NODES = [GradPaintKSamplerAdvanced]

@@ -1,4 +1,4 @@
-"""GradPaint Sampler: a SAMPLER with which SamplerCustom and SamplerCustomAdvanced inpaint by GradPaint."""
+"""GradPaint Sampler: a SAMPLER with which SamplerCustom and SamplerCustomAdvanced inpaint with GradPaint."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .sockets import CATEGORY, Record
 
 class GradPaintSampler(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="GradPaintSampler",
             display_name="GradPaint Sampler",
             category=CATEGORY,
-            description="Puts GradPaint on a sampler, for SamplerCustom and SamplerCustomAdvanced with any guider. "
-            "They inpaint in the noise mask of the latent they get (Set Latent Noise Mask).",
+            description="Applies GradPaint to a sampler, for SamplerCustom and SamplerCustomAdvanced with any guider. "
+            "They inpaint inside the noise mask of their latent (Set Latent Noise Mask).",
             search_aliases=[
                 "gradpaint custom sampler",
                 "inpaint sampler custom",
@@ -30,7 +30,7 @@ class GradPaintSampler(io.ComfyNode):
             inputs=[
                 io.Sampler.Input(
                     "sampler",
-                    tooltip="The sampler that makes the steps: KSamplerSelect or any other. Nodes that wrap a sampler "
+                    tooltip="The sampler that takes the steps: KSamplerSelect or any other. Nodes that wrap a sampler "
                     "themselves go before this one.",
                 ),
                 *guidance_inputs(),
@@ -40,14 +40,13 @@ class GradPaintSampler(io.ComfyNode):
                 io.Sampler.Output(
                     "sampler",
                     display_name="SAMPLER",
-                    tooltip="For SamplerCustom and SamplerCustomAdvanced. If the model has "
-                    "GradPaint on it as well, this node's settings hold.",
+                    tooltip="For SamplerCustom and SamplerCustomAdvanced. If GradPaint is applied to the model too, "
+                    "this node's settings win.",
                 ),
                 Record.Output(
                     "record",
-                    tooltip="What the last run with this sampler did; filled when the "
-                    "sampling node has run. Connect that node's result to GradPaint "
-                    "Report, which then waits for it.",
+                    tooltip="What the last run with this sampler did, available once the sampling node has run. "
+                    "Connect that node's result to GradPaint Report too, so that the report waits for the run.",
                 ),
             ],
         )
@@ -55,7 +54,7 @@ class GradPaintSampler(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        sampler,
+        sampler: io.Sampler.Type,
         strength: float,
         normalization: str,
         alignment: AlignmentSettings | None = None,
