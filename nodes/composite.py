@@ -78,12 +78,12 @@ class GradPaintComposite(io.ComfyNode):
             stitch = whole_image(pictures, fit_mask(mask, pictures))
         elif original is not None or mask is not None:
             raise ValueError(
-                "stitch is connected, and so is original or mask: they are for use without a stitch. "
-                "Disconnect them, or the stitch"
+                "stitch is connected, and so is original or mask: they are for use without a stitch; "
+                "disconnect them, or the stitch"
             )
         if not image.isfinite().all():
             log.warning(
-                "image holds NaN or infinite values: the model or the VAE overflowed, and the result is lost "
+                "image holds values that are NaN or infinite: the model or the VAE overflowed, and the result is lost "
                 "there. Try another precision (--fp32-vae, --fp32-unet)"
             )
         pictures, weights = composite(to_channels_first(image), stitch, blend, colour_match, colour_strength)
