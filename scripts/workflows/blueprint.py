@@ -123,6 +123,6 @@ def _definition(g: Graph, result: Out) -> dict:
         "links": links,
         "extra": {},
         "category": "Image generation and editing/Inpaint image",
-        "description": "Inpaints with any model, no training: image and mask in, an image of the same size out, "
-        "the known pixels unchanged.",
+        "description": "Inpaints with any model, without training. Takes an image and a mask and returns an image of "
+        "the same size, unchanged outside the mask and its blending band.",
     }

@@ -1,4 +1,4 @@
-"""Workflows with the bundled model: they run as they are, without any file."""
+"""Workflows with the bundled model: they run as they are, without any files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .graph import Graph, Node
 
 SETTINGS = dict(steps=50, cfg=1.0, sampler_name="ddim", scheduler="normal")
 SEEN = {"masked_content": "neutral"}  # so that the pictures show where the hole was
-NOTHING = "Nothing to download: the model comes with the pack, the picture is drawn by *GradPaint Demo Scene*."
+NOTHING = "Nothing to download: the model comes with the pack, and *GradPaint Demo Scene* draws the picture."
 
 
 def sample(
@@ -70,20 +70,21 @@ def quickstart(info: Mapping) -> dict:
 
 **Press Run.** {NOTHING}
 
-The white part of the mask is painted anew, twice from the same noise:
+The white area of the mask is repainted twice, from the same noise:
 
-- **with GradPaint** (upper): each guided step differentiates a loss through the model and nudges the image, so that \
-lines and colours continue across the mask's border.
-- **without** (lower): ComfyUI's own KSampler.
+- **with GradPaint** (top): guided steps use the model's own gradient, so that lines and colors continue across the \
+mask's border.
+- **without** (bottom): ComfyUI's own KSampler.
 
 **Try**
-- another `seed` in the scene, the mask or the samplers (keep both samplers' seeds equal to compare)
+- another `seed` in the scene, the mask or the samplers (to compare, give both samplers the same seed)
 - other kinds of mask: *box*, *half*, *outpaint*
-- `strength` 0 to 2: how hard guidance pushes
-- *GradPaint Early-Stop Scheduler* at `schedule`, on *full (every step)*
+- `strength` from 0 to 2: how strongly guidance acts
+- *GradPaint Early-Stop Scheduler* at `schedule`, set to *full (every step)*
 
-**Your own pictures and models**: *Load Image* instead of the scene and the mask; *Load Checkpoint* with its VAE \
-instead of the bundled model and `pixel_space`, prompts instead of its conditioning. The rest of the graph stays.
+**Your own pictures and models**: replace the scene and the mask with *Load Image*, the bundled model and \
+`pixel_space` with *Load Checkpoint* and its VAE, and the model's conditioning with prompts. The rest of the graph \
+stays.
 """,
         520,
         dict(seed=12),
@@ -113,18 +114,18 @@ def compare_methods(info: Mapping) -> dict:
 
 **Press Run.** {NOTHING}
 
-The same picture, mask and noise, inpainted by four methods that need no training. *Inpaint Method (baselines)* puts \
-a method on the model; ComfyUI's own KSampler runs it.
+The same picture, mask and noise, inpainted with four methods that need no training. *Inpaint Method (baselines)* \
+applies a method to the model, and ComfyUI's own KSampler runs it.
 
-- **combine_noisy**: the known part, noised, is pasted in at every step
-- **repaint**: the same, with every stretch of the run made several times
-- **dps**: gradients at every step
-- **GradPaint**: gradients in the first 45% of the steps
+- **combine_noisy**: pastes the noised known region in at every step
+- **repaint**: the same, with every stretch of the run sampled several times
+- **dps**: a gradient at every step
+- **GradPaint**: a gradient in the first 45% of the steps
 
 **Change**
-- `method` in the method nodes; *repaint* is slow: `resamplings` says how often each stretch is made
-- the `seed` of all samplers alike
-- another model: *Load Checkpoint* with its VAE
+- `method` in the method nodes. *repaint* is slow: `resamplings` sets how many times each stretch is sampled
+- the `seed`, in all samplers alike
+- the model: use *Load Checkpoint* with its VAE
 """,
         420,
         dict(seed=5),
@@ -169,11 +170,11 @@ def batch(info: Mapping) -> dict:
 
 Four scenes and four masks: the first mask belongs to the first picture, and so on. All are inpainted in one run.
 
-**Your own pictures**: a batch of pictures of one size and as many masks, or one mask for all of them.
+**Your own pictures**: use a batch of pictures of one size and as many masks, or one mask for all of them.
 
 **Change**
-- `batch_size` of scene and mask alike
-- `batch_size` of the mask to 1: one mask for all pictures
+- `batch_size`, in the scene and the mask alike
+- `batch_size` of the mask to 1, for one mask on all pictures
 """,
         300,
         dict(seed=20, batch_size=4),
@@ -199,13 +200,13 @@ def report(info: Mapping) -> dict:
 
 **Press Run.** {NOTHING}
 
-- **GradPaint Report**: model evaluations, backward passes, seconds, memory, when guidance stopped, how well the \
-known part was kept
-- **timeline**: the image as the model saw it, from step to step
-- **gradients**: where each loss term pulled, in some of the guided steps
-- **losses**: the curves
+- **GradPaint Report**: model evaluations, backward passes, time, memory, when guidance stopped, and whether the \
+known region is untouched
+- **timeline**: the model's estimate of the image, from step to step
+- **gradients**: where each loss term acted, at some of the guided steps
+- **losses**: the loss curves
 
-`keep_record` of the sampler is on *pictures*; *losses* costs nothing and keeps the curves and the report only.
+The sampler's `keep_record` is set to *pictures*. *losses* costs nothing extra and keeps only the curves and the report.
 """,
         320,
         dict(seed=12),

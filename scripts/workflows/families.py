@@ -1,4 +1,4 @@
-"""One workflow for each family of models people load: the nodes, files and settings of ComfyUI's own templates."""
+"""One workflow per model family, with the nodes, files and settings of ComfyUI's own templates."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ FAMILIES = (
         (SD15,),
         dict(steps=20, cfg=8.0, sampler_name="euler", scheduler="normal"),
         512,
-        "Any SD 1.5 checkpoint will do.",
+        "Any SD 1.5 checkpoint works.",
         negative="text, watermark",
     ),
     Family(
@@ -135,7 +135,7 @@ FAMILIES = (
         (SDXL,),
         dict(steps=25, cfg=8.0, sampler_name="euler", scheduler="normal"),
         1024,
-        "Any SDXL checkpoint will do.",
+        "Any SDXL checkpoint works.",
         negative="text, watermark",
     ),
     Family(
@@ -145,7 +145,7 @@ FAMILIES = (
         (SD35,),
         dict(steps=20, cfg=4.0, sampler_name="euler", scheduler="sgm_uniform"),
         1024,
-        "This checkpoint has its text encoders in it.",
+        "This checkpoint includes its text encoders.",
     ),
     Family(
         "gradpaint_flux",
@@ -154,7 +154,8 @@ FAMILIES = (
         (FLUX, CLIP_L, T5, AE),
         dict(steps=20, cfg=1.0, sampler_name="euler", scheduler="simple"),
         1024,
-        "The ordinary Flux.1 dev, not Flux Fill. `cfg` stays at 1; *Flux Guidance* is what steers the prompt.",
+        "Use the ordinary Flux.1 dev, not Flux Fill. Keep `cfg` at 1; *Flux Guidance* sets how closely the prompt is "
+        "followed.",
         negative=None,
         guidance=3.5,
     ),
@@ -165,8 +166,8 @@ FAMILIES = (
         QWEN,
         dict(steps=20, cfg=4.0, sampler_name="euler", scheduler="simple"),
         1328,
-        "The text-to-image model, without an inpainting ControlNet. `video` of GradPaint Inpaint Encode is off: "
-        "with this VAE, which takes videos too, a batch would else be one video.",
+        "This is the text-to-image model, without an inpainting ControlNet. `video` in GradPaint Inpaint Encode is "
+        "off: this VAE also takes videos, and a batch would otherwise become one video.",
         encode={"video": False},
     ),
     Family(
@@ -176,7 +177,7 @@ FAMILIES = (
         (Z_IMAGE, QWEN3, AE),
         dict(steps=25, cfg=4.0, sampler_name="res_multistep", scheduler="simple"),
         1024,
-        "For Z-Image-Turbo pick its file and set `steps` to 8 and `cfg` to 1.",
+        "For Z-Image-Turbo, pick its file and set `steps` to 8 and `cfg` to 1.",
     ),
     Family(
         "gradpaint_chroma_radiance",
@@ -185,8 +186,8 @@ FAMILIES = (
         (RADIANCE, T5_FP8),
         dict(steps=30, cfg=3.5, sampler_name="euler", scheduler="beta"),
         1024,
-        "This model works on pixels (`pixel_space` instead of a VAE), so the *alignment loss* is active: colours "
-        "and edges at the mask's border should run on as the model drew them. Its weight is `lambda_al`.",
+        "This model works on pixels (`pixel_space` instead of a VAE), so the loss set in *GradPaint Alignment Loss* is "
+        "active: edges and colors should continue across the mask's border. Its weight is `lambda_al`.",
         negative="low quality, blurred, flawed",
         alignment=True,
     ),
@@ -207,16 +208,16 @@ def note(title: str, what: str, files: tuple[File, ...], remark: str) -> str:
 
 **Steps**
 1. Pick the files in the loaders.
-2. Choose a picture in *Load Image*, right-click it, *Open in Mask Editor*, paint what should be new.
-3. Write what the painted part should show, press Run.
+2. Choose a picture in *Load Image*, right-click it, choose *Open in Mask Editor* and paint over what should change.
+3. Describe what the painted area should show, and press Run.
 
 {remark}
 
 **Change**
-- `strength` of the sampler, 0 to 2: how hard guidance pushes
-- `denoise` below 1 keeps something of what was under the mask
+- `strength` of the sampler, 0 to 2: how strongly guidance acts
+- `denoise` below 1, to keep some of what was under the mask
 - `area` of GradPaint Inpaint Encode: *around the mask* for a small hole in a large picture
-- *GradPaint Early-Stop Scheduler* at `schedule`: how many steps are guided; each of them costs a backward pass
+- *GradPaint Early-Stop Scheduler* at `schedule`: how many steps are guided. Each one costs a backward pass
 """
 
 
@@ -226,8 +227,8 @@ def build(family: Family, info: Mapping) -> dict:
     g.note(
         note(
             family.title,
-            "The painted part of a picture is made new by an ordinary model, no inpainting model. "
-            "What was not painted stays as it is, to the pixel.",
+            "Repaints the painted area of a picture with an ordinary model; no inpainting model is needed. "
+            "Everything else stays as it is, to the pixel.",
             family.files,
             family.remark,
         ),
@@ -241,7 +242,7 @@ def build(family: Family, info: Mapping) -> dict:
     encoded = encode(g, picture["IMAGE"], picture["MASK"], vae, target_size=family.size, **family.encode)
     g.at(2, 0, PROMPT)
     positive = g.add(
-        "CLIPTextEncode", title="Prompt: what the painted part should show", text=POSITIVE, clip=clip, box=(400, 130)
+        "CLIPTextEncode", title="Prompt: what the painted area should show", text=POSITIVE, clip=clip, box=(400, 130)
     )["CONDITIONING"]
     if family.negative is None:
         negative = g.add("ConditioningZeroOut", conditioning=positive, wide=400)["CONDITIONING"]

@@ -17,14 +17,14 @@ def crop_around_mask(info: Mapping) -> dict:
 
 **Press Run.** {demos.NOTHING}
 
-The picture is 256 pixels wide, the model was trained at 64. With `area` on *around the mask*, GradPaint Inpaint \
-Encode cuts out the mask and what is around it, at the size the model works at; GradPaint Composite puts the result \
-back. The rest of the picture keeps every pixel.
+The picture is 256 pixels wide, and the model was trained at 64. With `area` set to *around the mask*, GradPaint \
+Inpaint Encode crops the mask and its surroundings, at the size the model works at. GradPaint Composite puts the \
+result back. The rest of the picture keeps every pixel.
 
 **Change**
-- `context`: how much around the mask the model sees, as a factor
+- `context`: how much of the surroundings the model sees, as a factor
 - `target_size`: the size the model works at (512 for SD 1.5, 1024 for SDXL and Flux)
-- `blend`: the width of the band in which result and picture mix
+- `blend`: the width of the band where result and picture blend
 """,
         340,
         dict(seed=3, size=256),
@@ -52,12 +52,12 @@ def custom_sampling(info: Mapping) -> dict:
 
 **Press Run.** {demos.NOTHING}
 
-*GradPaint Sampler* puts GradPaint around any sampler, for ComfyUI's *SamplerCustomAdvanced*: any guider, noise and \
-sigmas. The mask is the latent's own, from GradPaint Inpaint Encode.
+*GradPaint Sampler* applies GradPaint to any sampler, for ComfyUI's *SamplerCustomAdvanced*, with any guider, noise \
+and sigmas. The mask is the latent's own, from GradPaint Inpaint Encode.
 
 **Change**
 - the sampler in *KSamplerSelect*, the sigmas in *BasicScheduler*
-- *CFGGuider* for another guider: *BasicGuider* for Flux, *DualCFGGuider*, *PerpNegGuider*
+- the guider: *BasicGuider* for Flux, *DualCFGGuider* or *PerpNegGuider* instead of *CFGGuider*
 """,
         320,
         dict(seed=12),
@@ -93,20 +93,20 @@ def outpainting(info: Mapping) -> dict:
     g.note(
         f"""# Outpainting with SDXL
 
-A picture is made larger: the sampler paints what is beyond its edges. *GradPaint Inpaint Encode* adds the border \
-and masks it, so no mask need be drawn; with one at `mask`, that part is painted anew as well.
+Makes a picture larger by painting what lies beyond its edges. *GradPaint Inpaint Encode* adds the border and masks \
+it, so you need not draw a mask. If you connect one to `mask`, that area is repainted as well.
 
 **Files**
 {families.file_list((families.SDXL,))}
 
 **Steps**
-1. Pick the checkpoint (any will do) and a picture.
+1. Pick the checkpoint (any SDXL checkpoint works) and a picture.
 2. Set `pad_left`, `pad_top`, `pad_right` and `pad_bottom` in GradPaint Inpaint Encode: pixels to add.
-3. Describe the whole picture, press Run.
+3. Describe the whole picture, and press Run.
 
 **Change**
-- `grow` of GradPaint Inpaint Encode: a strip of the old picture is painted anew too
-- *GradPaint Early-Stop Scheduler* at `schedule`, on *thorough*: guidance for longer
+- `grow` of GradPaint Inpaint Encode: repaints a strip of the old picture too
+- *GradPaint Early-Stop Scheduler* at `schedule`, set to *thorough*: guides for longer
 """,
         (420, 420),
     )
@@ -152,18 +152,18 @@ def wan_video(info: Mapping) -> dict:
     g.note(
         f"""# Inpainting a video with Wan 2.1
 
-What is under the mask is made new in every frame, by the ordinary text-to-video model. One mask serves for all \
-frames here; a batch of masks, one for each frame, does as well.
+Repaints what is under the mask in every frame, with the ordinary text-to-video model. Here one mask serves all \
+frames; a batch of masks, one per frame, works too.
 
 **Files**
 {families.file_list(families.WAN)}
 
 **Steps**
-1. Pick the files in the loaders and a short video in *Load Video*. `target_size` 632 is as many pixels as 832 x 480.
-2. Choose the mask in *GradPaint Mask Generator*, or connect one of your own to GradPaint Inpaint Encode.
-3. Write what the video should show, press Run.
+1. Pick the files in the loaders and a short video in *Load Video*. `target_size` 632 has as many pixels as 832 x 480.
+2. Choose the mask in *GradPaint Mask Generator*, or connect your own to GradPaint Inpaint Encode.
+3. Describe what the video should show, and press Run.
 
-**Memory**: guided steps of a video need much. Fewer frames, a smaller size, or *GradPaint Memory* at `memory`.
+**Memory**: guided steps of a video need a lot. Use fewer frames, a smaller size, or *GradPaint Memory* at `memory`.
 """,
         (420, 430),
     )
