@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from comfy_api.latest import io
 
 from ..gradpaint.method.settings import ALIGNMENT_SPACES, PAPER_LAMBDA_AL, AlignmentSettings
@@ -55,9 +57,10 @@ class GradPaintAlignmentLoss(io.ComfyNode):
         space: str = _DEFAULT.space,
         vae: io.Vae.Type | None = None,
     ) -> io.NodeOutput:
+        settings = AlignmentSettings(lambda_al=lambda_al, border_width=border_width, softness=softness, space=space)
         if space == "vae":
-            return io.NodeOutput(HostAlignment(lambda_al, border_width, softness, space, vae))
-        return io.NodeOutput(AlignmentSettings(lambda_al, border_width, softness, space))
+            return io.NodeOutput(HostAlignment(**dataclasses.asdict(settings), vae=vae))
+        return io.NodeOutput(settings)
 
 
 def _loss_inputs() -> list[io.Input]:

@@ -228,7 +228,7 @@ def build(family: Family, info: Mapping) -> dict:
         note(
             family.title,
             "Repaints the painted area of a picture with an ordinary model; no inpainting model is needed. "
-            "Everything else stays as it is, to the pixel.",
+            "Outside it and a narrow blending band, every pixel stays as it is.",
             family.files,
             family.remark,
         ),

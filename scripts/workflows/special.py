@@ -19,7 +19,7 @@ def crop_around_mask(info: Mapping) -> dict:
 
 The picture is 256 pixels wide, and the model was trained at 64. With `area` set to *around the mask*, GradPaint \
 Inpaint Encode crops the mask and its surroundings, at the size the model works at. GradPaint Composite puts the \
-result back. The rest of the picture keeps every pixel.
+result back. Beyond the blending band, every pixel of the picture stays as it is.
 
 **Change**
 - `context`: how much of the surroundings the model sees, as a factor
