@@ -6,7 +6,8 @@ import torch
 
 from .checkpoint import Checkpoint, build_unet, infer_config, load_checkpoint
 from .config import ModelConfig, UNetConfig
-from .diffusion import GuidedDiffusionDenoiser, check_label, noise_schedule, trained_sigmas
+from .diffusion import GuidedDiffusionDenoiser, check_label, learned_variance
+from .schedule import noise_schedule, respaced_sigmas, space_timesteps, trained_sigmas
 from .unet import UNet
 
 __all__ = [
@@ -18,9 +19,12 @@ __all__ = [
     "build_unet",
     "check_label",
     "infer_config",
+    "learned_variance",
     "load_checkpoint",
     "load_denoiser",
     "noise_schedule",
+    "respaced_sigmas",
+    "space_timesteps",
     "trained_sigmas",
 ]
 
