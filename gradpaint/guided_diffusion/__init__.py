@@ -1,6 +1,8 @@
-"""The paper's image-space models: networks of openai/guided-diffusion and their checkpoints."""
+"""The paper's image-space models: openai/guided-diffusion networks and their checkpoints."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import torch
 
@@ -30,19 +32,24 @@ __all__ = [
 
 
 def load_denoiser(
-    path, device="cpu", dtype: torch.dtype = torch.float32, label: int | None = None, **overrides
+    path: str | Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    label: int | None = None,
+    **overrides: object,
 ) -> GuidedDiffusionDenoiser:
-    """Load a checkpoint as a denoiser, ``denoiser(x, sigma) -> x0_hat``.
+    """Load a checkpoint as a denoiser, `denoiser(x, sigma) -> x0_hat`.
 
     Args:
-        path: ``.safetensors``, ``.pt`` or ``.pth`` file in openai/guided-diffusion's format.
-        device, dtype: where and in which type the network runs.
-        label: class, for a class-conditional model (0..num_classes-1).
-        overrides: what the file cannot tell, see `infer_config`.
+        path: a `.safetensors`, `.pt` or `.pth` file in openai/guided-diffusion's format.
+        device: where the network runs.
+        dtype: in which type it runs.
+        label: class of a class-conditional model, 0 to num_classes - 1.
+        overrides: settings that the file doesn't show; see `infer_config`.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that is not such a model, or a wrong label or setting.
+        ValueError: the file is not such a model, or the label or a setting is invalid.
     """
     checkpoint = load_checkpoint(path, **overrides)
     return GuidedDiffusionDenoiser(build_unet(checkpoint, device, dtype), checkpoint.config, label)

@@ -1,4 +1,4 @@
-"""Reads guided-diffusion checkpoints: files of many origins, the network's shape inferred from the weights."""
+"""Reads guided-diffusion checkpoints from many training codes and infers the network's shape from the weights."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .config import ModelConfig, UNetConfig
 from .unet import UNet
@@ -18,42 +19,42 @@ from .unet import UNet
 SUFFIXES = (".safetensors", ".pt", ".pth")
 METADATA_KEY = "gradpaint.config"
 
-# What the weights cannot tell: head width and attention order (UNetConfig), and the diffusion process.
+# What the weights don't show: head width and attention order (UNetConfig), and the diffusion process.
 _UNET_SETTINGS = ("num_head_channels", "num_heads", "use_new_attention_order", "dropout")
 _PROCESS_SETTINGS = tuple(f.name for f in fields(ModelConfig) if f.name != "unet")
 SETTINGS = _UNET_SETTINGS + _PROCESS_SETTINGS
 
-# Published networks that differ from the defaults, by everything that is seen of them:
+# Published networks that differ from the defaults, keyed by what identifies them:
 # (model_channels, num_res_blocks, channel_mult, num_classes, out_channels).
-_PUBLISHED = {
+_PUBLISHED: dict[tuple[object, ...], dict[str, object]] = {
     (192, 3, (1, 2, 3, 4), 1000, 6): {"noise_schedule": "cosine", "use_new_attention_order": True},  # ImageNet 64
     (256, 2, (1, 1, 2, 3, 4), 1000, 6): {"num_heads": 4},  # ImageNet 128
 }
 
-# Where training codes put their weights inside a file, averaged weights first.
+# Keys under which training codes save their weights, averaged weights first.
 _NESTS = ("ema", "ema_state_dict", "model_ema", "params_ema", "state_dict", "model_state_dict", "model", "params")
 _PREFIX = re.compile(r"(?:(?:module|model|_orig_mod|ema|ema_model|model_ema|unet)\.)*")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights of a network as they lie in a file, and what they belong to."""
+    """A network's weights as stored in a file, its configuration and the file's metadata."""
 
     config: ModelConfig
     state_dict: dict[str, Tensor]
     metadata: dict[str, str]
 
 
-def load_checkpoint(path, **overrides) -> Checkpoint:
-    """Read a checkpoint and work out its configuration.
+def load_checkpoint(path: str | Path, **overrides: object) -> Checkpoint:
+    """Read a checkpoint and infer its configuration.
 
     Args:
-        path: a ``.safetensors``, ``.pt`` or ``.pth`` file. Pickled code in it is refused, never run.
+        path: a `.safetensors`, `.pt` or `.pth` file. A file with pickled code is refused; the code never runs.
         overrides: see `infer_config`.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that cannot be read or is not a guided-diffusion network, saying which and what to do.
+        ValueError: the file can't be read or is not a guided-diffusion network.
     """
     path = Path(path)
     raw, metadata = _read(path)
@@ -66,8 +67,12 @@ def load_checkpoint(path, **overrides) -> Checkpoint:
     return Checkpoint(config, state_dict, metadata)
 
 
-def unwrap_state_dict(raw: Mapping) -> dict[str, Tensor]:
-    """Find the network's weights in what a training code saved, names as in the published checkpoints."""
+def unwrap_state_dict(raw: Mapping[str, object]) -> dict[str, Tensor]:
+    """Extract the network's weights, under their published names, from what a training code saved.
+
+    Raises:
+        ValueError: no guided-diffusion network in it.
+    """
     tensors = {k: v for k, v in raw.items() if isinstance(k, str) and isinstance(v, Tensor)}
     ends = [k[: -len("time_embed.0.weight")] for k in tensors if k.endswith("time_embed.0.weight")]
     if any(end.endswith("diffusion_model.") for end in ends) or any("transformer_blocks" in k for k in tensors):
@@ -76,32 +81,32 @@ def unwrap_state_dict(raw: Mapping) -> dict[str, Tensor]:
     if prefixes:
         return {k[len(prefixes[0]) :]: v for k, v in tensors.items() if k.startswith(prefixes[0])}
     for name in _NESTS:
-        if isinstance(raw.get(name), Mapping):
+        nested = raw.get(name)
+        if isinstance(nested, Mapping):
             try:
-                return unwrap_state_dict(raw[name])
+                return unwrap_state_dict(nested)
             except ValueError:
-                continue  # some codes keep the optimiser's or the average's own state under such a name
+                continue  # some codes save the state of the optimizer or of the averaging under such a name
     names = ", ".join(sorted(map(str, raw))[:4]) or "nothing"
     raise ValueError(f"not a guided-diffusion checkpoint: there is no time_embed.0.weight (found {names}, ...)")
 
 
-def infer_config(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None, **overrides):
-    """Work out a network's configuration from the names and shapes of its weights.
+def infer_config(
+    state_dict: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None, **overrides: object
+) -> ModelConfig:
+    """Infer a network's configuration from the names and shapes of its weights.
 
-    Head width (64), attention order (legacy), noise schedule (linear), number of diffusion steps (1000), image size
-    (from the number of levels) and sigma_max cannot be seen. They are taken, first to last, from ``overrides``, the
-    JSON object ``metadata["gradpaint.config"]``, a table of published networks, and the defaults in brackets.
+    The weights don't show the head width, the attention order or anything about the diffusion process (`SETTINGS`).
+    These come from `overrides`, else from the JSON object `metadata["gradpaint.config"]`, else from a table of
+    published networks, else from the defaults of `UNetConfig` and `ModelConfig` (image size: from the number of levels).
 
     Args:
-        state_dict: weights with the published names; only shapes are looked at.
+        state_dict: weights under their published names; only their shapes are used.
         metadata: string metadata of a safetensors file.
-        overrides: any of `SETTINGS`; None means not given.
-
-    Returns:
-        ModelConfig.
+        overrides: any of `SETTINGS`; None is the same as leaving one out.
 
     Raises:
-        ValueError: for anything that is not such a network, an unknown setting, or one out of range.
+        ValueError: the weights are not such a network's, or a setting is unknown or out of range.
     """
     unknown = set(overrides) - set(SETTINGS)
     if unknown:
@@ -110,25 +115,28 @@ def infer_config(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str] |
     fingerprint = tuple(
         shape[k] for k in ("model_channels", "num_res_blocks", "channel_mult", "num_classes", "out_channels")
     )
-    settings = {"image_size": 8 * 2 ** (len(shape["channel_mult"]) - 1)} | _PUBLISHED.get(fingerprint, {})
+    settings: dict[str, Any] = {"image_size": 8 * 2 ** (len(shape["channel_mult"]) - 1)} | _PUBLISHED.get(
+        fingerprint, {}
+    )
     for source in (_metadata_settings(metadata), {k: v for k, v in overrides.items() if v is not None}):
         if "num_head_channels" in source and "num_heads" not in source:
-            settings.pop("num_heads", None)  # the later source decides which of the two counts
+            settings.pop("num_heads", None)  # whichever of the two came last counts
         settings |= source
     unet = UNetConfig(**shape, **{k: v for k, v in settings.items() if k in _UNET_SETTINGS})
     return ModelConfig(unet, **{k: v for k, v in settings.items() if k in _PROCESS_SETTINGS})
 
 
-def build_unet(checkpoint: Checkpoint, device="cpu", dtype: torch.dtype = torch.float32) -> UNet:
-    """Make the network of a checkpoint with its weights, converted to ``dtype``."""
+def build_unet(checkpoint: Checkpoint, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> UNet:
+    """Build a checkpoint's network with its weights; see `UNet` for what `dtype` applies to."""
     unet = UNet(checkpoint.config.unet, device="meta", dtype=dtype)
-    wanted = {name: p.dtype for name, p in unet.named_parameters()}
-    weights = {k: v.to(device=device, dtype=wanted[k]) for k, v in checkpoint.state_dict.items()}
+    dtypes = {name: p.dtype for name, p in unet.named_parameters()}
+    weights = {k: v.to(device=device, dtype=dtypes[k]) for k, v in checkpoint.state_dict.items()}
     unet.load_state_dict(weights, assign=True)
     return unet
 
 
-def _read(path: Path) -> tuple[Mapping, dict[str, str]]:
+def _read(path: Path) -> tuple[Mapping[str, object], dict[str, str]]:
+    """Return a file's contents and its metadata."""
     if not path.is_file():
         raise FileNotFoundError(f"no such checkpoint: {path}")
     if path.suffix.lower() not in SUFFIXES:
@@ -140,18 +148,18 @@ def _read(path: Path) -> tuple[Mapping, dict[str, str]]:
     except pickle.UnpicklingError as error:
         if re.search(r"unsupported (global|class)", str(error), re.IGNORECASE):
             raise ValueError(
-                f"{path}: it holds pickled code, which could do anything to this machine, so it was not loaded. Save "
-                "its plain state dict again (torch.save of tensors only, or .safetensors) where you trust its origin"
+                f"{path}: it holds pickled code, which could do anything to this machine, so it was not loaded. If you "
+                "trust its origin, save only its plain state dict (torch.save of tensors, or .safetensors) and load that"
             ) from error
         raise _unreadable(path, error) from error
-    except Exception as error:  # torch raises RuntimeError, EOFError, KeyError ... for broken files
+    except Exception as error:  # torch raises RuntimeError, EOFError, KeyError and others for broken files
         raise _unreadable(path, error) from error
     if not isinstance(raw, Mapping):
         raise ValueError(f"{path}: it holds a {type(raw).__name__}, not a state dict")
     return raw, {}
 
 
-def _read_safetensors(path: Path) -> tuple[Mapping, dict[str, str]]:
+def _read_safetensors(path: Path) -> tuple[Mapping[str, object], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -163,10 +171,10 @@ def _read_safetensors(path: Path) -> tuple[Mapping, dict[str, str]]:
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
     first = str(error).strip().split("\n")[0] or type(error).__name__
-    return ValueError(f"{path}: the file cannot be read; it is damaged, cut short or of another format ({first})")
+    return ValueError(f"{path}: the file cannot be read: it is damaged, truncated or in another format ({first})")
 
 
-def _metadata_settings(metadata: Mapping[str, str] | None) -> dict:
+def _metadata_settings(metadata: Mapping[str, str] | None) -> dict[str, object]:
     text = (metadata or {}).get(METADATA_KEY)
     if text is None:
         return {}
@@ -179,8 +187,8 @@ def _metadata_settings(metadata: Mapping[str, str] | None) -> dict:
     return {k: v for k, v in values.items() if k in SETTINGS and v is not None}
 
 
-def _infer_shape(sd: Mapping[str, Tensor]) -> dict:
-    """The fields of UNetConfig that weights tell."""
+def _infer_shape(sd: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the fields of UNetConfig that the weights show."""
     model_channels, in_channels = _shape(sd, "time_embed.0.weight")[1], _shape(sd, "input_blocks.0.0.weight")[1]
     outputs = {k for k in sd if k.startswith("output_blocks.")}
     if not outputs or "out.2.weight" not in sd:
@@ -188,16 +196,16 @@ def _infer_shape(sd: Mapping[str, Tensor]) -> dict:
     out_channels = _shape(sd, "out.2.weight")[0]
     if in_channels == 6 and out_channels in (3, 6):
         raise ValueError(
-            "it takes 6 input channels: a super-resolution model, which needs a small image beside the noisy one; "
+            "it takes 6 input channels: a super-resolution model, which needs a small image besides the noisy one; "
             "use a model that makes images from noise"
         )
     if out_channels not in (in_channels, 2 * in_channels):
-        raise ValueError(f"{in_channels} input and {out_channels} output channels: expected as many, or twice as many")
+        raise ValueError(f"{in_channels} input but {out_channels} output channels; expected as many, or twice as many")
 
     blocks = {int(m[1]) for m in (re.match(r"input_blocks\.(\d+)\.", k) for k in sd) if m}
     count = max(blocks) + 1
     strided = sum(bool(re.fullmatch(r"input_blocks\.\d+\.0\.op\.weight", k)) for k in sd)
-    pooled = count - len(blocks)  # layers without weights leave gaps in the numbering
+    pooled = count - len(blocks)  # layers without weights are gaps in the numbering
     updown = sum(bool(re.fullmatch(r"output_blocks\.\d+\.[12]\.in_layers\.0\.weight", k)) for k in outputs)
     levels = 1 + max(strided, pooled, updown)
     if count % levels or count // levels < 2:
@@ -229,14 +237,14 @@ def _infer_shape(sd: Mapping[str, Tensor]) -> dict:
 
 def _shape(sd: Mapping[str, Tensor], name: str) -> torch.Size:
     if name not in sd or sd[name].ndim < 2:
-        raise ValueError(f"not a guided-diffusion checkpoint: {name} is missing or no matrix")
+        raise ValueError(f"not a guided-diffusion checkpoint: {name} is missing or not a matrix")
     return sd[name].shape
 
 
 def _check_keys(state_dict: Mapping[str, Tensor], config: UNetConfig) -> None:
-    wanted = UNet(config, operations=nn, device="meta").state_dict()
-    missing, extra = sorted(wanted.keys() - state_dict.keys()), sorted(state_dict.keys() - wanted.keys())
-    wrong = [k for k in wanted.keys() & state_dict.keys() if wanted[k].shape != state_dict[k].shape]
-    for what, names in (("missing", missing), ("unexpected", extra), ("of another shape", sorted(wrong))):
+    expected = UNet(config, device="meta").state_dict()
+    missing, extra = sorted(expected.keys() - state_dict.keys()), sorted(state_dict.keys() - expected.keys())
+    wrong = [k for k in expected.keys() & state_dict.keys() if expected[k].shape != state_dict[k].shape]
+    for problem, names in (("missing", missing), ("unexpected", extra), ("of another shape", sorted(wrong))):
         if names:
-            raise ValueError(f"{len(names)} weights are {what}, the first: {', '.join(names[:3])}")
+            raise ValueError(f"{len(names)} weights are {problem}, the first: {', '.join(names[:3])}")

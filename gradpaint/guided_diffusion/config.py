@@ -1,10 +1,10 @@
-"""Configuration of a guided-diffusion network (Dhariwal and Nichol, 2021) and of the diffusion it was trained on."""
+"""Configuration of a guided-diffusion network (Dhariwal and Nichol, 2021) and of its diffusion process."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-NORM_GROUPS = 32  # every group norm of the published networks
+NORM_GROUPS = 32  # of every group norm in the published networks
 NOISE_SCHEDULES = ("linear", "cosine")
 
 
@@ -13,29 +13,29 @@ class UNetConfig:
     """Shape of the UNet.
 
     Args:
-        model_channels: width of the first level, before ``channel_mult``.
-        out_channels: 3 for the predicted noise alone, 6 where the variance is learned too.
-        num_res_blocks: residual blocks of each level on the way down (one more on the way up).
-        channel_mult: width of each level in units of ``model_channels``; fractions are allowed.
-        attention_ds: downsampling factors (1, 2, 4, ...) at which the levels attend; the middle block always does.
+        model_channels: width of the first level, before `channel_mult`.
+        out_channels: 3 for the predicted noise only, 6 if the variance is learned as well.
+        num_res_blocks: residual blocks per level in the encoder; the decoder has one more.
+        channel_mult: width of each level in units of `model_channels`; fractions are allowed.
+        attention_ds: downsampling factors (1, 2, 4, ...) whose levels have attention; the middle block always does.
         in_channels: channels of the image.
         num_classes: number of classes, or None for an unconditional network.
-        num_head_channels: width of an attention head, used where ``num_heads`` is None.
-        num_heads: number of attention heads of every attention layer, or None.
-        use_scale_shift_norm: the timestep scales and shifts (FiLM) rather than only shifts.
-        resblock_updown: resample inside residual blocks rather than by plain layers.
-        conv_resample: plain resampling layers have a convolution (unused with ``resblock_updown``).
-        use_new_attention_order: split q, k and v before the heads (the published ImageNet-64 network does).
-        dropout: dropout rate inside residual blocks, for training.
+        num_head_channels: width of an attention head, used if `num_heads` is None.
+        num_heads: number of heads in every attention layer, or None.
+        use_scale_shift_norm: the timestep embedding scales and shifts the features (FiLM) instead of only shifting.
+        resblock_updown: resample inside residual blocks instead of in separate layers.
+        conv_resample: separate resampling layers have a convolution; ignored with `resblock_updown`.
+        use_new_attention_order: split q, k and v before the heads, as the published ImageNet 64 network does.
+        dropout: dropout rate in residual blocks, for training.
 
     Raises:
-        ValueError: naming the field, its value and what is allowed.
+        ValueError: a field is out of range.
     """
 
     model_channels: int
     out_channels: int
     num_res_blocks: int
-    channel_mult: tuple
+    channel_mult: tuple[float, ...]
     attention_ds: tuple[int, ...]
     in_channels: int = 3
     num_classes: int | None = None
@@ -47,7 +47,7 @@ class UNetConfig:
     use_new_attention_order: bool = False
     dropout: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "channel_mult", tuple(self.channel_mult))
         object.__setattr__(self, "attention_ds", tuple(sorted(set(self.attention_ds))))
         for name in ("model_channels", "out_channels", "num_res_blocks", "in_channels"):
@@ -79,27 +79,27 @@ class UNetConfig:
     @property
     def level_channels(self) -> tuple[int, ...]:
         """Width of each level."""
-        # The small term keeps a fraction such as 1/3 from falling one short by rounding.
+        # The small term makes up for rounding: a fraction such as 1/3 would otherwise come out one channel short.
         return tuple(int(m * self.model_channels + 1e-6) for m in self.channel_mult)
 
     @property
     def attention_channels(self) -> tuple[int, ...]:
-        """Widths at which there is attention, the middle block's last."""
+        """Width of each level that has attention, and of the middle block."""
         levels = [ch for i, ch in enumerate(self.level_channels) if 2**i in self.attention_ds]
         return (*levels, self.level_channels[-1])
 
     @property
     def size_multiple(self) -> int:
-        """Height and width of an image must be multiples of this."""
+        """What the height and width of an image must be multiples of."""
         return 2 ** (len(self.channel_mult) - 1)
 
     @property
     def learned_sigma(self) -> bool:
-        """Whether half of the output channels are the learned variance."""
+        """Whether the second half of the output channels is the learned variance."""
         return self.out_channels == 2 * self.in_channels
 
     def heads(self, channels: int) -> int:
-        """Number of attention heads of a layer ``channels`` wide."""
+        """Return the number of heads of an attention layer that is `channels` wide."""
         if self.num_heads is not None:
             if channels % self.num_heads:
                 raise ValueError(
@@ -117,19 +117,19 @@ class UNetConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A network together with the diffusion process it was trained on.
+    """A network and the diffusion process it was trained on.
 
     Args:
         unet: shape of the network.
-        noise_schedule: ``"linear"`` or ``"cosine"``.
+        noise_schedule: `"linear"` or `"cosine"`.
         diffusion_steps: number of trained timesteps.
-        image_size: side in pixels of the images it was trained on.
-        sigma_max: noise levels above this are left out of the table of levels. The last few of the cosine schedule
-            reach sigma 20,000, and a sampler that starts there multiplies the network's error by as much; the
-            default keeps all of the linear schedule (sigma 157).
+        image_size: side in pixels of the training images.
+        sigma_max: noise levels above this are left out of the table of levels. The last few of the cosine schedule go
+            up to sigma 20,000, and a sampler that starts there multiplies the network's error by that; the default
+            keeps the whole linear schedule (up to sigma 157).
 
     Raises:
-        ValueError: naming the field, its value and what is allowed.
+        ValueError: a field is out of range.
     """
 
     unet: UNetConfig
@@ -138,17 +138,17 @@ class ModelConfig:
     image_size: int = 256
     sigma_max: float = 160.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.noise_schedule not in NOISE_SCHEDULES:
             raise ValueError(f"noise_schedule must be one of {NOISE_SCHEDULES}, got {self.noise_schedule!r}")
         _check_positive_int("diffusion_steps", self.diffusion_steps)
         if self.diffusion_steps < 2:
             raise ValueError(f"diffusion_steps must be at least 2, got {self.diffusion_steps}")
         _check_positive_int("image_size", self.image_size)
-        if isinstance(self.sigma_max, str) or not self.sigma_max >= 1.0:
+        if not isinstance(self.sigma_max, (int, float)) or not self.sigma_max >= 1.0:  # read from JSON
             raise ValueError(f"sigma_max must be at least 1, got {self.sigma_max!r}")
 
 
-def _check_positive_int(name: str, value) -> None:
+def _check_positive_int(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be a positive integer, got {value!r}")

@@ -143,7 +143,9 @@ def learned_variance(v: Tensor, sigma: float, sigma_next: float, sigma_previous:
     elif sigma_previous is not None and sigma_previous > sigma:
         log_tilde = _log_beta_tilde(sigma_previous, sigma)
     else:
-        raise ValueError(f"sigma_previous is {sigma_previous}, but a step to sigma_next 0 needs one above sigma, {sigma}")
+        raise ValueError(
+            f"sigma_previous is {sigma_previous}, but a step to sigma_next 0 needs one above sigma, {sigma}"
+        )
     share = (v.to(torch.promote_types(v.dtype, torch.float32)) + 1) / 2
     return (1 + sigma_next**2) * (share * log_beta + (1 - share) * log_tilde).exp()
 

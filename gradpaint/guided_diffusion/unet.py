@@ -1,12 +1,13 @@
 """The UNet of "Diffusion Models Beat GANs on Image Synthesis" (Dhariwal and Nichol, 2021), for its published weights.
 
-Module names and indices follow the published checkpoints, so that ``load_state_dict`` takes them as they are. The
-layers come from an ``operations`` namespace: ``torch.nn``, or any other with the same classes.
+Modules are named and numbered as in the published checkpoints, so `load_state_dict` takes those unchanged. The layers
+come from an `operations` namespace: `torch.nn`, or any other with the same classes.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Callable, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +16,27 @@ from torch import Tensor, nn
 from .config import NORM_GROUPS, UNetConfig
 
 
+class Operations(Protocol):
+    """A namespace of layer classes with the signatures of `torch.nn`."""
+
+    @property
+    def Conv1d(self) -> Callable[..., nn.Module]: ...
+
+    @property
+    def Conv2d(self) -> Callable[..., nn.Module]: ...
+
+    @property
+    def Linear(self) -> Callable[..., nn.Module]: ...
+
+    @property
+    def GroupNorm(self) -> Callable[..., nn.Module]: ...
+
+    @property
+    def Embedding(self) -> Callable[..., nn.Module]: ...
+
+
 def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10000.0) -> Tensor:
-    """Sinusoids of the timesteps, cosines first: (B,), fractions allowed -> (B, dim) float32."""
+    """Embed timesteps, (B,), whole or not, as sinusoids, cosines first, (B, dim) float32."""
     half = dim // 2
     exponents = torch.arange(half, dtype=torch.float32, device=timesteps.device) / half
     angles = timesteps.float()[:, None] * torch.exp(-math.log(max_period) * exponents)[None]
@@ -25,19 +45,19 @@ def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10000.0)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
-    """The type for what must not be computed in half precision: at least float32."""
+    """Return the type for computations that half precision is too coarse for: at least float32."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def _norm(layer: nn.Module, x: Tensor) -> Tensor:
-    """Group norm with its statistics in float32, whatever the type of the features."""
+    """Apply a group norm in at least float32 and return the result in the type of `x`."""
     return layer(x.to(_wide(x.dtype))).to(x.dtype)
 
 
 class _Layers:
-    """Builds layers from an ``operations`` namespace; torso convolutions in ``dtype``, all else in float32."""
+    """Builds layers from an `operations` namespace: torso convolutions in `dtype`, all others in at least float32."""
 
-    def __init__(self, operations, device, dtype):
+    def __init__(self, operations: Operations, device: torch.device | str | None, dtype: torch.dtype | None):
         self.ops, self.device, self.dtype = operations, device, dtype
         self.wide = None if dtype is None else _wide(dtype)
 
@@ -46,12 +66,12 @@ class _Layers:
         dtype = self.wide if wide else self.dtype
         return layer(cin, cout, kernel, stride=stride, padding=kernel // 2, device=self.device, dtype=dtype)
 
-    def zero_conv(self, *args, **kwargs) -> nn.Module:
-        layer = self.conv(*args, **kwargs)
-        # Training starts from the identity; the host's layers are filled from a file and need no start value.
+    def zero_conv(self, cin: int, cout: int, kernel: int, dims: int = 2, wide: bool = False) -> nn.Module:
+        layer = self.conv(cin, cout, kernel, dims, wide=wide)
+        # Training starts from the identity. The host fills its layers from a file; they need no initial values.
         if self.ops is nn:
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
         return layer
 
     def linear(self, cin: int, cout: int) -> nn.Module:
@@ -65,7 +85,7 @@ class _Layers:
 
 
 class Upsample(nn.Module):
-    """Doubles height and width by repetition, then convolves if ``layers`` is given."""
+    """Doubles height and width by repeating pixels, then convolves if `layers` is given."""
 
     def __init__(self, channels: int, layers: _Layers | None = None):
         super().__init__()
@@ -79,7 +99,7 @@ class Upsample(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halves height and width, by a strided convolution if ``layers`` is given, else by averaging."""
+    """Halves height and width, by a strided convolution if `layers` is given, by averaging if not."""
 
     def __init__(self, channels: int, layers: _Layers | None = None):
         super().__init__()
@@ -90,9 +110,17 @@ class Downsample(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """Residual block with a timestep embedding that optionally resamples: (B, C, H, W), (B, E) -> (B, C', H', W')."""
+    """Residual block with a timestep embedding, optionally resampling: (B, C, H, W), (B, E) -> (B, C', H', W')."""
 
-    def __init__(self, cin: int, cout: int, emb_dim: int, config: UNetConfig, layers: _Layers, resample=None):
+    def __init__(
+        self,
+        cin: int,
+        cout: int,
+        emb_dim: int,
+        config: UNetConfig,
+        layers: _Layers,
+        resample: Callable[[int], nn.Module] | None = None,
+    ):
         super().__init__()
         self.scale_shift = config.use_scale_shift_norm
         self.resample = resample(cin) if resample else nn.Identity()
@@ -118,7 +146,7 @@ class ResBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Residual self-attention over all pixels: (B, C, H, W) -> (B, C, H, W)."""
+    """Residual self-attention among all pixels: (B, C, H, W) -> (B, C, H, W)."""
 
     def __init__(self, channels: int, config: UNetConfig, layers: _Layers):
         super().__init__()
@@ -142,88 +170,122 @@ class AttentionBlock(nn.Module):
 
 
 class Stage(nn.Sequential):
-    """A sequence whose residual blocks also get the timestep embedding."""
+    """A sequence of layers, of which the residual blocks are given the timestep embedding too."""
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    # Sequential's forward takes one argument, but the host's memory ladder looks for Sequentials.
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:  # type: ignore[override]
         for layer in self:
             x = layer(x, emb) if isinstance(layer, ResBlock) else layer(x)
         return x
 
 
-class UNet(nn.Module):
-    """Predicts the noise (and, with learned sigma, the variance) of a unit-variance noised image.
+class _Blocks:
+    """Builds the blocks of a UNet, from the encoder's to the decoder's."""
 
-    Convolutions of the torso are held in ``dtype``; norms, embeddings and the last convolution in at least float32,
-    as in the original's half-precision mode. The torso computes in the type of ``x``.
+    def __init__(self, config: UNetConfig, layers: _Layers):
+        self.config, self.layers = config, layers
+        self.emb_dim = 4 * config.model_channels
+
+    def encoder(self) -> tuple[nn.ModuleList, list[int]]:
+        """Return the encoder's stages and the width of each one's output."""
+        config = self.config
+        ch = config.level_channels[0]
+        skips = [ch]
+        stages = nn.ModuleList([Stage(self.layers.conv(config.in_channels, ch, 3))])
+        for level, width in enumerate(config.level_channels):
+            for _ in range(config.num_res_blocks):
+                stages.append(Stage(self._res(ch, width), *self._attention(width, level)))
+                ch = width
+                skips.append(ch)
+            if level < len(config.level_channels) - 1:
+                stages.append(Stage(self._resampler(ch, Downsample)))
+                skips.append(ch)
+        return stages, skips
+
+    def middle(self) -> Stage:
+        ch = self.config.level_channels[-1]
+        return Stage(self._res(ch, ch), AttentionBlock(ch, self.config, self.layers), self._res(ch, ch))
+
+    def decoder(self, skips: list[int]) -> nn.ModuleList:
+        """Return the decoder's stages; `skips` are the widths from the encoder, each taken by one stage."""
+        widths = self.config.level_channels
+        ch = widths[-1]
+        stages = nn.ModuleList()
+        for level in range(len(widths) - 1, -1, -1):
+            for i in range(self.config.num_res_blocks + 1):
+                stage = [self._res(ch + skips.pop(), widths[level]), *self._attention(widths[level], level)]
+                ch = widths[level]
+                if level and i == self.config.num_res_blocks:
+                    stage.append(self._resampler(ch, Upsample))
+                stages.append(Stage(*stage))
+        return stages
+
+    def _res(self, cin: int, cout: int, resample: Callable[[int], nn.Module] | None = None) -> nn.Module:
+        return ResBlock(cin, cout, self.emb_dim, self.config, self.layers, resample)
+
+    def _attention(self, channels: int, level: int) -> list[nn.Module]:
+        has_attention = 2**level in self.config.attention_ds
+        return [AttentionBlock(channels, self.config, self.layers)] if has_attention else []
+
+    def _resampler(self, channels: int, kind: type[Upsample] | type[Downsample]) -> nn.Module:
+        if self.config.resblock_updown:
+            return self._res(channels, channels, kind)
+        return kind(channels, self.layers if self.config.conv_resample else None)
+
+
+class UNet(nn.Module):
+    """Predicts the noise (and, with learned sigma, the variance) of a unit-variance noisy image.
+
+    As in the original's half-precision mode, the torso's convolutions are in `dtype`, and norms, embeddings and the
+    last convolution in at least float32. The torso computes in the type of `x`.
 
     Args:
         config: shape of the network.
-        operations: namespace with Conv1d, Conv2d, Linear, GroupNorm and Embedding; with ``torch.nn`` the last
-            convolution of every block starts at zero, for training.
-        device, dtype: of the parameters.
+        operations: where the layers come from; with `torch.nn`, the last convolution of every block starts at zero, for
+            training.
+        device: of the parameters.
+        dtype: of the torso's convolutions.
     """
 
-    def __init__(self, config: UNetConfig, operations=nn, device=None, dtype: torch.dtype | None = None):
+    def __init__(
+        self,
+        config: UNetConfig,
+        operations: Operations = nn,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
         super().__init__()
         self.config = config
         self.dtype = dtype or torch.get_default_dtype()
         layers = _Layers(operations, device, dtype)
-        emb_dim = 4 * config.model_channels
+        blocks = _Blocks(config, layers)
         self.time_embed = nn.Sequential(
-            layers.linear(config.model_channels, emb_dim), nn.SiLU(), layers.linear(emb_dim, emb_dim)
+            layers.linear(config.model_channels, blocks.emb_dim),
+            nn.SiLU(),
+            layers.linear(blocks.emb_dim, blocks.emb_dim),
         )
         if config.num_classes is not None:
-            self.label_emb = layers.embedding(config.num_classes, emb_dim)
+            self.label_emb = layers.embedding(config.num_classes, blocks.emb_dim)
+        self.input_blocks, skips = blocks.encoder()
+        self.middle_block = blocks.middle()
+        self.output_blocks = blocks.decoder(skips)
+        cout, cin = config.out_channels, config.level_channels[0]
+        self.out = nn.Sequential(layers.norm(cin), nn.SiLU(), layers.zero_conv(cin, cout, 3, wide=True))
 
-        def res(cin, cout, resample=None):
-            return ResBlock(cin, cout, emb_dim, config, layers, resample)
-
-        def attend(channels, level):
-            return [AttentionBlock(channels, config, layers)] if 2**level in config.attention_ds else []
-
-        def resampler(channels, kind):
-            if config.resblock_updown:
-                return res(channels, channels, kind)
-            return kind(channels, layers if config.conv_resample else None)
-
-        widths = config.level_channels
-        last = len(widths) - 1
-        ch = widths[0]
-        skips = [ch]
-        self.input_blocks = nn.ModuleList([Stage(layers.conv(config.in_channels, ch, 3))])
-        for level, width in enumerate(widths):
-            for _ in range(config.num_res_blocks):
-                self.input_blocks.append(Stage(res(ch, width), *attend(width, level)))
-                ch = width
-                skips.append(ch)
-            if level < last:
-                self.input_blocks.append(Stage(resampler(ch, Downsample)))
-                skips.append(ch)
-
-        self.middle_block = Stage(res(ch, ch), AttentionBlock(ch, config, layers), res(ch, ch))
-
-        self.output_blocks = nn.ModuleList()
-        for level in range(last, -1, -1):
-            for i in range(config.num_res_blocks + 1):
-                stage = [res(ch + skips.pop(), widths[level]), *attend(widths[level], level)]
-                ch = widths[level]
-                if level and i == config.num_res_blocks:
-                    stage.append(resampler(ch, Upsample))
-                self.output_blocks.append(Stage(*stage))
-
-        self.out = nn.Sequential(layers.norm(ch), nn.SiLU(), layers.zero_conv(ch, config.out_channels, 3, wide=True))
-
-    def forward(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None, **ignored) -> Tensor:
+    def forward(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None, **ignored: object) -> Tensor:
         """Evaluate the network.
 
         Args:
-            x: (B, C, H, W) noised images, unit variance.
-            timesteps: (B,) timesteps as in training; values between two whole ones are fine.
+            x: (B, C, H, W) noisy images, unit variance.
+            timesteps: (B,) timesteps as in training; fractions are allowed.
             y: (B,) class labels, for a class-conditional network only.
-            ignored: other arguments a host may pass.
+            ignored: other arguments that a host passes.
 
         Returns:
             (B, out_channels, H, W), at least float32.
+
+        Raises:
+            ValueError: a class-conditional network without labels.
         """
         wide = _wide(x.dtype)
         emb = self.time_embed(timestep_embedding(timesteps, self.config.model_channels).to(wide))
