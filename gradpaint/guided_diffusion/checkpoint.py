@@ -98,7 +98,7 @@ def infer_config(
 
     The weights don't show the head width, the attention order or anything about the diffusion process (`SETTINGS`).
     These come from `overrides`, else from the JSON object `metadata["gradpaint.config"]`, else from a table of
-    published networks, else from the defaults of `UNetConfig` and `ModelConfig` (image size: from the number of levels).
+    published networks, else from the defaults of `UNetConfig` and `ModelConfig` (image size: by the number of levels).
 
     Args:
         state_dict: weights under their published names; only their shapes are used.
@@ -149,7 +149,7 @@ def _read(path: Path) -> tuple[Mapping[str, object], dict[str, str]]:
         if re.search(r"unsupported (global|class)", str(error), re.IGNORECASE):
             raise ValueError(
                 f"{path}: it holds pickled code, which could do anything to this machine, so it was not loaded. If you "
-                "trust its origin, save only its plain state dict (torch.save of tensors, or .safetensors) and load that"
+                "trust its origin, save its plain state dict (torch.save of tensors, or .safetensors) and load that"
             ) from error
         raise _unreadable(path, error) from error
     except Exception as error:  # torch raises RuntimeError, EOFError, KeyError and others for broken files

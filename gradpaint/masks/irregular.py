@@ -1,17 +1,20 @@
-"""The masks of LaMa (Suvorov et al., "Resolution-robust Large Mask Inpainting"), the paper's evaluation masks.
+"""The masks of LaMa (Suvorov et al., "Resolution-robust Large Mask Inpainting"), which the paper evaluates on.
 
-Each mask is either strokes or boxes. Published for images of 256 and 512 pixels; every other size scales the nearest
-of the two. Drawn here in integer arithmetic, so that a seed gives the same mask everywhere (see draw.py).
+A mask consists of either strokes or boxes. Parameters were published for images of 256 and 512 pixels; for other sizes,
+the nearer of the two is scaled. Masks are drawn in integer arithmetic, so a seed gives the same mask everywhere.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .draw import Draws, segment_pixels
+from .draw import Draws, Hole, segment_pixels
 
-# sin and cos of 0.01, 1.01, 2.01 and 3.01 rad, written out: a libm may differ in the last bit.
+# sin and cos of 0.01, 1.01, 2.01 and 3.01 rad as literals, because math libraries differ in the last bit.
 ANGLES = (
     (0.009999833334166664, 0.9999500004166653),
     (0.8468318446180152, 0.5318607213743555),
@@ -19,29 +22,29 @@ ANGLES = (
     (0.13121319215018423, -0.9913541739488259),
 )
 MAX_SEGMENTS = 5  # per stroke
-MAX_COVERAGE = 0.5  # a mask that covers more is drawn again
-MAX_REDRAWS = 100  # images of a few pixels: then the smallest hole seen is kept
+MAX_COVERAGE = 0.5  # a mask that covers more is redrawn
+MAX_REDRAWS = 100  # then the smallest hole so far is used (happens in images of a few pixels)
 MIN_SIDE = 8  # smallest image side, pixels
 
 
 @dataclass(frozen=True)
 class IrregularPreset:
-    """LaMa's parameters of one kind of mask at one image size; lengths in pixels."""
+    """LaMa's parameters for one kind of mask at one image size; lengths in pixels."""
 
-    strokes: tuple[int, int]  # number of strokes is uniform in {min .. max+1}
-    max_width: int  # width is min_width + {0 .. max_width-1}
-    max_length: int  # length is min_length + {0 .. max_length-1}
+    strokes: tuple[int, int]  # number of strokes: uniform in {min .. max+1}
+    max_width: int  # width: min_width + {0 .. max_width-1}
+    max_length: int  # length: min_length + {0 .. max_length-1}
     min_width: int = 5
     min_length: int = 10
-    box_weight: float = 0.0  # against weight 1 of the strokes
-    box_margin: int = 0  # boxes keep this distance to the image's edge
-    box_side: tuple[int, int] = (1, 1)  # each side uniform in {min .. max}
-    boxes: tuple[int, int] = (1, 1)  # number of boxes uniform in {min .. max}
+    box_weight: float = 0.0  # relative to weight 1 for strokes
+    box_margin: int = 0  # distance between boxes and the edge of the image, at least
+    box_side: tuple[int, int] = (1, 1)  # each side: uniform in {min .. max}
+    boxes: tuple[int, int] = (1, 1)  # number of boxes: uniform in {min .. max}
 
-    def scaled(self, factor):
-        """The same picture at another size: lengths times factor, at least 1 pixel."""
+    def scaled(self, factor: float) -> IrregularPreset:
+        """Return the same preset for another image size: all lengths times `factor`, at least 1 pixel."""
 
-        def size(pixels):
+        def size(pixels: int) -> int:
             return max(1, math.floor(pixels * factor + 0.5))
 
         return replace(
@@ -71,8 +74,12 @@ PRESETS = {
 }
 
 
-def preset_for(kind, height, width):
-    """LaMa's parameters for an image of height x width: the nearest published size, scaled by sqrt(H*W)/size."""
+def preset_for(kind: str, height: int, width: int) -> IrregularPreset:
+    """Return LaMa's parameters for an image: those of the nearest published size, scaled by sqrt(H*W)/size.
+
+    Raises:
+        ValueError: a side is below `MIN_SIDE`.
+    """
     if min(height, width) < MIN_SIDE:
         raise ValueError(f"size is {height}x{width}; a {kind} mask needs at least {MIN_SIDE}x{MIN_SIDE} pixels")
     side = math.sqrt(height * width)
@@ -81,8 +88,10 @@ def preset_for(kind, height, width):
     return preset if side == nearest else preset.scaled(side / nearest)
 
 
-def stroke_segments(draws, shape, preset, mirrored):
-    """The segments of one random stroke, as (start, end, width), points (x, y); each starts where the last ended."""
+def stroke_segments(
+    draws: Draws, shape: tuple[int, int], preset: IrregularPreset, mirrored: bool
+) -> Iterator[tuple[tuple[int, int], tuple[int, int], int]]:
+    """Draw a random stroke: (start, end, width) of each segment, points (x, y), starting where the last one ended."""
     height, width = shape
     start = draws.below(width), draws.below(height)
     for _ in range(draws.between(1, MAX_SEGMENTS)):
@@ -96,8 +105,8 @@ def stroke_segments(draws, shape, preset, mirrored):
         start = end
 
 
-def draw_strokes(draws, shape, preset):
-    """(H, W) bool: random strokes, every other one mirrored."""
+def draw_strokes(draws: Draws, shape: tuple[int, int], preset: IrregularPreset) -> Hole:
+    """Draw random strokes, every other one mirrored."""
     hole = np.zeros(shape, dtype=bool)
     for index in range(draws.between(preset.strokes[0], preset.strokes[1] + 1)):
         for start, end, thickness in stroke_segments(draws, shape, preset, mirrored=index % 2 == 0):
@@ -106,8 +115,8 @@ def draw_strokes(draws, shape, preset):
     return hole
 
 
-def draw_boxes(draws, shape, preset):
-    """(H, W) bool: random boxes inside the margin."""
+def draw_boxes(draws: Draws, shape: tuple[int, int], preset: IrregularPreset) -> Hole:
+    """Draw random boxes inside the margin."""
     height, width = shape
     margin = min(preset.box_margin, (min(shape) - 1) // 2)
     hole = np.zeros(shape, dtype=bool)
@@ -120,29 +129,38 @@ def draw_boxes(draws, shape, preset):
     return hole
 
 
-def irregular_mask(kind, height, width, seed):
-    """(H, W) bool, True in the hole. kind: "thin", "medium" or "thick"; never over half of the image (redrawn)."""
+def irregular_mask(kind: str, height: int, width: int, seed: int) -> Hole:
+    """Draw a "thin", "medium" or "thick" mask that covers at most half of the image."""
     preset = preset_for(kind, height, width)
     draws = Draws(seed)
-    best = None
+    smallest = np.ones((height, width), dtype=bool)
     for _ in range(MAX_REDRAWS):
         boxes = draws.uniform() < preset.box_weight / (1 + preset.box_weight)
         hole = (draw_boxes if boxes else draw_strokes)(draws, (height, width), preset)
         if hole.any() and hole.mean() <= MAX_COVERAGE:
             return hole
-        if best is None or hole.sum() < best.sum():
-            best = hole
-    return best
+        if hole.sum() < smallest.sum():
+            smallest = hole
+    return smallest
 
 
-def coverage_mask(height, width, seed, coverage=0.5, strokes="thick"):
-    """(H, W) bool with exactly round(coverage*H*W) pixels True (at least 1, at most H*W-1).
+def coverage_mask(height: int, width: int, seed: int, coverage: float = 0.5, strokes: str = "thick") -> Hole:
+    """Draw strokes until the hole has exactly round(coverage*H*W) pixels (at least 1, at most H*W-1).
 
-    Strokes of that kind are added until the target is met; the last one stops where the count is exact.
-    coverage: fraction of the image, in (0, 1).  strokes: "thin", "medium" or "thick".
+    The last stroke ends where the count is exact.
+
+    Args:
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        seed: of the strokes.
+        coverage: the hole's share of the image, between 0 and 1.
+        strokes: "thin", "medium" or "thick".
+
+    Raises:
+        ValueError: an argument is out of range.
     """
     if not 0 < coverage < 1:
-        raise ValueError(f"coverage is {coverage}; it must lie between 0 and 1, both excluded")
+        raise ValueError(f"coverage is {coverage}; it must be above 0 and below 1")
     if strokes not in PRESETS:
         raise ValueError(f"strokes is {strokes!r}; it must be one of {', '.join(PRESETS)}")
     preset = preset_for(strokes, height, width)
@@ -155,7 +173,7 @@ def coverage_mask(height, width, seed, coverage=0.5, strokes="thick"):
             rows, columns, from_start = segment_pixels(hole.shape, start, end, thickness)
             new = ~hole[rows, columns]
             rows, columns, from_start = rows[new], columns[new], from_start[new]
-            keep = np.argsort(from_start, kind="stable")[:missing]  # nearest to the start first: a round tip
+            keep = np.argsort(from_start, kind="stable")[:missing]  # nearest to the start first, so the tip is round
             hole[rows[keep], columns[keep]] = True
             missing -= len(keep)
         index += 1

@@ -1,4 +1,4 @@
-"""Weights that come with the package; README.md beside this file describes them."""
+"""Weights that ship with the package; see README.md in this folder."""
 
 from pathlib import Path
 
@@ -6,12 +6,14 @@ BUNDLED_MODEL = "landscapes64.safetensors"
 
 
 def bundled_model_path() -> Path:
-    """Path of the demonstration model, a 64 x 64 guided-diffusion network trained on `gradpaint.models.scenes`.
+    """Return the path of the demo model, a 64 x 64 guided-diffusion network trained on `gradpaint.models.scenes`.
 
     Raises:
-        FileNotFoundError: the installation lacks the file.
+        FileNotFoundError: the file is missing from the installation.
     """
     path = Path(__file__).with_name(BUNDLED_MODEL)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; install gradpaint again, or train it with training/train_demo.py")
+        raise FileNotFoundError(
+            f"{path} is missing; reinstall gradpaint, or train the model with training/train_demo.py"
+        )
     return path

@@ -114,5 +114,5 @@ def test_masks_above():
     wanted = [mask for mask in (make_mask("thick", 64, 64, seed) for seed in range(5, 40)) if mask.mean() >= 0.1]
     assert torch.equal(masks, torch.cat(wanted[:12]))
     assert len(wanted) < 35  # some were passed over
-    with pytest.raises(ValueError, match="min_coverage is 0.9; of 1000 thick masks at 8x8 none has it"):
+    with pytest.raises(ValueError, match="min_coverage is 0.9; none of 1000 thick masks at 8x8 reaches it"):
         masks_above(0.9, "thick", 8, 8, 1)
