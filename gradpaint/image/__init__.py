@@ -1,1 +1,1 @@
-"""Pixels before and after a run: masks, crops, fills, compositing, files. Nothing here knows diffusion."""
+"""Pixels before and after a run: masks, crops, fills, compositing, files. Nothing here knows about diffusion."""

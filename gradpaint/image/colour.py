@@ -1,6 +1,6 @@
-"""Undoes the shift in colour between a picture and what came back from the autoencoder and the sampler.
+"""Undoes color shifts between an image and what came back from the autoencoder and the sampler.
 
-Only known pixels are compared. Images are (C, H, W), `known` (H, W) is bool: where both show the same.
+Only known pixels are compared. Images are (C, H, W). `known`, (H, W) bool, is where both should look the same.
 """
 
 from __future__ import annotations
@@ -11,16 +11,22 @@ from torch import Tensor
 
 from .harmonic import harmonic_fill
 
-COLOUR_MATCHES = ("smooth", "mean", "mean and contrast", "off")
-CELL = 16  # pixels: `smooth` follows differences no finer than this
+CELL = 16  # pixels; "smooth" ignores finer differences
 
 
 def match_colour(result: Tensor, original: Tensor, known: Tensor, kind: str, strength: float = 1.0) -> Tensor:
-    """The result in the original's colours; itself where nothing is known.
+    """Give the result the original's colors. Without known pixels it is returned unchanged.
 
-    kind: "mean", one shift per channel. "mean and contrast": the standard deviation too. "smooth": the difference on
-    the known pixels, continued smoothly into the rest (a membrane), so it may vary over the picture. "off".
-    strength: 0 to 1, how much of the change is made.
+    Args:
+        result: (C, H, W).
+        original: (C, H, W).
+        known: (H, W) bool.
+        kind: "mean" shifts each channel; "mean and contrast" scales it too; "smooth" continues the difference on the
+            known pixels smoothly into the hole (a membrane), so that it may vary over the image; "off".
+        strength: share of the change that is made, 0 to 1.
+
+    Raises:
+        ValueError: unknown kind.
     """
     if kind not in COLOUR_MATCHES:
         raise ValueError(f"colour_match is {kind!r}, but must be one of {', '.join(COLOUR_MATCHES)}")
@@ -29,8 +35,7 @@ def match_colour(result: Tensor, original: Tensor, known: Tensor, kind: str, str
     known = known & (result.isfinite() & original.isfinite()).all(0)
     if not known.any():
         return result
-    make = {"mean": _mean, "mean and contrast": _mean_and_contrast, "smooth": _smooth}[kind]
-    return result + strength * make(result, original, known)
+    return result + strength * _CHANGES[kind](result, original, known)
 
 
 def _mean(result: Tensor, original: Tensor, known: Tensor) -> Tensor:
@@ -38,14 +43,19 @@ def _mean(result: Tensor, original: Tensor, known: Tensor) -> Tensor:
 
 
 def _mean_and_contrast(result: Tensor, original: Tensor, known: Tensor) -> Tensor:
-    """Contrast changes by a factor of at most 2 either way, and only as far as the two go together on the known part:
-    a flat surrounding, where all spread is noise, says nothing about the hole."""
-    ours, theirs = original[:, known], result[:, known]
-    middle, mean = ours.mean(1, keepdim=True), theirs.mean(1, keepdim=True)
-    spread, other = ((x - m).square().mean(1, keepdim=True) for x, m in ((ours, middle), (theirs, mean)))
-    together = ((ours - middle) * (theirs - mean)).mean(1, keepdim=True).square() / (spread * other).clamp_min(1e-12)
-    gain = 1 + together.clamp_max(1) * ((spread / other.clamp_min(1e-8)).sqrt().clamp(0.5, 2) - 1)
-    return (result - mean[..., None]) * (gain[..., None] - 1) + (middle - mean)[..., None]
+    """Change contrast at most twofold, and in proportion to the squared correlation of both images on known pixels.
+
+    Where the surroundings are flat, all variation is noise, and says nothing about the hole.
+    """
+    target, source = original[:, known], result[:, known]
+    target_mean, source_mean = target.mean(1, keepdim=True), source.mean(1, keepdim=True)
+    target_variance = (target - target_mean).square().mean(1, keepdim=True)
+    source_variance = (source - source_mean).square().mean(1, keepdim=True)
+    covariance = ((target - target_mean) * (source - source_mean)).mean(1, keepdim=True)
+    correlation = covariance.square() / (target_variance * source_variance).clamp_min(1e-12)
+    ratio = (target_variance / source_variance.clamp_min(1e-8)).sqrt().clamp(0.5, 2)
+    gain = 1 + correlation.clamp_max(1) * (ratio - 1)
+    return (result - source_mean[..., None]) * (gain[..., None] - 1) + (target_mean - source_mean)[..., None]
 
 
 def _smooth(result: Tensor, original: Tensor, known: Tensor) -> Tensor:
@@ -54,7 +64,7 @@ def _smooth(result: Tensor, original: Tensor, known: Tensor) -> Tensor:
     pad = (0, -width % CELL, 0, -height % CELL)
     total = F.avg_pool2d(F.pad(torch.where(known, original - result, 0.0), pad)[None], CELL)
     amount = F.avg_pool2d(F.pad(weight, pad)[None, None], CELL)
-    total, amount = _blur(total), _blur(amount)  # detail that the autoencoder lost is not a shift
+    total, amount = _blur(total), _blur(amount)  # lost detail is not a shift
     hole = amount < 0.1
     if hole.all():
         return _mean(result, original, known).expand_as(result)
@@ -64,8 +74,12 @@ def _smooth(result: Tensor, original: Tensor, known: Tensor) -> Tensor:
 
 
 def _blur(x: Tensor) -> Tensor:
-    """Binomial, 3 x 3 cells; what lies outside the picture weighs nothing."""
+    """Blur (1, C, H, W) with a 3 x 3 binomial kernel; cells outside the image have no weight."""
     channels = x.shape[1]
     kernel = torch.tensor([1.0, 2.0, 1.0], device=x.device)
     kernel = (kernel[:, None] * kernel / 16).expand(channels, 1, 3, 3)
     return F.conv2d(x, kernel, padding=1, groups=channels)
+
+
+_CHANGES = {"smooth": _smooth, "mean": _mean, "mean and contrast": _mean_and_contrast}
+COLOUR_MATCHES = (*_CHANGES, "off")

@@ -1,34 +1,38 @@
-"""Which part of a picture is sampled, and at which size: boxes around the holes, scales and multiples."""
+"""Chooses which part of an image is sampled and at what size: boxes around holes, scales, multiples."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Size = tuple[int, int]  # (height, width) in pixels
+Span = tuple[int, int]  # (first, last + 1) of the rows or columns that hold something
 
-class Plan(NamedTuple):
-    """How a canvas of pictures becomes what is encoded. All sizes are (height, width) in pixels.
 
-    corners: of each picture's box, (top, left); box: the size of all of them; content: the size that the boxes are
-    resized to; encoded: the content and what was added at the right and bottom to reach the multiple.
+class Crop(NamedTuple):
+    """Which boxes are cut out of a batch of images, and the size at which they are encoded.
+
+    corners: (top, left) of each image's box. box: size of all boxes. content: the size that boxes are resized to.
+    encoded: `content` plus the padding at the right and bottom that makes it a multiple.
     """
 
     corners: tuple[tuple[int, int], ...]
-    box: tuple[int, int]
-    content: tuple[int, int]
-    encoded: tuple[int, int]
+    box: Size
+    content: Size
+    encoded: Size
 
 
 class Area(NamedTuple):
-    """What of the canvas is wanted.
+    """How to choose the crop.
 
-    around: crop around the holes, else all of it is taken; factor: width and height of the crop over the hole's, at
-    least 1; margin: pixels around the hole at least; square: as wide as high; size: the crop is resized to the area
-    of a square of that side, 0 as it is; multiple: of width and height.
+    around: crop around the hole; False takes the whole image. factor: size of the crop relative to the hole's, at least
+    1. margin: pixels around the hole, at least. square: make the crop square. size: resize the crop to the area of a
+    square of this side; 0 keeps its size. multiple: what the encoded width and height must be multiples of.
     """
 
     around: bool = False
@@ -39,86 +43,95 @@ class Area(NamedTuple):
     multiple: int = 16
 
 
-def plan_crop(interest: Tensor, area: Area) -> Plan:
-    """The plan for `interest` (B, 1, H, W): what is above 0 must be inside the boxes.
+def find_crop(region: Tensor, area: Area) -> Crop:
+    """Choose a box for each image of a batch.
 
-    Boxes stay inside the canvas. All pictures of a batch get the same size, as they are encoded together; a picture
-    without anything of interest gets the box in its middle.
+    Boxes stay inside the image. All have the same size, because they are encoded together; an image with an empty
+    region gets a box in its middle.
+
+    Args:
+        region: (B, 1, H, W); the boxes must contain what is above 0.
+        area: how to choose them.
     """
-    canvas = tuple(interest.shape[-2:])
-    spans = [_spans(one[0] > 0) for one in interest] if area.around else [None] * len(interest)
-    wanted = _wanted(spans, canvas, area) if any(spans) else canvas
-    encoded, scale = _resized(wanted, area) if area.size else (_up(wanted, area.multiple), 1.0)
-    box = tuple(min(full, max(side, int(new / scale))) for full, side, new in zip(canvas, wanted, encoded))
-    content = tuple(min(new, max(1, round(side * scale))) for side, new in zip(box, encoded))
-    corners = tuple(
-        tuple(_start(span, side, full) for span, side, full in zip(both or (None, None), box, canvas)) for both in spans
-    )
-    return Plan(corners, box, content, encoded)
+    canvas: Size = (region.shape[-2], region.shape[-1])
+    spans = [_spans(one[0] > 0) if area.around else None for one in region]
+    filled = [both for both in spans if both]
+    smallest = _smallest_box(filled, canvas, area) if filled else canvas
+    encoded, scale = _resized(smallest, area) if area.size else (_round_up(smallest, area.multiple), 1.0)
+    height, width = (min(full, max(side, int(new / scale))) for full, side, new in zip(canvas, smallest, encoded))
+    box = height, width
+    content = min(encoded[0], max(1, round(height * scale))), min(encoded[1], max(1, round(width * scale)))
+    corners = tuple(_corner(both, box, canvas) for both in spans)
+    return Crop(corners, box, content, encoded)
 
 
-def _spans(hole: Tensor) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """(first, last + 1) of the rows and of the columns that hold something; None if nothing does."""
+def _spans(hole: Tensor) -> tuple[Span, Span] | None:
+    """Return the spans of rows and columns that hold something, None if nothing does."""
     if not hole.any():
         return None
-    return tuple((int(where[0]), int(where[-1]) + 1) for where in (hole.any(1).nonzero(), hole.any(0).nonzero()))
+    rows, columns = hole.any(1).nonzero(), hole.any(0).nonzero()
+    return (int(rows[0]), int(rows[-1]) + 1), (int(columns[0]), int(columns[-1]) + 1)
 
 
-def _wanted(spans, canvas: tuple[int, int], area: Area) -> tuple[int, int]:
-    """The largest box that any of the pictures asks for, within the canvas."""
+def _smallest_box(spans: Sequence[tuple[Span, Span]], canvas: Size, area: Area) -> Size:
+    """Return the smallest box that is large enough for all holes, within the image."""
 
     def side(axis: int) -> int:
         return max(
             max(math.ceil((end - start) * area.factor), end - start + 2 * area.margin)
-            for start, end in (both[axis] for both in spans if both)
+            for start, end in (both[axis] for both in spans)
         )
 
-    sides = side(0), side(1)
+    height, width = side(0), side(1)
     if area.square:
-        sides = (max(sides),) * 2
-    return tuple(min(side, full) for side, full in zip(sides, canvas))
+        height = width = max(height, width)
+    return min(height, canvas[0]), min(width, canvas[1])
 
 
-def _up(sides: tuple[int, int], multiple: int) -> tuple[int, int]:
-    return tuple(math.ceil(side / multiple) * multiple for side in sides)
+def _round_up(size: Size, multiple: int) -> Size:
+    return math.ceil(size[0] / multiple) * multiple, math.ceil(size[1] / multiple) * multiple
 
 
-def _resized(wanted: tuple[int, int], area: Area) -> tuple[tuple[int, int], float]:
-    """The multiples nearest to the area asked for, and the scale at which what is wanted fits in."""
-    scale = area.size / math.sqrt(wanted[0] * wanted[1])
-    encoded = tuple(max(1, round(side * scale / area.multiple)) * area.multiple for side in wanted)
-    return encoded, min(new / side for new, side in zip(encoded, wanted))
+def _resized(box: Size, area: Area) -> tuple[Size, float]:
+    """Return the multiples nearest to the requested area, and the scale at which the box fits into them."""
+    scale = area.size / math.sqrt(box[0] * box[1])
+    height, width = (max(1, round(side * scale / area.multiple)) * area.multiple for side in box)
+    return (height, width), min(height / box[0], width / box[1])
 
 
-def _start(span: tuple[int, int] | None, side: int, full: int) -> int:
-    """Where a box of that side begins: centred on the span, moved inside."""
-    middle = (span[0] + span[1]) / 2 if span else full / 2
-    return min(max(int(middle - side / 2), 0), full - side)
+def _corner(spans: tuple[Span, Span] | None, box: Size, canvas: Size) -> tuple[int, int]:
+    """Return a box's (top, left): centered on the spans (None: on the image), then moved inside."""
+    rows, columns = spans or ((0, canvas[0]), (0, canvas[1]))
+    return _start(rows, box[0], canvas[0]), _start(columns, box[1], canvas[1])
 
 
-def cut(x: Tensor, plan: Plan) -> Tensor:
-    """(B, C, H, W) -> the boxes, (B, C, box)."""
-    height, width = plan.box
-    return torch.stack([one[:, top : top + height, left : left + width] for one, (top, left) in zip(x, plan.corners)])
+def _start(span: Span, side: int, full: int) -> int:
+    return min(max(int((span[0] + span[1]) / 2 - side / 2), 0), full - side)
 
 
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, C, H, W) to that (height, width), bicubic, without aliasing; itself if it has that size."""
+def cut(x: Tensor, crop: Crop) -> Tensor:
+    """Cut the boxes out of (B, C, H, W): (B, C, box)."""
+    height, width = crop.box
+    return torch.stack([one[:, top : top + height, left : left + width] for one, (top, left) in zip(x, crop.corners)])
+
+
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize (B, C, H, W) to (height, width) by bicubic interpolation without aliasing; unchanged if it fits."""
     if tuple(x.shape[-2:]) == tuple(size):
         return x
     return F.interpolate(x.float(), size=tuple(size), mode="bicubic", antialias=True, align_corners=False)
 
 
-def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, 1, H, W) to that size: made smaller, a pixel takes the highest value in it; made larger, values repeat."""
+def resize_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize (B, 1, H, W) to (height, width): smaller by taking the highest values, larger by repeating values."""
     if tuple(mask.shape[-2:]) == tuple(size):
         return mask
-    lower = tuple(min(old, new) for old, new in zip(mask.shape[-2:], size))
+    lower = min(mask.shape[-2], size[0]), min(mask.shape[-1], size[1])
     return F.interpolate(F.adaptive_max_pool2d(mask.float(), lower), size=tuple(size), mode="nearest-exact")
 
 
-def pad_mirrored(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Mirrored at the right and at the bottom until that (height, width): no border where the picture ends."""
+def pad_mirrored(x: Tensor, size: Size) -> Tensor:
+    """Mirror (B, C, H, W) at the right and bottom up to (height, width), so that no edge is visible there."""
     for dim, new in ((-2, size[0]), (-1, size[1])):
         old = x.shape[dim]
         if new > old:
@@ -127,9 +140,9 @@ def pad_mirrored(x: Tensor, size: tuple[int, int]) -> Tensor:
     return x
 
 
-def pad_repeated(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """The last row and column repeated until that (height, width): a hole that reaches the border goes on beyond it.
+def pad_repeated(mask: Tensor, size: Size) -> Tensor:
+    """Repeat a mask's last row and column up to (height, width), so that a hole at the edge continues beyond it.
 
-    Mirrored, what is known on the hole's other side would come after the border and hold the hole from there.
+    Mirroring would put the known region from the hole's other side there.
     """
     return F.pad(mask, (0, size[1] - mask.shape[-1], 0, size[0] - mask.shape[-2]), mode="replicate")

@@ -1,6 +1,8 @@
-"""What is put into the hole before the picture is encoded."""
+"""Fills the hole before the image is encoded."""
 
 from __future__ import annotations
+
+from typing import Callable
 
 import torch
 import torch.nn.functional as F
@@ -9,47 +11,63 @@ from torch import Tensor
 from .harmonic import harmonic_fill
 from .nearest import mirrored, nearest_known
 
-FILLS = ("fill", "original", "smooth", "neutral", "blur", "edge", "noise")
-EIGHT_BIT = 1 / 255
-MIRRORED = 64  # pixels into the hole; wider than what a VAE sees from a cell beside it
+TOLERANCE = 1 / 255  # of smooth fills: one step of an 8-bit image
+MIRRORED = 64  # pixels into the hole: farther than a VAE sees from a cell next to it
 
 
 def fill_hole(image: Tensor, mask: Tensor, kind: str) -> Tensor:
-    """The image with something else where the mask is 1. Grey parts keep what is there: it will be mixed in.
+    """Replace the image where the mask is 1. Gray areas are left as they are, because they will be mixed in.
 
     Args:
         image: (B, C, H, W) in [0, 1].
         mask: (B, 1, H, W), 1 = repaint.
-        kind: "fill", the surroundings, mirrored at the border and smooth farther in; "original", nothing is changed;
-            "smooth", the surroundings continued smoothly (harmonic); "neutral", grey; "blur", what is in and
-            around the hole, strongly blurred; "edge", the nearest known pixel; "noise", random pixels of the known
-            ones' mean and spread, the same ones each time.
+        kind: "fill": the surroundings, mirrored at the border and smooth farther in; "original": no change; "smooth":
+            the surroundings, continued smoothly (harmonic); "neutral": gray; "blur": the image itself, strongly
+            blurred; "edge": the nearest known pixel; "noise": random pixels with the mean and spread of the known
+            ones, the same each time.
+
+    Returns:
+        (B, C, H, W).
+
+    Raises:
+        ValueError: unknown kind.
     """
     if kind not in FILLS:
         raise ValueError(f"masked_content is {kind!r}, but must be one of {', '.join(FILLS)}")
     hole, known = mask >= 1, mask <= 0
     if kind == "original" or not hole.any():
         return image
-    return torch.where(hole, _MAKERS[kind](image, known.expand(len(image), -1, -1, -1)), image)
+    return torch.where(hole, _CONTENTS[kind](image, known.expand(len(image), -1, -1, -1)), image)
+
+
+def _original(image: Tensor, known: Tensor) -> Tensor:
+    return image
 
 
 def _mirrored(image: Tensor, known: Tensor) -> Tensor:
-    """Measured with a VAE: the hole's content reaches into the known latent cells beside it, and with the picture
-    mirrored at the border they are nearer to the true picture's than with any other content."""
+    """Mirror the surroundings at the border, fading into the smooth fill.
 
-    def make(one: Tensor, there: Tensor) -> Tensor:
-        filled = harmonic_fill(one[None], ~there[None, None], EIGHT_BIT)[0]
-        here, mirror, distance = mirrored(there, MIRRORED)
+    A VAE carries the hole's content into the known latent cells next to it. With mirrored surroundings, these cells
+    come closest to the true image's (measured against all other fills).
+    """
+
+    def fill(one: Tensor, known: Tensor) -> Tensor:
+        filled = _harmonic(one, known)
+        here, mirror, distance = mirrored(known, MIRRORED)
         smooth = filled.flatten(1)[:, here]
         mix = smooth + (1 - distance / MIRRORED) * (one.flatten(1)[:, mirror] - smooth)
         filled.view(len(one), -1)[:, here] = mix
         return filled
 
-    return _from_known(image, known, make)
+    return _fill_each(image, known, fill)
 
 
 def _smooth(image: Tensor, known: Tensor) -> Tensor:
-    return _from_known(image, known, lambda one, there: harmonic_fill(one[None], ~there[None, None], EIGHT_BIT)[0])
+    return _fill_each(image, known, _harmonic)
+
+
+def _harmonic(one: Tensor, known: Tensor) -> Tensor:
+    return harmonic_fill(one[None], ~known[None, None], TOLERANCE)[0]
 
 
 def _neutral(image: Tensor, known: Tensor) -> Tensor:
@@ -57,7 +75,7 @@ def _neutral(image: Tensor, known: Tensor) -> Tensor:
 
 
 def _blur(image: Tensor, known: Tensor) -> Tensor:
-    """By a Gaussian of a 32nd of the longer side, at a quarter of the size for speed."""
+    """Blur by a Gaussian with 1/32 of the longer side as its sigma; large images at a quarter of their size."""
     small = F.interpolate(image, scale_factor=0.25, mode="area") if min(image.shape[-2:]) >= 64 else image
     sigma = max(small.shape[-2:]) / 32
     reach = min(int(3 * sigma) + 1, min(small.shape[-2:]) - 1)
@@ -70,19 +88,19 @@ def _blur(image: Tensor, known: Tensor) -> Tensor:
 
 
 def _edge(image: Tensor, known: Tensor) -> Tensor:
-    def make(one: Tensor, there: Tensor) -> Tensor:
-        here, near, _ = nearest_known(there)
+    def fill(one: Tensor, known: Tensor) -> Tensor:
+        here, nearest, _ = nearest_known(known)
         filled = one.clone(memory_format=torch.contiguous_format)
-        filled.view(len(one), -1)[:, here] = filled.flatten(1)[:, near]
+        filled.view(len(one), -1)[:, here] = filled.flatten(1)[:, nearest]
         return filled
 
-    return _from_known(image, known, make)
+    return _fill_each(image, known, fill)
 
 
-def _from_known(image: Tensor, known: Tensor, make) -> Tensor:
-    """make((C, H, W), (H, W)) of each image; grey where nothing is known."""
+def _fill_each(image: Tensor, known: Tensor, fill: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Apply fill((C, H, W), known (H, W)) to each image; images without known pixels become gray."""
     return torch.stack(
-        [make(one, there[0]) if there.any() else torch.full_like(one, 0.5) for one, there in zip(image, known)]
+        [fill(one, mask[0]) if mask.any() else torch.full_like(one, 0.5) for one, mask in zip(image, known)]
     )
 
 
@@ -96,4 +114,13 @@ def _noise(image: Tensor, known: Tensor) -> Tensor:
     return (mean + spread * noise).clamp(0, 1)
 
 
-_MAKERS = {"fill": _mirrored, "smooth": _smooth, "neutral": _neutral, "blur": _blur, "edge": _edge, "noise": _noise}
+_CONTENTS = {
+    "fill": _mirrored,
+    "original": _original,
+    "smooth": _smooth,
+    "neutral": _neutral,
+    "blur": _blur,
+    "edge": _edge,
+    "noise": _noise,
+}
+FILLS = tuple(_CONTENTS)

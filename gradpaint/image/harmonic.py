@@ -1,4 +1,4 @@
-"""Smooth continuation into a hole: Laplace's equation, by conjugate gradients with a multigrid preconditioner."""
+"""Fills holes smoothly: Laplace's equation, solved by conjugate gradients with a multigrid preconditioner."""
 
 from __future__ import annotations
 
@@ -11,52 +11,57 @@ from torch import Tensor
 from .nearest import BLOCK, hole_box
 
 DAMPING = 0.7  # of the Jacobi sweeps
-SWEEPS = 2  # before and after each coarser level: the same number, so that the preconditioner is symmetric
-COARSEST = 6  # levels end at this side
-LARGE = 512 * 512  # pixels; larger pictures are solved at half their size and enlarged
-RELAXING = 8  # sweeps after that
-SMALL = 64  # no better first guess is made from a smaller picture than this
+SWEEPS = 2  # before and after each coarser level; equal, so that the preconditioner is symmetric
+COARSEST = 6  # side of the coarsest level, at most
+LARGE = 512 * 512  # pixels; above this, the solution is computed at half the size and enlarged
+RELAXING = 8  # sweeps after enlarging
+SMALL = 64  # pixels; up to this side, the first guess is not solved at half the size
 
 
 def harmonic_fill(values: Tensor, hole: Tensor, tolerance: float = 1e-3, iterations: int = 40) -> Tensor:
-    """The values, in the hole replaced by the mean of their four neighbours, everywhere at once.
+    """Fill the hole so that each pixel is the mean of its four neighbors (Laplace's equation).
 
-    Linear ramps continue as they are; nothing exceeds the known values by more than the tolerance. At the image's own
-    border there is no gradient across it. Very large holes are solved at half their size: along their border the
-    finest detail is then not continued.
+    Linear ramps continue, and nothing exceeds the known values by more than the tolerance. The gradient across the
+    image's edge is 0. Very large holes are solved at half their size, which loses the finest detail along the border.
 
     Args:
         values: (B, C, H, W), any range.
-        hole: (B, 1, H, W) or (1, 1, H, W), bool, what to fill. An image that is all hole becomes its channels' mean.
-        tolerance: the error at which to stop, about, relative to the spread of the known values.
-        iterations: at most.
+        hole: (B or 1, 1, H, W) bool. An image without known pixels becomes the mean of each channel.
+        tolerance: approximate error at which to stop, relative to the range of the known values.
+        iterations: maximum number of them.
+
+    Returns:
+        (B, C, H, W).
     """
     holes = hole.expand(len(values), -1, -1, -1)
     return torch.stack([_fill_one(image, mask[0], tolerance, iterations) for image, mask in zip(values, holes)])
 
 
 def _fill_one(image: Tensor, hole: Tensor, tolerance: float, iterations: int) -> Tensor:
-    """(C, H, W), (H, W) bool -> (C, H, W). Works on the hole's bounding box and one known pixel around it."""
+    """Fill one image (C, H, W) in hole (H, W), working on the hole's bounding box and one known pixel around it."""
     if not hole.any():
         return image
     if hole.all():
         return image.mean((1, 2), keepdim=True).expand_as(image).clone()
     rows, columns = hole_box(hole)
-    part, inside = image[:, rows, columns].float(), hole[rows, columns]
+    box, inside = image[:, rows, columns].float(), hole[rows, columns]
     filled = image.clone()
-    filled[:, rows, columns] = torch.where(inside, _solve(part, inside, tolerance, iterations), part).to(image.dtype)
+    filled[:, rows, columns] = torch.where(inside, _solve(box, inside, tolerance, iterations), box).to(image.dtype)
     return filled
 
 
 class _Level(NamedTuple):
-    """A grid of springs: right (H, W-1) and down (H-1, W) between the hole's cells, diagonal (H, W) their sum."""
+    """The matrix of one level, as a grid of springs between the hole's cells and to the known ones.
+
+    right: (H, W-1) and down: (H-1, W), springs between neighbors. diagonal: (H, W), the sum of each cell's springs.
+    """
 
     right: Tensor
     down: Tensor
     diagonal: Tensor
 
     def apply(self, u: Tensor) -> Tensor:
-        """The matrix times u (C, H, W); u is 0 outside the hole."""
+        """Multiply the matrix by u (C, H, W), which is 0 outside the hole."""
         out = self.diagonal * u
         out[:, :, :-1].addcmul_(self.right, u[:, :, 1:], value=-1)
         out[:, :, 1:].addcmul_(self.right, u[:, :, :-1], value=-1)
@@ -66,6 +71,7 @@ class _Level(NamedTuple):
 
 
 def _solve(image: Tensor, hole: Tensor, tolerance: float, iterations: int) -> Tensor:
+    """Solve for the hole (H, W) in image (C, H, W); 0 outside the hole."""
     known = (~hole).float()
     u = _guess(image * known, known, tolerance, iterations) * hole
     pulls = _pulls(image * known) * hole
@@ -76,11 +82,11 @@ def _solve(image: Tensor, hole: Tensor, tolerance: float, iterations: int) -> Te
 
 
 def _relaxed(hole: Tensor, u: Tensor, pulls: Tensor) -> Tensor:
-    """A few Jacobi sweeps, which join an enlarged solution to its border. u is 0 outside the hole."""
+    """Fit an enlarged solution u (C, H, W) to the known pixels with a few Jacobi sweeps. u is 0 outside the hole."""
     height, width = hole.shape
     weight = DAMPING / _pulls(torch.ones(1, height, width, device=u.device))[0].clamp_min(1) * hole
     out, rows = torch.empty_like(u), max(4 * RELAXING, BLOCK // width)
-    for start in range(0, height, rows):  # strips fit into the processor's cache; each sweep spoils a row at their ends
+    for start in range(0, height, rows):  # strips fit in the processor's cache; each sweep spoils a row at either end
         low, high = max(start - RELAXING, 0), min(start + rows + RELAXING, height)
         for channel, forces, result in zip(u, pulls, out):
             strip = _swept(weight[low:high], channel[low:high], forces[low:high])
@@ -89,7 +95,7 @@ def _relaxed(hole: Tensor, u: Tensor, pulls: Tensor) -> Tensor:
 
 
 def _swept(weight: Tensor, u: Tensor, pulls: Tensor) -> Tensor:
-    """u (H, W) after the sweeps; weight: the damping over the number of neighbours, 0 outside the hole."""
+    """Return u (H, W) after the sweeps; `weight` is the damping over the number of neighbors, 0 outside the hole."""
     pulls, old, new = weight * pulls, u.clone(), torch.empty_like(u)
     for _ in range(RELAXING):
         torch.add(pulls, old, alpha=1 - DAMPING, out=new)
@@ -102,15 +108,16 @@ def _swept(weight: Tensor, u: Tensor, pulls: Tensor) -> Tensor:
 
 
 def _conjugate_gradients(levels: list[_Level], u: Tensor, pulls: Tensor, goal: Tensor, iterations: int) -> Tensor:
-    """goal: (C,), the error at which to stop."""
+    """Improve u (C, H, W) until the error of each channel is at most about `goal` (C,)."""
     residual = pulls - levels[0].apply(u)
-    direction, old = torch.zeros_like(u), None
+    direction = torch.zeros_like(u)
+    old: Tensor | None = None
     for _ in range(iterations):
-        better = _cycle(levels, residual)
-        if (better.abs().flatten(1).amax(1) <= goal).all():  # about the error that is left
-            return u + better
-        new = (residual * better).sum((1, 2), keepdim=True)
-        direction = better if old is None else better + new / old.clamp_min(1e-30) * direction
+        correction = _cycle(levels, residual)
+        if (correction.abs().flatten(1).amax(1) <= goal).all():  # about the remaining error
+            return u + correction
+        new = (residual * correction).sum((1, 2), keepdim=True)
+        direction = correction if old is None else correction + new / old.clamp_min(1e-30) * direction
         pushed = levels[0].apply(direction)
         step = new / (direction * pushed).sum((1, 2), keepdim=True).clamp_min(1e-30)
         u, residual, old = u + step * direction, residual - step * pushed, new
@@ -118,7 +125,7 @@ def _conjugate_gradients(levels: list[_Level], u: Tensor, pulls: Tensor, goal: T
 
 
 def _guess(weighted: Tensor, known: Tensor, tolerance: float, iterations: int) -> Tensor:
-    """The solution at half the size, enlarged; of a small one what `pull_push` gives."""
+    """Return a first guess: the solution at half the size, enlarged, or for small images `pull_push`."""
     height, width = known.shape
     if max(height, width) <= SMALL:
         return pull_push(weighted, known)
@@ -131,7 +138,7 @@ def _guess(weighted: Tensor, known: Tensor, tolerance: float, iterations: int) -
 
 
 def _pulls(known: Tensor) -> Tensor:
-    """The sum of the four neighbours."""
+    """Sum the four neighbors of each pixel (C, H, W); outside the image they are 0."""
     padded = F.pad(known, (1, 1, 1, 1))
     return padded[:, 1:-1, 2:] + padded[:, 1:-1, :-2] + padded[:, 2:, 1:-1] + padded[:, :-2, 1:-1]
 
@@ -145,8 +152,8 @@ def _levels(hole: Tensor) -> list[_Level]:
     levels = [_finest(hole)]
     right, down, anchors = levels[0].right, levels[0].down, _pulls((~hole).float()[None])[0] * hole
     while max(anchors.shape) > COARSEST:
-        # Blocks of 2 x 2 cells in one: springs across the blocks' borders add up. Halved, as moving whole blocks
-        # against each other takes twice the energy of the smooth motion it stands for.
+        # 2 x 2 cells become one; the springs between them add up. They are halved because moving blocks against each
+        # other takes twice the energy of the smooth motion that this stands for.
         right, down = _sum_pairs(right[:, 1::2], 0) / 2, _sum_pairs(down[1::2], 1) / 2
         anchors = _sum_pairs(_sum_pairs(anchors, 0), 1) / 2
         levels.append(_level(right, down, anchors))
@@ -159,14 +166,14 @@ def _level(right: Tensor, down: Tensor, anchors: Tensor) -> _Level:
 
 
 def _sum_pairs(x: Tensor, dim: int) -> Tensor:
-    """Along the last but one (0) or the last (1) dimension; an odd one out stays alone."""
+    """Sum pairs of rows (dim 0) or columns (dim 1) of (..., H, W); an odd last one is kept."""
     if x.shape[dim - 2] % 2:
         x = F.pad(x, (0, 0, 0, 1) if dim == 0 else (0, 1))
     return x.unflatten(dim - 2, (-1, 2)).sum(dim - 2 if dim == 0 else -1)
 
 
 def _cycle(levels: list[_Level], residual: Tensor) -> Tensor:
-    """One V-cycle from zero: an approximate solution for this right-hand side."""
+    """Solve approximately for this right-hand side, by one V-cycle from zero."""
     level, coarser = levels[0], levels[1:]
     inverse = DAMPING / level.diagonal.clamp_min(1e-30) * (level.diagonal > 0)
     if not coarser:
@@ -187,9 +194,14 @@ def _cycle(levels: list[_Level], residual: Tensor) -> Tensor:
 
 
 def pull_push(weighted: Tensor, weight: Tensor) -> Tensor:
-    """Means of what is known, ever coarser where less is known near by.
+    """Fill in unknown values with local means, over larger areas the less is known nearby.
 
-    weighted: (C, H, W), the values times their weights; weight: (H, W), 0 where unknown, not 0 everywhere.
+    Args:
+        weighted: (C, H, W), the values times their weights.
+        weight: (H, W), 0 where unknown, not 0 everywhere.
+
+    Returns:
+        (C, H, W).
     """
     mean = weighted / weight.clamp_min(1e-6)
     if weight.min() > 0 or max(weight.shape) == 1:

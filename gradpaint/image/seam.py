@@ -1,21 +1,30 @@
-"""How visible a hole's border is in a finished image, with no true image to compare with."""
+"""Measures how visible a hole's border is in a finished image, without the true image."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-FLOOR = 1e-8  # of mean squared steps between pixels: two flat sides and no step between them are no seam
+FLOOR = 1e-8  # added to squared steps, so that flat sides with no step between them count as no seam
 
 
 def border_contrast(image: Tensor, mask: Tensor) -> Tensor:
-    """Squared steps across the hole's border over those just beside it, (B,): 1 is a border like its surroundings.
+    """Divide the squared steps across the hole's border by those next to it; 1 is a border like its surroundings.
 
-    image: (B, C, ..., H, W), any range; mask: (B or 1, 1, ..., H, W), 1 = repainted, a border lies where it crosses
-    1/2. For each pair of horizontal or vertical neighbours of which one is in the hole, the squared difference is
-    compared with the mean of the next pair outward and the next pair inward on the same line, where those lie wholly
-    outside and inside. Sums over all such borders are divided, so flat places do not make it explode. NaN without a
-    border.
+    A step is the difference of two horizontal or vertical neighbors. It crosses the border if one of them is in the
+    hole (mask above 1/2). It is compared with the mean of the next step outward and the next one inward on the same
+    line, unless these cross a border themselves. The ratio is one of sums over the border, so flat areas don't blow it
+    up.
+
+    Args:
+        image: (B, C, ..., H, W), any range.
+        mask: (B or 1, 1, ..., H, W), 1 = repaint.
+
+    Returns:
+        (B,) float64, NaN for an image without a border.
+
+    Raises:
+        ValueError: the mask does not fit the image.
     """
     if image.ndim != mask.ndim or image.shape[-2:] != mask.shape[-2:] or mask.shape[0] not in (1, len(image)):
         raise ValueError(f"mask has shape {tuple(mask.shape)}, but must fit the image's {tuple(image.shape)}")
@@ -28,8 +37,8 @@ def border_contrast(image: Tensor, mask: Tensor) -> Tensor:
         steps = image.double().diff(dim=axis).square().mean(1, keepdim=True)
         change = hole.diff(dim=axis)
         before, here, after = (steps.narrow(axis, i, steps.shape[axis] - 2) for i in range(3))
-        left, border, right = (change.narrow(axis, i, change.shape[axis] - 2) for i in range(3))
-        clean = (border & ~left & ~right).expand_as(here)  # the pairs beside it don't cross a border themselves
+        outward, border, inward = (change.narrow(axis, i, change.shape[axis] - 2) for i in range(3))
+        clean = (border & ~outward & ~inward).expand_as(here)
         across += (here * clean).flatten(1).sum(1)
         beside += ((before + after) / 2 * clean).flatten(1).sum(1)
         count = clean.flatten(1).sum(1)

@@ -1,6 +1,6 @@
 """Masks for inpainting: LaMa's thin, medium and thick, random pixels, shapes, outpainting, a given coverage.
 
-Masks are 1 in the hole (repaint) and 0 where the image is known. The same arguments give the same mask on every machine.
+Masks are 1 in the hole (repaint), 0 where the image is known. The same arguments give the same mask on every machine.
 torch is imported only when a mask is made, so the command line lists the kinds without it.
 """
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from gradpaint.image.crop import Area, cut, pad_mirrored, pad_repeated, plan_crop, resize, resize_mask
+from gradpaint.image.crop import Area, cut, find_crop, pad_mirrored, pad_repeated, resize, resize_mask
 
 
 def holes(height, width, *boxes):
@@ -17,48 +17,48 @@ def holes(height, width, *boxes):
 
 
 def test_the_whole_image():
-    plan = plan_crop(holes(50, 96, (0, 5, 0, 5)), Area(multiple=16))
-    assert plan == (((0, 0),), (50, 96), (50, 96), (64, 96))
+    crop = find_crop(holes(50, 96, (0, 5, 0, 5)), Area(multiple=16))
+    assert crop == (((0, 0),), (50, 96), (50, 96), (64, 96))
 
 
 def test_the_whole_image_at_the_models_size():
-    plan = plan_crop(holes(1500, 1000, (0, 5, 0, 5)), Area(size=512, multiple=16))
-    assert plan.box == (1500, 1000) and plan.encoded == plan.content == (624, 416)
+    crop = find_crop(holes(1500, 1000, (0, 5, 0, 5)), Area(size=512, multiple=16))
+    assert crop.box == (1500, 1000) and crop.encoded == crop.content == (624, 416)
 
 
 def test_coarse_multiples_are_rounded_to_not_padded_to():
-    plan = plan_crop(holes(100, 150, (30, 70, 50, 90)), Area(True, 1.5, 32, True, size=64, multiple=64))
-    assert plan.box == (100, 104) and plan.encoded == (64, 64) and plan.content == (62, 64)
+    crop = find_crop(holes(100, 150, (30, 70, 50, 90)), Area(True, 1.5, 32, True, size=64, multiple=64))
+    assert crop.box == (100, 104) and crop.encoded == (64, 64) and crop.content == (62, 64)
 
 
 def test_around_a_hole_in_the_middle():
-    plan = plan_crop(holes(400, 400, (180, 220, 150, 250)), Area(True, 2.0, 10, multiple=8))
-    assert plan.box == plan.content == plan.encoded == (80, 200) and plan.corners == ((160, 100),)
+    crop = find_crop(holes(400, 400, (180, 220, 150, 250)), Area(True, 2.0, 10, multiple=8))
+    assert crop.box == crop.content == crop.encoded == (80, 200) and crop.corners == ((160, 100),)
 
 
 def test_boxes_move_inside_rather_than_being_padded():
-    plan = plan_crop(holes(200, 300, (0, 20, 280, 300)), Area(True, 1.5, 32, multiple=64))
-    assert plan.box == plan.encoded == (128, 128) and plan.corners == ((0, 172),)
+    crop = find_crop(holes(200, 300, (0, 20, 280, 300)), Area(True, 1.5, 32, multiple=64))
+    assert crop.box == crop.encoded == (128, 128) and crop.corners == ((0, 172),)
 
 
 def test_a_margin_at_least_and_a_square():
-    assert plan_crop(holes(300, 300, (100, 110, 100, 140)), Area(True, 1.0, 20, multiple=1)).box == (50, 80)
-    assert plan_crop(holes(300, 300, (100, 110, 100, 140)), Area(True, 1.0, 20, True, multiple=1)).box == (80, 80)
-    assert plan_crop(holes(60, 300, (10, 20, 100, 140)), Area(True, 1.0, 20, True, multiple=1)).box == (60, 80)
+    assert find_crop(holes(300, 300, (100, 110, 100, 140)), Area(True, 1.0, 20, multiple=1)).box == (50, 80)
+    assert find_crop(holes(300, 300, (100, 110, 100, 140)), Area(True, 1.0, 20, True, multiple=1)).box == (80, 80)
+    assert find_crop(holes(60, 300, (10, 20, 100, 140)), Area(True, 1.0, 20, True, multiple=1)).box == (60, 80)
 
 
 def test_small_crops_are_enlarged_to_the_models_size():
-    plan = plan_crop(holes(500, 500, (200, 250, 200, 250)), Area(True, 1.5, 0, size=512, multiple=64))
-    assert plan.box == (75, 75) and plan.encoded == (512, 512) and plan.content == (512, 512)
+    crop = find_crop(holes(500, 500, (200, 250, 200, 250)), Area(True, 1.5, 0, size=512, multiple=64))
+    assert crop.box == (75, 75) and crop.encoded == (512, 512) and crop.content == (512, 512)
 
 
 def test_pictures_of_a_batch_get_one_size_each_at_its_own_place():
-    plan = plan_crop(holes(200, 200, (0, 10, 0, 10), None, (100, 160, 150, 170)), Area(True, 1.0, 8, multiple=4))
-    assert plan.box == (76, 36) and plan.corners == ((0, 0), (62, 82), (92, 142))
+    crop = find_crop(holes(200, 200, (0, 10, 0, 10), None, (100, 160, 150, 170)), Area(True, 1.0, 8, multiple=4))
+    assert crop.box == (76, 36) and crop.corners == ((0, 0), (62, 82), (92, 142))
 
 
 def test_with_nothing_of_interest_the_whole_is_taken():
-    assert plan_crop(holes(20, 30, None), Area(True, multiple=2)).box == (20, 30)
+    assert find_crop(holes(20, 30, None), Area(True, multiple=2)).box == (20, 30)
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -82,16 +82,16 @@ def test_whatever_comes(seed):
         draw(0, 1) * draw(30, 300),
         (1, 8, 16, 64)[draw(0, 3)],
     )
-    plan = plan_crop(mask, area)
-    assert all(new % area.multiple == 0 and 0 < part <= new for part, new in zip(plan.content, plan.encoded))
-    scale = [part / old for part, old in zip(plan.content, plan.box)]
-    assert abs(scale[0] * plan.box[0] - scale[1] * plan.box[0]) <= 1 + plan.box[0] / plan.box[1], "not stretched"
-    for one, (top, left) in zip(mask, plan.corners):
-        assert 0 <= top <= height - plan.box[0] and 0 <= left <= width - plan.box[1]
+    crop = find_crop(mask, area)
+    assert all(new % area.multiple == 0 and 0 < part <= new for part, new in zip(crop.content, crop.encoded))
+    scale = [part / old for part, old in zip(crop.content, crop.box)]
+    assert abs(scale[0] * crop.box[0] - scale[1] * crop.box[0]) <= 1 + crop.box[0] / crop.box[1], "not stretched"
+    for one, (top, left) in zip(mask, crop.corners):
+        assert 0 <= top <= height - crop.box[0] and 0 <= left <= width - crop.box[1]
         outside = one.clone()
-        outside[:, top : top + plan.box[0], left : left + plan.box[1]] = 0
+        outside[:, top : top + crop.box[0], left : left + crop.box[1]] = 0
         assert not outside.any()
-    assert cut(mask, plan).shape[-2:] == plan.box
+    assert cut(mask, crop).shape[-2:] == crop.box
 
 
 def test_resizing():

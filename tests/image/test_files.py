@@ -99,7 +99,7 @@ def test_messages(tmp_path):
         load_image(tmp_path / "missing.png")
     text = tmp_path / "text.png"
     text.write_text("no picture")
-    with pytest.raises(ValueError, match="text.png is not an image"):
+    with pytest.raises(ValueError, match="text.png is not a readable image"):
         load_image(text)
     noise = np.random.Generator(np.random.PCG64(1)).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     cut = save(tmp_path, noise, "cut.png")

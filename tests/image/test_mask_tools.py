@@ -98,10 +98,10 @@ def test_frames_of_one_latent_frame_share_their_mask():
 def test_nothing_to_do_is_said():
     mask = torch.zeros(2, 1, 4, 6)
     with pytest.raises(ValueError, match="mask .6 x 4. is black everywhere.*Paint the hole white"):
-        mask_tools.check_something_to_do(mask)
+        mask_tools.check_mask(mask)
     with pytest.raises(ValueError, match="white everywhere.*flip invert_mask"):
-        mask_tools.check_something_to_do(mask + 1)
+        mask_tools.check_mask(mask + 1)
     mask[1, 0, 0, 0] = 1
-    mask_tools.check_something_to_do(mask)
+    mask_tools.check_mask(mask)
     mask[0] = 1
-    mask_tools.check_something_to_do(mask)
+    mask_tools.check_mask(mask)

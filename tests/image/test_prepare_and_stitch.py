@@ -130,7 +130,7 @@ def test_the_band_ends_before_the_crop_does():
     image, mask = torch.zeros(1, 3, 120, 120), with_box(1, 120, 120, (50, 70, 50, 70))
     stitch = prepare(image, mask, Preparation(area=Area(True, 1.0, 8, multiple=4)), 4).stitch
     _, share = composite(torch.ones(1, 3, 36, 36), stitch, 100)
-    (top, left), (height, width) = stitch.plan.corners[0], stitch.plan.box
+    (top, left), (height, width) = stitch.crop.corners[0], stitch.crop.box
     assert share[0, 0, top].max() < 0.06 and share[0, 0, :, left + width - 1].max() < 0.06 and share[0, 0, 60, 60] == 1
     assert (height, width) == (36, 36)
 
@@ -169,7 +169,7 @@ def test_repeated_batches_and_wrong_ones():
     results = picture(4, 3, 32, 32, 9)
     out, _ = composite(results, stitch)
     assert torch.equal(out[3], torch.where(mask[1] == 1, results[3], image[1]))
-    with pytest.raises(ValueError, match="image holds 3 pictures, but stitch belongs to 2 pictures"):
+    with pytest.raises(ValueError, match="image holds 3 images, but stitch belongs to 2 images"):
         composite(results[:3], stitch)
 
 
@@ -227,7 +227,7 @@ def test_context_mask_widens_the_crop():
     image, mask = picture(1, 3, 100, 100), with_box(1, 100, 100, (40, 50, 40, 50))
     how = Preparation(area=Area(True, 1.0, 0, multiple=2))
     ready = prepare(image, mask, how, 1, context=with_box(1, 100, 100, (40, 50, 80, 90)))
-    assert ready.stitch.plan.box == (10, 50) and ready.mask.sum() == 100
+    assert ready.stitch.crop.box == (10, 50) and ready.mask.sum() == 100
 
 
 def test_frames_of_a_video():
@@ -236,12 +236,12 @@ def test_frames_of_a_video():
     for i, one in enumerate(mask):
         one[:, 10:20, 4 * i : 4 * i + 8] = 1
     ready = prepare(frames, mask, Preparation("original", area=Area(True, 1.0, 0, multiple=8)), 8, (0, 1, 5, 9))
-    assert ready.image.shape[0] == ready.mask.shape[0] == 9 and len(set(ready.stitch.plan.corners)) == 1
+    assert ready.image.shape[0] == ready.mask.shape[0] == 9 and len(set(ready.stitch.crop.corners)) == 1
     assert torch.equal(ready.image[8], ready.image[6]) and torch.equal(ready.mask[1], ready.mask[4])
     out, _ = composite(ready.image, ready.stitch)
     assert len(out) == 7 and torch.allclose(out, frames, atol=1e-7)
     assert len(composite(ready.image.repeat(2, 1, 1, 1), ready.stitch)[0]) == 14
-    with pytest.raises(ValueError, match="image holds 7 pictures, but stitch belongs to 9 frames"):
+    with pytest.raises(ValueError, match="image holds 7 images, but stitch belongs to 9 frames"):
         composite(ready.image[:7], ready.stitch)
 
 
