@@ -1,1 +1,1 @@
-"""Runs and results as pictures."""
+"""Draws runs and results as pictures."""

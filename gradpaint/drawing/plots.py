@@ -1,25 +1,35 @@
-"""Plots drawn with PIL alone: curves over a run's steps, and quality against cost."""
+"""Plots, drawn with PIL: curves over a run's steps, and quality against cost."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
 INK, SOFT, GRID, PAPER = "#1a1a1a", "#666666", "#dddddd", "#ffffff"
 GUIDED = "#eaf2fb"
-COLOURS = ("#0b62b0", "#d1491b", "#2a8a3e", "#7b3fa0", "#8a6d00", "#444444")  # distinct in lightness too
-SCALE = 2  # drawn larger, then reduced: smooth lines
+COLOURS = ("#0b62b0", "#d1491b", "#2a8a3e", "#7b3fa0", "#8a6d00", "#444444")  # they differ in lightness too
+SCALE = 2  # plots are drawn larger and then reduced, which smooths lines
 
-Ticks = Sequence[tuple[float, str]]
+Ticks: TypeAlias = Sequence[tuple[float, str]]  # value and text
+Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 class Axes:
-    """An empty plot to draw into; coordinates are data's, sizes the final picture's pixels.
+    """An empty plot to draw on, in the coordinates of the data.
 
-    x, y: (low, high) of the data shown.  x_ticks, y_ticks: (value, text); y_ticks get a grid line across.
-    size: (width, height).  shaded: (left, right) x-intervals with a background of their own.
+    Args:
+        x: (low, high) of the horizontal axis.
+        y: (low, high) of the vertical axis.
+        x_ticks: ticks of the horizontal axis.
+        y_ticks: ticks of the vertical axis, with a grid line each.
+        title: above the plot.
+        x_label: below the horizontal axis.
+        y_label: to the left of the vertical axis.
+        size: (width, height) of the plot, in pixels.
+        shaded: (left, right) of the intervals of x with a shaded background.
     """
 
     def __init__(
@@ -56,7 +66,7 @@ class Axes:
         _vertical_text(self.canvas, y_label, self.font, (14 * SCALE, (box[1] + box[3]) // 2))
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """Where that point lies on the enlarged canvas."""
+        """Return a point's position on the enlarged canvas."""
         left, top, right, bottom = self.box
         return (
             left + (x - self.x[0]) / (self.x[1] - self.x[0]) * (right - left),
@@ -64,7 +74,7 @@ class Axes:
         )
 
     def curve(self, points: Sequence[tuple[float, float] | None], colour: str) -> bool:
-        """Polyline with dots, broken where a point is None. Returns whether anything was drawn."""
+        """Draw a polyline with dots, interrupted where a point is None, and return whether it has any point."""
         placed = [None if point is None else self.place(*point) for point in points]
         for start, end in zip(placed, placed[1:]):
             if start and end:
@@ -75,7 +85,7 @@ class Axes:
         return any(placed)
 
     def error_bar(self, x: float, y: float, error: float, colour: str) -> None:
-        """From y - error to y + error, with caps."""
+        """Draw a bar from y - error to y + error, with caps."""
         across, high = self.place(x, y + error)
         low = self.place(x, y - error)[1]
         cap = 5 * SCALE
@@ -84,7 +94,7 @@ class Axes:
             self.draw.line((across - cap, end, across + cap, end), fill=colour, width=3 * SCALE // 2)
 
     def note(self, x: float, y: float, text: str, colour: str = INK) -> None:
-        """Small text just above and to the right of a point."""
+        """Write small text above a point, to its right if there is room, else to its left."""
         across, height = self.place(x, y)
         font = ImageFont.load_default(12 * SCALE)
         fits = across + 8 * SCALE + font.getlength(text) <= self.box[2]
@@ -92,12 +102,17 @@ class Axes:
         self.draw.text(place, text, colour, font=font, anchor="lb" if fits else "rb")
 
     def message(self, text: str) -> None:
-        """In the middle."""
+        """Write text in the middle of the plot."""
         left, top, right, bottom = self.box
         self.draw.text(((left + right) / 2, (top + bottom) / 2), text, SOFT, font=self.font, anchor="mm")
 
     def legend(self, names: Sequence[str], shaded: str = "") -> None:
-        """In the upper right corner, where falling losses leave room. shaded: name of the shaded background."""
+        """Draw the legend in the upper right corner, where a falling loss leaves room.
+
+        Args:
+            names: of the curves, in the order of `COLOURS`.
+            shaded: meaning of the shaded background; empty if there is none.
+        """
         labels = [*names, *([shaded] if shaded else [])]
         box, line = self.box, 22 * SCALE
         left = box[2] - max(self.font.getlength(label) for label in labels) - 52 * SCALE
@@ -115,7 +130,7 @@ class Axes:
             self.draw.text((left + 38 * SCALE, y), label, INK, font=self.font, anchor="lm")
 
     def image(self) -> Image.Image:
-        """The finished picture at its own size."""
+        """Return the finished plot at its final size."""
         return self.canvas.resize(self.size, Image.Resampling.LANCZOS)
 
 
@@ -128,11 +143,19 @@ def loss_plot(
     size: tuple[int, int] = (900, 520),
     names: Sequence[str] | None = None,
 ) -> Image.Image:
-    """Curves over the steps of a run with a logarithmic y axis, as a PIL image.
+    """Draw curves over the steps of a run with a logarithmic y axis.
 
-    curves: name -> one value per step; values that are not finite or not above 0 leave a gap.
-    guided: one bool per step; guided steps get a shaded background.  size: (width, height) in pixels.
-    names: what to write under each step; by default its number, from 1.
+    Args:
+        curves: name -> one value per step. Values that are not finite or not above 0 leave a gap.
+        guided: whether each step is guided; guided steps have a shaded background.
+        title: above the plot.
+        x_label: below the steps.
+        y_label: of the values.
+        size: (width, height) in pixels.
+        names: what to write below each step; by default its number, from 1.
+
+    Raises:
+        ValueError: no curves, or fewer names than steps.
     """
     if not curves:
         raise ValueError("curves is empty; give at least one")
@@ -165,11 +188,19 @@ def tradeoff_plot(
     title: str = "",
     size: tuple[int, int] = (900, 520),
 ) -> Image.Image:
-    """Quality against cost with error bars (Fig. 9 of the paper), linear axes, as a PIL image.
+    """Draw quality against cost with error bars, as in Fig. 9 of the paper.
 
-    points: series name -> points (x, y), (x, y, error) or (x, y, error, note); error is one standard error of y, None
-    for no bar; note is written at the point. Points are joined in order of x. Points with an x or y that is not finite
-    are left out; a series of a single point (a rival method, say) is a dot.
+    Args:
+        points: name of a series -> points (x, y), (x, y, error) or (x, y, error, note). The error is one standard error
+            of y, or None for no bar; the note is written next to the point. Points are connected in order of x; those
+            whose x or y is not finite are left out. A series with a single point is a dot.
+        x_label: of the cost.
+        y_label: of the quality.
+        title: above the plot.
+        size: (width, height) in pixels.
+
+    Raises:
+        ValueError: no finite point, or a point with another number of values.
     """
     series = {name: sorted((_point(point) for point in given), key=lambda p: p[0]) for name, given in points.items()}
     series = {name: [p for p in given if math.isfinite(p[0]) and math.isfinite(p[1])] for name, given in series.items()}
@@ -191,7 +222,7 @@ def tradeoff_plot(
 
 
 def nice_ticks(low: float, high: float, most: int = 8) -> list[tuple[float, str]]:
-    """Ticks at multiples of 1, 2 or 5 times a power of ten within [low, high], at most `most` of them."""
+    """Place at most `most` ticks within [low, high], at multiples of 1, 2 or 5 times a power of ten."""
     rough = (high - low) / most
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(step for step in (power, 2 * power, 5 * power, 10 * power) if step >= rough * (1 - 1e-9))
@@ -201,6 +232,7 @@ def nice_ticks(low: float, high: float, most: int = 8) -> list[tuple[float, str]
 
 
 def _point(point: tuple) -> tuple[float, float, float, str]:
+    """Return (x, y, error, note), with 0 and "" for what is missing."""
     if not 2 <= len(point) <= 4:
         raise ValueError(f"points has {point!r}, but each must be (x, y), (x, y, error) or (x, y, error, note)")
     x, y, error, note = (*point, None, None)[:4] if len(point) < 4 else point
@@ -209,6 +241,7 @@ def _point(point: tuple) -> tuple[float, float, float, str]:
 
 
 def _padded(values: list[float], above: float = 0.06) -> tuple[float, float]:
+    """Return the range of the values, widened by a share of it below and above."""
     low, high = min(values), max(values)
     span = high - low or abs(high) or 1.0
     return low - 0.06 * span, high + above * span
@@ -219,7 +252,7 @@ def _usable(value: float) -> bool:
 
 
 def _decades(curves: Mapping[str, Sequence[float]]) -> tuple[int, int]:
-    """Lowest and highest power of ten on the y axis, at least one apart."""
+    """Return the lowest and highest power of ten on the y axis, at least one apart."""
     exponents = [math.log10(float(v)) for values in curves.values() for v in values if _usable(float(v))]
     if not exponents:
         return -1, 0
@@ -231,11 +264,11 @@ def _power(exponent: int) -> str:
     return f"{10.0**exponent:g}" if -3 <= exponent <= 3 else f"1e{exponent}"
 
 
-def _vertical_text(canvas: Image.Image, text: str, font, centre: tuple[float, float]) -> None:
+def _vertical_text(canvas: Image.Image, text: str, font: Font, center: tuple[float, float]) -> None:
     if not text:
         return
     left, top, right, bottom = font.getbbox(text)
     label = Image.new("RGB", (math.ceil(right), math.ceil(bottom)), PAPER)
     ImageDraw.Draw(label).text((0, 0), text, INK, font=font)
     label = label.rotate(90, expand=True)
-    canvas.paste(label, (round(centre[0] - label.width / 2), round(centre[1] - label.height / 2)))
+    canvas.paste(label, (round(center[0] - label.width / 2), round(center[1] - label.height / 2)))

@@ -1,15 +1,17 @@
-"""Pictures of the method at work, as in the paper's Figs. 2, 3a and 9, drawn from what a run has kept.
+"""Pictures of a run as in the paper's Figs. 2, 3a and 9, drawn from what the run has kept.
 
-Every function returns a PIL image; `as_image_batch` makes of it what ComfyUI calls an IMAGE. Steps are counted from 0
-here and from 1 in what is written on the pictures.
+Every function returns a PIL image; `as_image_batch` converts it to ComfyUI's IMAGE. Steps are counted from 0 in
+arguments and from 1 on the pictures.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
@@ -20,16 +22,37 @@ from .plots import loss_plot, tradeoff_plot
 
 __all__ = ["as_image_batch", "gradient_maps", "loss_curves", "pictures_of", "spread", "timeline", "tradeoff_plot"]
 
-COLUMNS = 8  # steps shown by default
+COLUMNS = 8  # steps shown, by default
 OUTLINE = (90, 220, 255)
-# Black over purple and orange to pale yellow, in steps of equal lightness.
+TERM_NAMES = {"mse": "MSE", "alignment": "alignment"}  # of the fields of TermMaps
+# From black via purple and orange to pale yellow, in steps of equal lightness.
 _HEAT = np.array(
     [(0, 0, 0), (48, 10, 84), (115, 25, 95), (180, 50, 75), (230, 95, 40), (250, 165, 30), (250, 245, 190)], dtype=float
 )
 
 
+T = TypeVar("T")
+
+
+class RecordedStep(Protocol):
+    """What is drawn of a step's record; see `sampling.inpaint.StepRecord`."""
+
+    step: int
+    sigma: float
+    guided: bool
+    total: Tensor
+    mse: Tensor
+    alignment: Tensor
+    x0_hat: Tensor | None
+    maps: TermMaps | None
+
+
 def spread(steps: Sequence[int], count: int = COLUMNS) -> list[int]:
-    """At most `count` of these steps, evenly spread, the first and the last among them."""
+    """Choose at most `count` of the steps, evenly spread, including the first and last (the last if `count` is 1).
+
+    Raises:
+        ValueError: `count` is below 1.
+    """
     steps = list(steps)
     if count < 1:
         raise ValueError(f"count is {count}, but must be at least 1")
@@ -49,20 +72,24 @@ def timeline(
     count: int = COLUMNS,
     cell: int = 144,
 ) -> Image.Image:
-    """Fig. 2: x0_hat before compositing over the steps of a run, one row per image.
+    """Draw the estimates over the steps of a run, before compositing, one row per image (Fig. 2).
 
-    estimates: step -> x0_hat (B, 3, H, W) in [-1, 1]; videos (B, 3, T, H, W) show their middle frame.
-    other: the same of a second run, drawn below each row; needs the same steps and B.
-    sigmas: step -> noise level, written above.  names: of the two runs.  count: columns at most.  cell: pixels.
+    Args:
+        estimates: step -> x0_hat (B, 3, H, W) in [-1, 1]; videos (B, 3, T, H, W) show their middle frame.
+        other: the same for a second run, drawn below each row; it must have the same steps and B.
+        sigmas: step -> noise level, written above the columns.
+        names: of the two runs.
+        count: maximum number of columns.
+        cell: size of an image, see `contact_sheet`.
+
+    Raises:
+        ValueError: no estimates, not RGB, or `other` has other steps or another B.
     """
     steps = spread(sorted(_not_empty("estimates", estimates)), count)
-    runs = [estimates] if other is None else [estimates, other]
-    for step in steps if other is not None else ():
-        if step not in other or len(other[step]) != len(estimates[step]):
-            raise ValueError(
-                f"other has steps {sorted(other)}, but must have what estimates has: step {step}, "
-                f"{len(estimates[step])} images"
-            )
+    runs = [estimates]
+    if other is not None:
+        _check_same(steps, estimates, other)
+        runs.append(other)
     frames = [[_frames(run[step]) for step in steps] for run in runs]
     rows, labels = [], []
     for b in range(len(frames[0][0])):
@@ -80,10 +107,19 @@ def gradient_maps(
     count: int = COLUMNS,
     cell: int = 144,
 ) -> Image.Image:
-    """Fig. 3a: where each term of the loss pulls, |gradient| of the MSE and below it of the alignment term.
+    """Draw where each loss term acts: |gradient| of the masked MSE, and below it of the alignment loss (Fig. 3a).
 
-    maps: guided step -> TermMaps.  mask: (B or 1, 1, H, W) or with frames, 1 = repaint; its outline is drawn.
-    Each picture has a scale of its own, whose bright end (the 99.5th percentile) is written below its row's name.
+    Each picture has its own scale. The range of its bright ends (99.5th percentiles) is written below the row's name.
+
+    Args:
+        maps: guided step -> maps.
+        mask: (B or 1, 1, H, W), 1 = repaint, possibly with frames; its outline is drawn.
+        sigmas: step -> noise level, written above the columns.
+        count: maximum number of columns.
+        cell: size of a picture, see `contact_sheet`.
+
+    Raises:
+        ValueError: no maps.
     """
     steps = spread(sorted(_not_empty("maps", maps)), count)
     rows, labels = [], []
@@ -96,7 +132,7 @@ def gradient_maps(
             heat = [_heat_map(_middle(values[b], 2), hole, cell) for values in drawn]
             rows.append([picture for picture, _ in heat])
             tops = [top for _, top in heat]
-            labels.append(f"{'MSE' if name == 'mse' else 'alignment'}\n{min(tops):.1e}\nto {max(tops):.1e}")
+            labels.append(f"{TERM_NAMES.get(name, name)}\n{min(tops):.1e}\nto {max(tops):.1e}")
     return contact_sheet(rows, _titles(steps, sigmas), labels, cell)
 
 
@@ -110,10 +146,19 @@ def loss_curves(
     title: str = "",
     size: tuple[int, int] = (900, 520),
 ) -> Image.Image:
-    """The losses of eqs. 5, 6 and 8 over a run, logarithmic, NaN and 0 leaving gaps.
+    """Draw the loss (eq. 8) and its terms (eqs. 5 and 6) over a run, logarithmic; NaN and 0 leave gaps.
 
-    One value per step in each (empty: not drawn).  guided: as in `plots.loss_plot`.  sigmas: noise levels, written
-    under the steps in place of their numbers.
+    Args:
+        mse: the masked MSE, one value per step; an empty list is not drawn, as for the next two.
+        alignment: the alignment loss.
+        total: the loss.
+        guided: whether each step is guided, see `plots.loss_plot`.
+        sigmas: noise levels, written below the steps instead of their numbers.
+        title: above the plot.
+        size: (width, height) in pixels.
+
+    Raises:
+        ValueError: all three are empty.
     """
     named = {"total (eq. 8)": total, "masked MSE (eq. 5)": mse, "alignment (eq. 6)": alignment}
     curves = {name: [float(value) for value in values] for name, values in named.items() if len(values)}
@@ -121,10 +166,13 @@ def loss_curves(
     return loss_plot(curves, guided, title, "step" if sigmas is None else "sigma", "loss", size, names)
 
 
-def pictures_of(record: Sequence, mask: Tensor, title: str = "") -> dict[str, Image.Image]:
-    """ "timeline", "gradients" and "losses" of a run, those for which there is something to show.
+def pictures_of(record: Sequence[RecordedStep], mask: Tensor, title: str = "") -> dict[str, Image.Image]:
+    """Draw "losses", and "timeline" and "gradients" if the run has kept what they show.
 
-    record: an `InpaintResult`'s.  mask: the run's, (B or 1, 1, H, W).
+    Args:
+        record: one entry per step, as in an `InpaintResult`.
+        mask: of the run, (B or 1, 1, H, W).
+        title: of the losses.
     """
     sigmas = {step.step: step.sigma for step in record}
     estimates = {step.step: step.x0_hat for step in record if step.x0_hat is not None}
@@ -133,7 +181,7 @@ def pictures_of(record: Sequence, mask: Tensor, title: str = "") -> dict[str, Im
         [float(getattr(step, name).mean()) for step in record] for name in ("mse", "alignment", "total")
     )
     if not any(value > 0 for value in alignment):
-        alignment = total = ()
+        alignment, total = [], []
     drawn = {"timeline": timeline(estimates, sigmas=sigmas)} if estimates else {}
     if maps:
         drawn["gradients"] = gradient_maps(maps, mask, sigmas=sigmas)
@@ -141,7 +189,7 @@ def pictures_of(record: Sequence, mask: Tensor, title: str = "") -> dict[str, Im
 
 
 def as_image_batch(picture: Image.Image) -> Tensor:
-    """(1, H, W, 3) float32 in [0, 1], ComfyUI's IMAGE."""
+    """Convert a picture to ComfyUI's IMAGE, (1, H, W, 3) float32 in [0, 1]."""
     return torch.from_numpy(np.array(picture.convert("RGB"))).float()[None] / 255
 
 
@@ -151,14 +199,23 @@ def _titles(steps: Sequence[int], sigmas: Mapping[int, float] | None) -> list[st
     return [f"step {step + 1}, sigma {sigmas[step]:.2g}" for step in steps]
 
 
-def _not_empty(name: str, values: Mapping) -> Mapping:
+def _not_empty(name: str, values: Mapping[int, T]) -> Mapping[int, T]:
     if not values:
-        raise ValueError(f"{name} is empty; the run has to be told to keep what is drawn here")
+        raise ValueError(f"{name} is empty; set the run to keep what is drawn here")
     return values
 
 
+def _check_same(steps: Sequence[int], estimates: Mapping[int, Tensor], other: Mapping[int, Tensor]) -> None:
+    """Raise ValueError unless both have the same number of images at each step."""
+    for step in steps:
+        if step not in other or len(other[step]) != len(estimates[step]):
+            raise ValueError(
+                f"other has steps {sorted(other)}, but must match estimates: step {step}, {len(estimates[step])} images"
+            )
+
+
 def _middle(t: Tensor, ndim: int) -> Tensor:
-    """The middle of each dimension between the first and the last two, until `ndim` are left."""
+    """Reduce to `ndim` dimensions by taking the middle of those before the last two."""
     while t.ndim > ndim:
         axis = t.ndim - 3
         t = t.select(axis, t.shape[axis] // 2)
@@ -166,31 +223,35 @@ def _middle(t: Tensor, ndim: int) -> Tensor:
 
 
 def _frames(x0_hat: Tensor) -> list[Tensor]:
-    """(3, H, W) for each image; for videos their middle frame."""
+    """Return each image, or the middle frame of each video, as (3, H, W)."""
     if x0_hat.ndim < 4 or x0_hat.shape[1] != 3:
         raise ValueError(
-            f"estimates has a tensor of shape {tuple(x0_hat.shape)}, but must have RGB images, "
-            "(B, 3, H, W), or videos, (B, 3, T, H, W)"
+            f"estimates has a tensor of shape {tuple(x0_hat.shape)}, but must have RGB images (B, 3, H, W) "
+            "or videos (B, 3, T, H, W)"
         )
     return [_middle(image, 3).float().nan_to_num() for image in x0_hat]
 
 
 def _heat_map(values: Tensor, hole: Tensor, cell: int) -> tuple[Tensor, float]:
-    """(3, h, w) in [-1, 1] with the hole's outline, enlarged to about `cell`, and the value of its bright end."""
-    values = values.float().nan_to_num(0.0, 0.0, 0.0).cpu().numpy()
-    top = float(np.quantile(values, 0.995)) or float(values.max())
-    place = np.clip(values / top if top > 0 else values, 0, 1) * (len(_HEAT) - 1)
+    """Draw values (H, W) with the hole's outline, enlarged to about `cell` pixels.
+
+    Returns:
+        (3, h, w) in [-1, 1], and the value at the bright end of the scale.
+    """
+    heat = values.float().nan_to_num(0.0, 0.0, 0.0).cpu().numpy()
+    top = float(np.quantile(heat, 0.995)) or float(heat.max())
+    place = np.clip(heat / top if top > 0 else heat, 0, 1) * (len(_HEAT) - 1)
     low = np.minimum(place.astype(int), len(_HEAT) - 2)
-    colours = _HEAT[low] + (place - low)[..., None] * (_HEAT[low + 1] - _HEAT[low])
-    picture = Image.fromarray(colours.round().astype(np.uint8))
+    colors = _HEAT[low] + (place - low)[..., None] * (_HEAT[low + 1] - _HEAT[low])
+    picture = Image.fromarray(colors.round().astype(np.uint8))
     factor = max(1, math.floor(cell / max(picture.size)))
     picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
     _outline(picture, hole.cpu().numpy() > 0.5, factor)
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 127.5 - 1, top
 
 
-def _outline(picture: Image.Image, hole: np.ndarray, factor: int) -> None:
-    """A thin line between the pixels inside and outside of the hole."""
+def _outline(picture: Image.Image, hole: npt.NDArray[np.bool_], factor: int) -> None:
+    """Draw a thin line between the pixels inside and outside the hole (H, W)."""
     draw = ImageDraw.Draw(picture)
     for row, column in np.argwhere(hole[:, 1:] != hole[:, :-1]):
         x = (column + 1) * factor - (factor > 1)

@@ -134,7 +134,7 @@ def check_mask(mask: Tensor) -> None:
         raise ValueError(
             f"mask ({size}) is black everywhere: nothing to repaint. Paint the hole white (Load Image: right-click, "
             "Open in MaskEditor), or set pad_left, pad_top, pad_right or pad_bottom to extend the image. Load Image "
-            "outputs a black 64 x 64 mask for an image without transparency"
+            "gives a black 64 x 64 mask for an image without transparency"
         )
     if (mask >= 1).all():
         raise ValueError(
