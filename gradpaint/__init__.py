@@ -1,6 +1,6 @@
 """GradPaint: training-free inpainting with any diffusion model, guided by gradients through the model itself.
 
-The library half of the node pack; it never imports ComfyUI. Start at `gradpaint.sampling.inpaint.inpaint`.
+This is the library, which never imports ComfyUI. Start at `gradpaint.sampling.inpaint.inpaint`.
 """
 
 __version__ = "0.1.0"

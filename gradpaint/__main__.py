@@ -1,4 +1,4 @@
-"""`python -m gradpaint` is the `gradpaint` command."""
+"""Runs the `gradpaint` command as `python -m gradpaint`."""
 
 import sys
 

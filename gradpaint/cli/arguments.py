@@ -1,16 +1,26 @@
-"""What several commands of `gradpaint` share: argument types, groups of options, and what is made of them.
+"""Shared by the commands of `gradpaint`: argument types, groups of options, and the objects made from them.
 
-torch is imported only where a model or a device is needed, so that --help is quick.
+torch is imported only when a model or a device is needed, so that --help is quick.
 """
+
+from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable
 
+from ..masks import MASK_KINDS as MASK_KINDS  # for the commands, as what follows
 from ..method import settings
 
+if TYPE_CHECKING:
+    import torch
+
+    from ..guided_diffusion import GuidedDiffusionDenoiser
+
 SAMPLERS = ("ddpm", "ddim")
-MASK_KINDS = ("thin", "medium", "thick", "random_pixels", "box", "ellipse", "half", "outpaint", "coverage")
-MASK_OPTIONS = {  # option of make_mask -> type, help
+Options = dict[str, tuple[Callable[[str], "float | str"], str]]  # name -> type, help
+MASK_OPTIONS: Options = {
     "coverage": (float, "box, ellipse, coverage: share of the image to repaint, 0-1"),
     "probability": (float, "random_pixels: share of the pixels to repaint, 0-1 (default 0.8)"),
     "position": (str, "box, ellipse: center or random"),
@@ -24,68 +34,82 @@ MASK_OPTIONS = {  # option of make_mask -> type, help
 BAD_INPUT, INTERRUPTED = 2, 130  # exit codes
 
 
-def complain(text):
+def complain(text: str) -> None:
+    """Print a message of the command to stderr."""
     print(f"gradpaint: {text}", file=sys.stderr)
 
 
-def size(text):
-    parts = text.lower().split("x")
-    if len(parts) not in (1, 2) or not all(part.isdecimal() for part in parts):
+def size(text: str) -> tuple[int, int]:
+    """Parse HEIGHTxWIDTH, or one number for both."""
+    sides = text.lower().split("x")
+    if len(sides) not in (1, 2) or not all(side.isdecimal() for side in sides):
         raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH in pixels, e.g. 256x384")
-    return int(parts[0]), int(parts[-1])
+    return int(sides[0]), int(sides[-1])
 
 
-def seed(text):
+def seed(text: str) -> int:
+    """Parse a seed."""
     if not text.isdecimal() or int(text) >= 2**63:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2^63 - 1")
     return int(text)
 
 
-def threads(text):
+def threads(text: str) -> int:
+    """Parse a number of threads."""
     if not text.isdecimal() or not 1 <= int(text) <= 1024:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of threads, 1 to 1024")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of threads from 1 to 1024")
     return int(text)
 
 
-def device(name):
-    """torch.device that exists on this machine."""
+def device(name: str) -> torch.device:
+    """Return the device of that name.
+
+    Raises:
+        ValueError: this machine can't use it.
+    """
     import torch
 
     try:
-        found = torch.device(name)
-        torch.zeros(1, device=found)
+        target = torch.device(name)
+        torch.zeros(1, device=target)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
-    return found
+    return target
 
 
-def check_folder(folder, name):
-    """Before anything is computed: can results go there?"""
+def check_folder(folder: Path, name: str) -> None:
+    """Create the folder for the results of option `name`, to fail before anything is computed.
+
+    Raises:
+        ValueError: it is not a folder.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise ValueError(f"{name} {folder} is not a folder; choose another one") from error
 
 
-def add_mask_options(command):
+def add_mask_options(command: argparse._ActionsContainer) -> None:
+    """Add the options of `make_mask`."""
     for name, (kind, text) in MASK_OPTIONS.items():
         command.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, help=text)
 
 
-def mask_options(arguments):
-    """The options of `make_mask` that were given."""
+def mask_options(arguments: argparse.Namespace) -> dict[str, float | str]:
+    """Return the options of `make_mask` that were given."""
     return {name: getattr(arguments, name) for name in MASK_OPTIONS if hasattr(arguments, name)}
 
 
-def add_guidance(command):
+def add_guidance(command: argparse._ActionsContainer) -> None:
+    """Add the options of `guidance_settings`."""
     command.add_argument(
         "--strength",
         type=float,
         default=settings.DEFAULT_STRENGTH,
-        help="how hard guidance pushes, whatever the number of steps; 0: not at all",
+        help="how strong guidance is, independent of the number of steps; 0: off",
     )
     command.add_argument(
-        "--alpha", type=float, default=None, help="instead of strength: step size of eq. 9, the same at every step"
+        "--alpha", type=float, default=None, help="step size of eq. 9, the same at every step; replaces strength"
     )
     command.add_argument(
         "--lambda-al", type=float, default=settings.DEFAULT_LAMBDA_AL, help="weight of the alignment loss"
@@ -94,25 +118,30 @@ def add_guidance(command):
         "--softness",
         type=float,
         default=settings.DEFAULT_SOFTNESS,
-        help="image gradients below this count as flat in the alignment loss; 0: eq. 7 to the letter",
+        help="image gradients below this count as flat in the alignment loss; 0: eq. 7 as printed",
     )
     command.add_argument(
         "--normalization",
         choices=settings.NORMALIZATIONS,
         default="rms",
-        help="of the gradient; l2: eq. 9 to the letter, needs a far larger alpha",
+        help="of the gradient; l2: eq. 9 as printed, which needs a much larger alpha",
     )
     command.add_argument(
         "--stop",
         type=_stop,
         default=settings.DEFAULT_FRACTION,
         metavar="FRACTION",
-        help="guide this share of the run, from its start; adaptive: until the loss has stopped "
-        "falling for what the noise level leaves of it",
+        help="guide the run up to this share of its steps; adaptive: until the loss stops falling "
+        "(relative to the noise level)",
     )
 
 
-def guidance_settings(arguments):
+def guidance_settings(arguments: argparse.Namespace) -> settings.GuidanceSettings:
+    """Make the settings from the options of `add_guidance`.
+
+    Raises:
+        ValueError: one is out of range.
+    """
     return settings.GuidanceSettings(
         strength=arguments.strength,
         alpha=arguments.alpha,
@@ -126,7 +155,7 @@ def guidance_settings(arguments):
     )
 
 
-def _stop(text):
+def _stop(text: str) -> str | float:
     if text == "adaptive":
         return text
     try:
@@ -135,15 +164,19 @@ def _stop(text):
         raise argparse.ArgumentTypeError(f"{text!r} is neither a share of the run, 0 to 1, nor adaptive") from None
 
 
-def add_model_details(command):
+def add_model_details(command: argparse._ActionsContainer) -> None:
+    """Add the options that `load_model` uses."""
+    unknown = "if the file doesn't show it"
     command.add_argument("--label", type=int, help="class, for a class-conditional model")
-    command.add_argument("--head-channels", type=int, help="channels per attention head, where the file can't tell")
-    command.add_argument("--noise-schedule", choices=["linear", "cosine"], help="where the file can't tell")
-    command.add_argument("--attention-order", choices=["legacy", "new"], help="where the file can't tell")
+    command.add_argument("--head-channels", type=int, help=f"channels per attention head, {unknown}")
+    command.add_argument("--noise-schedule", choices=["linear", "cosine"], help=f"of the model, {unknown}")
+    command.add_argument("--attention-order", choices=["legacy", "new"], help=f"of the model, {unknown}")
 
 
-def load_model(arguments, path, device):
-    """The checkpoint at `path` (None: the bundled model) with what `add_model_details` tells of it."""
+def load_model(
+    arguments: argparse.Namespace, path: str | Path | None, device: str | torch.device
+) -> GuidedDiffusionDenoiser:
+    """Load a checkpoint (None: the bundled model) with the options of `add_model_details`."""
     from ..guided_diffusion import load_denoiser
     from ..models import bundled_model_path
 

@@ -1,12 +1,18 @@
-"""The demonstration behind `gradpaint demo`: the bundled model repaints scenes it has never seen."""
+"""`gradpaint demo`: the bundled model repaints scenes that it has never seen."""
 
+from __future__ import annotations
+
+import functools
 import json
 import math
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
+from torch import Tensor
 
 from .. import __version__
 from ..drawing.contact_sheet import checkerboard, contact_sheet
@@ -18,102 +24,175 @@ from ..masks import masks_above
 from ..method.settings import GuidanceSettings
 from ..models import bundled_model_path
 from ..models.scenes import HELD_OUT_SEEDS, landscapes
-from ..sampling.inpaint import inpaint
+from ..sampling.inpaint import InpaintResult, inpaint
 from ..sampling.sigmas import spaced_sigmas
 
 METHODS = {"combine_image": "combine_image", "gradpaint": "GradPaint"}  # library name -> label on the sheet
-MIN_COVERAGE = 0.1  # masks with a smaller hole show little and are passed over
-BATCH = 4  # images per run; results are on disk after each
+MIN_COVERAGE = 0.1  # masks with a smaller hole show little and are skipped
+BATCH = 4  # images per run; results are written after each
 
 
-def run_demo(out, seed=0, steps=30, count=8, mask_kind="thick", sampler="ddpm", device="cpu", progress=True):
-    """Inpaint `count` held-out scenes with combine_image and GradPaint from the same noise; write everything to `out`.
+class _Scenes(NamedTuple):
+    """What is repainted: seeds of the scenes, images (N, 3, H, W), masks (N, 1, H, W) and noise like the images."""
 
-    Writes contact_sheet.png, loss.png, metrics.json and results/*.png. Finished images are on disk after each batch
-    of 4. Returns the content of metrics.json as a dict. Bad arguments raise ValueError.
+    seeds: list[int]
+    images: Tensor
+    masks: Tensor
+    noise: Tensor
+
+    def batch(self, start: int) -> _Scenes:
+        """Return `BATCH` scenes from this one on, or fewer at the end."""
+        places = slice(start, start + BATCH)
+        return _Scenes(self.seeds[places], self.images[places], self.masks[places], self.noise[places])
+
+
+@dataclass
+class _MethodRun:
+    """What one method has done so far: a tensor per batch, costs summed over images."""
+
+    images: list[Tensor] = field(default_factory=list)  # (B, 3, H, W)
+    curves: list[Tensor] = field(default_factory=list)  # (steps, B), see `known_loss`
+    guided: list[bool] = field(default_factory=list)  # per step
+    evaluations: int = 0
+    backwards: int = 0
+    seconds: float = 0.0
+
+    def add(self, result: InpaintResult, batch: _Scenes, seconds: float) -> None:
+        """Add the result for a batch."""
+        self.images.append(result.image.cpu())
+        losses = [
+            known_loss(step.x0_hat, batch.images, batch.masks) for step in result.record if step.x0_hat is not None
+        ]
+        self.curves.append(torch.stack(losses))
+        self.guided = [step.guided for step in result.record]
+        self.evaluations += result.evaluations * len(batch.seeds)
+        self.backwards += result.backwards * len(batch.seeds)
+        self.seconds += seconds
+
+    def cost(self) -> dict[str, float]:
+        return {"evaluations": self.evaluations, "backwards": self.backwards, "seconds": self.seconds}
+
+
+def run_demo(
+    out: str | Path,
+    seed: int = 0,
+    steps: int = 30,
+    count: int = 8,
+    mask_kind: str = "thick",
+    sampler: str = "ddpm",
+    device: str | torch.device = "cpu",
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Inpaint held-out scenes with combine_image and GradPaint from the same noise.
+
+    Writes contact_sheet.png, loss.png, metrics.json and results/*.png. Finished images are written after each batch.
+
+    Args:
+        out: folder to write to.
+        seed: 0 to 9999, for scenes, masks and noise.
+        steps: sampling steps.
+        count: number of scenes, 1 to 1000.
+        mask_kind: see `masks.make_mask`.
+        sampler: "ddpm" or "ddim".
+        device: where the model runs.
+        progress: show progress bars.
+
+    Returns:
+        The contents of metrics.json.
+
+    Raises:
+        ValueError: an argument is out of range.
     """
     if not 1 <= count <= 1000:
-        raise ValueError(f"number of images is {count}; it must lie between 1 and 1000")
+        raise ValueError(f"number of images is {count}; it must be from 1 to 1000")
     if not 0 <= seed < 10_000:
-        raise ValueError(f"seed is {seed}; it must lie between 0 and 9999")
+        raise ValueError(f"seed is {seed}; it must be from 0 to 9999")
     out = Path(out)
     denoiser = load_denoiser(bundled_model_path(), device=device)
-    size = denoiser.image_size
-    seeds = [HELD_OUT_SEEDS[(1000 * seed + i) % len(HELD_OUT_SEEDS)] for i in range(count)]
-    images = landscapes(seeds, size)
-    masks = masks_above(MIN_COVERAGE, mask_kind, size, size, count, first_seed=1000 * seed)
-    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed))
-    sigmas = spaced_sigmas(denoiser.sigmas, steps)
+    scenes = _scenes(denoiser.image_size, seed, count, mask_kind)
     settings = GuidanceSettings()
-    results = {name: [] for name in METHODS}
-    curves = {name: [] for name in METHODS}
-    cost = {name: {"evaluations": 0, "backwards": 0, "seconds": 0.0} for name in METHODS}
-    guided = []
+    runs = {name: _MethodRun() for name in METHODS}
+    repaint = functools.partial(
+        inpaint,
+        denoiser,
+        sigmas=spaced_sigmas(denoiser.sigmas, steps),
+        sampler=sampler,
+        settings=settings,
+        progress=progress,
+        keep_x0=True,
+    )
     for start in range(0, count, BATCH):
-        part = slice(start, min(start + BATCH, count))
-        y, mask = images[part].to(device), masks[part].to(device)
-        for name in METHODS:
+        batch = scenes.batch(start)
+        y, mask, noise = (values.to(device) for values in batch[1:])
+        for name, run in runs.items():
             started = time.perf_counter()
-            result = inpaint(
-                denoiser,
-                y,
-                mask,
-                sigmas=sigmas,
-                noise=noise[part].to(device),
-                seed=seed + start,
-                method=name,
-                sampler=sampler,
-                settings=settings,
-                progress=progress,
-                keep_x0=True,
-            )
-            cost[name]["seconds"] += time.perf_counter() - started
-            cost[name]["evaluations"] += result.evaluations * len(y)
-            cost[name]["backwards"] += result.backwards * len(y)
-            results[name].append(result.image.cpu())
-            curves[name].append(torch.stack([known_loss(r.x0_hat, images[part], masks[part]) for r in result.record]))
-            guided = [r.guided for r in result.record] if name == "gradpaint" else guided
-            for i, image in enumerate(result.image):
-                save_image(image, out / "results" / f"{start + i:02d}_{name}.png")
-        for i in range(part.start, part.stop):
-            save_image(images[i], out / "results" / f"{i:02d}_input.png")
-            save_mask(masks[i : i + 1], out / "results" / f"{i:02d}_mask.png")
-    results = {name: torch.cat(parts) for name, parts in results.items()}
+            result = repaint(y, mask, noise=noise, seed=seed + start, method=name)
+            run.add(result, batch, time.perf_counter() - started)
+        _write_batch(out / "results", start, batch, runs)
 
-    masked = checkerboard(images, masks)
-    rows = [[images[i], masked[i], *(results[name][i] for name in METHODS)] for i in range(count)]
-    save_image(contact_sheet(rows, ["input", "masked", *METHODS.values()]), out / "contact_sheet.png")
-    mean_curves = {METHODS[name]: torch.cat(parts, dim=1).mean(dim=1).tolist() for name, parts in curves.items()}
-    title = "How far the model's estimate of the image is from the known pixels"
-    save_image(loss_plot(mean_curves, guided, title, y_label="MSE over known pixels"), out / "loss.png")
+    arguments: dict[str, int | str] = dict(
+        seed=seed, steps=steps, n=count, mask=mask_kind, sampler=sampler, device=str(device)
+    )
+    return _write_summary(out, scenes, runs, arguments, settings)
 
+
+def _write_summary(
+    out: Path, scenes: _Scenes, runs: dict[str, _MethodRun], arguments: dict[str, int | str], settings: GuidanceSettings
+) -> dict[str, Any]:
+    """Draw and score all results, and return the contents of metrics.json."""
+    results = {name: torch.cat(run.images) for name, run in runs.items()}
+    save_image(_sheet(scenes, results), out / "contact_sheet.png")
+    save_image(_loss_curves(runs), out / "loss.png")
     metrics = {
         "gradpaint": __version__,
         "torch": torch.__version__,
-        "arguments": {
-            "seed": seed,
-            "steps": steps,
-            "n": count,
-            "mask": mask_kind,
-            "sampler": sampler,
-            "device": str(device),
-        },
+        "arguments": arguments,
         "settings": asdict(settings),
-        "scene_seeds": seeds,
-        "coverage": masks.mean(dim=(1, 2, 3)).tolist(),
-        "methods": {name: method_metrics(results[name], images, masks) | cost[name] for name in METHODS},
+        "scene_seeds": scenes.seeds,
+        "coverage": scenes.masks.mean(dim=(1, 2, 3)).tolist(),
+        "methods": {
+            name: method_metrics(results[name], scenes.images, scenes.masks) | run.cost() for name, run in runs.items()
+        },
     }
     (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     return metrics
 
 
-def known_loss(x0_hat, images, masks):
-    """Mean squared error over the known pixels, (B,): eq. 5 as a mean."""
+def _scenes(size: int, seed: int, count: int, mask_kind: str) -> _Scenes:
+    seeds = [HELD_OUT_SEEDS[(1000 * seed + i) % len(HELD_OUT_SEEDS)] for i in range(count)]
+    images = landscapes(seeds, size)
+    masks = masks_above(MIN_COVERAGE, mask_kind, size, size, count, first_seed=1000 * seed)
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed))
+    return _Scenes(seeds, images, masks, noise)
+
+
+def _write_batch(folder: Path, start: int, batch: _Scenes, runs: dict[str, _MethodRun]) -> None:
+    """Write the images of a batch that starts at this scene, with the methods' latest results."""
+    for i, (image, mask) in enumerate(zip(batch.images, batch.masks)):
+        save_image(image, folder / f"{start + i:02d}_input.png")
+        save_mask(mask[None], folder / f"{start + i:02d}_mask.png")
+        for name, run in runs.items():
+            save_image(run.images[-1][i], folder / f"{start + i:02d}_{name}.png")
+
+
+def _sheet(scenes: _Scenes, results: dict[str, Tensor]) -> Image.Image:
+    columns = [scenes.images, checkerboard(scenes.images, scenes.masks), *results.values()]
+    return contact_sheet(list(zip(*columns)), ["input", "masked", *(METHODS[name] for name in results)])
+
+
+def _loss_curves(runs: dict[str, _MethodRun]) -> Image.Image:
+    curves = {METHODS[name]: torch.cat(run.curves, dim=1).mean(dim=1).tolist() for name, run in runs.items()}
+    title = "Distance of the model's estimate from the known pixels"
+    return loss_plot(curves, runs["gradpaint"].guided, title, y_label="MSE over known pixels")
+
+
+def known_loss(x0_hat: Tensor, images: Tensor, masks: Tensor) -> Tensor:
+    """Return each image's mean squared error over the known pixels, (B,): eq. 5 as a mean."""
     return masked_mse(x0_hat.cpu().float(), images, 1 - masks)
 
 
-def method_metrics(results, images, masks):
-    """Scores of one method over all images: means with standard errors, and the values per image."""
+def method_metrics(results: Tensor, images: Tensor, masks: Tensor) -> dict[str, Any]:
+    """Score one method's results, (N, 3, H, W): means with standard errors, and the values for each image."""
     mse, psnr = masked_mse(results, images, masks), masked_psnr(results, images, masks)
     energy, truth = seam_energy(results, masks), seam_energy(images, masks)
     return {
@@ -131,12 +210,12 @@ def method_metrics(results, images, masks):
     }
 
 
-def _finite(value):
+def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def metrics_table(metrics):
-    """The demo's metrics as lines of text."""
+def metrics_table(metrics: dict[str, Any]) -> str:
+    """Format the demo's metrics as a table of text."""
     lines = [f"{'':15}{'masked MSE':>12}{'PSNR (dB)':>11}{'seam (1 = ideal)':>18}{'evaluations':>13}{'seconds':>9}"]
     count = metrics["arguments"]["n"]
     for name, label in METHODS.items():

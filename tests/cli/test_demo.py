@@ -73,7 +73,7 @@ def test_interruption_keeps_finished_pictures(tmp_path, tiny_model, monkeypatch,
     code = cli.main(["demo", "--out", str(tmp_path / "out"), "--n", "6", "--steps", "2"])
     assert code == cli.INTERRUPTED
     assert len(list((tmp_path / "out").rglob("*.png"))) == 16  # 4 images: input, mask, two results
-    assert "16 finished pictures are kept" in capsys.readouterr().err
+    assert "16 finished images are in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -142,8 +142,8 @@ def test_inpaint_takes_every_method_and_its_options(capsys, case, tiny_model):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--method", "mcg", "--zeta", 1], "--zeta is no option of --method mcg"),
-        (["--step", 4], "--step is no option of --method gradpaint"),
+        (["--method", "mcg", "--zeta", 1], "--zeta is not an option of --method mcg"),
+        (["--step", 4], "--step is not an option of --method gradpaint"),
         (["--method", "repaint", "--resamplings", 0], "resamplings is 0"),
         (["--method", "dps", "--pictures", "p"], "--pictures can't show --method dps"),
     ],
