@@ -47,12 +47,17 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows default values, except for options that have none and for flags."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None or action.default is False else super()._get_help_string(action)
+
+
 def _command(
     commands: Commands, name: str, run: Callable[[argparse.Namespace], int], text: str
 ) -> argparse.ArgumentParser:
-    command = commands.add_parser(
-        name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    command = commands.add_parser(name, help=text, description=text, formatter_class=_HelpFormatter)
     command.set_defaults(run=run)
     return command
 
@@ -110,7 +115,7 @@ def _add_inpaint(commands: Commands) -> None:
 def _add_mask(commands: Commands) -> None:
     command = _command(commands, "mask", mask, "draw a mask, white = repaint")
     command.add_argument("kind", choices=MASK_KINDS, metavar="KIND", help=", ".join(MASK_KINDS))
-    command.add_argument("--size", type=shared.size, default=(256, 256), metavar="HxW", help="height x width in pixels")
+    command.add_argument("--size", type=shared.size, default="256x256", metavar="HxW", help="height x width in pixels")
     command.add_argument("--seed", type=shared.seed, default=0, help="the same seed gives the same mask")
     command.add_argument("--out", type=Path, default=Path("mask.png"), help="PNG to write")
     shared.add_mask_options(command)

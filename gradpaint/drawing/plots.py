@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 INK, SOFT, GRID, PAPER = "#1a1a1a", "#666666", "#dddddd", "#ffffff"
 GUIDED = "#eaf2fb"
-COLOURS = ("#0b62b0", "#d1491b", "#2a8a3e", "#7b3fa0", "#8a6d00", "#444444")  # they differ in lightness too
+COLORS = ("#0b62b0", "#d1491b", "#2a8a3e", "#7b3fa0", "#8a6d00", "#444444")  # they differ in lightness too
 SCALE = 2  # plots are drawn larger and then reduced, which smooths lines
 
 Ticks: TypeAlias = Sequence[tuple[float, str]]  # value and text
@@ -73,33 +73,33 @@ class Axes:
             bottom - (y - self.y[0]) / (self.y[1] - self.y[0]) * (bottom - top),
         )
 
-    def curve(self, points: Sequence[tuple[float, float] | None], colour: str) -> bool:
+    def curve(self, points: Sequence[tuple[float, float] | None], color: str) -> bool:
         """Draw a polyline with dots, interrupted where a point is None, and return whether it has any point."""
         placed = [None if point is None else self.place(*point) for point in points]
         for start, end in zip(placed, placed[1:]):
             if start and end:
-                self.draw.line((*start, *end), fill=colour, width=2 * SCALE)
+                self.draw.line((*start, *end), fill=color, width=2 * SCALE)
         radius = 2.5 * SCALE if len(placed) <= 60 else SCALE
         for x, y in filter(None, placed):
-            self.draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+            self.draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
         return any(placed)
 
-    def error_bar(self, x: float, y: float, error: float, colour: str) -> None:
+    def error_bar(self, x: float, y: float, error: float, color: str) -> None:
         """Draw a bar from y - error to y + error, with caps."""
         across, high = self.place(x, y + error)
         low = self.place(x, y - error)[1]
         cap = 5 * SCALE
-        self.draw.line((across, high, across, low), fill=colour, width=3 * SCALE // 2)
+        self.draw.line((across, high, across, low), fill=color, width=3 * SCALE // 2)
         for end in (high, low):
-            self.draw.line((across - cap, end, across + cap, end), fill=colour, width=3 * SCALE // 2)
+            self.draw.line((across - cap, end, across + cap, end), fill=color, width=3 * SCALE // 2)
 
-    def note(self, x: float, y: float, text: str, colour: str = INK) -> None:
+    def note(self, x: float, y: float, text: str, color: str = INK) -> None:
         """Write small text above a point, to its right if there is room, else to its left."""
         across, height = self.place(x, y)
         font = ImageFont.load_default(12 * SCALE)
         fits = across + 8 * SCALE + font.getlength(text) <= self.box[2]
         place = (across + (6 if fits else -6) * SCALE, height - 6 * SCALE)
-        self.draw.text(place, text, colour, font=font, anchor="lb" if fits else "rb")
+        self.draw.text(place, text, color, font=font, anchor="lb" if fits else "rb")
 
     def message(self, text: str) -> None:
         """Write text in the middle of the plot."""
@@ -110,7 +110,7 @@ class Axes:
         """Draw the legend in the upper right corner, where a falling loss leaves room.
 
         Args:
-            names: of the curves, in the order of `COLOURS`.
+            names: of the curves, in the order of `COLORS`.
             shaded: meaning of the shaded background; empty if there is none.
         """
         labels = [*names, *([shaded] if shaded else [])]
@@ -122,8 +122,8 @@ class Axes:
         for index, label in enumerate(labels):
             y = top + 4 * SCALE + (index + 0.5) * line
             if index < len(names):
-                colour = COLOURS[index % len(COLOURS)]
-                self.draw.line((left + 8 * SCALE, y, left + 30 * SCALE, y), fill=colour, width=3 * SCALE)
+                color = COLORS[index % len(COLORS)]
+                self.draw.line((left + 8 * SCALE, y, left + 30 * SCALE, y), fill=color, width=3 * SCALE)
             else:
                 swatch = left + 8 * SCALE, y - 7 * SCALE, left + 30 * SCALE, y + 7 * SCALE
                 self.draw.rectangle(swatch, fill=GUIDED, outline=GRID)
@@ -171,7 +171,7 @@ def loss_plot(
     drawn = [
         axes.curve(
             [(step, math.log10(float(v))) if _usable(float(v)) else None for step, v in enumerate(values)],
-            COLOURS[index % len(COLOURS)],
+            COLORS[index % len(COLORS)],
         )
         for index, values in enumerate(curves.values())
     ]
@@ -211,12 +211,12 @@ def tradeoff_plot(
     y = _padded([point[1] + sign * point[2] for point in shown for sign in (-1, 1)], above=0.25)  # room for the legend
     axes = Axes(x, y, nice_ticks(*x), nice_ticks(*y), title, x_label, y_label, size)
     for index, given in enumerate(series.values()):
-        colour = COLOURS[index % len(COLOURS)]
-        axes.curve([point[:2] for point in given], colour)
+        color = COLORS[index % len(COLORS)]
+        axes.curve([point[:2] for point in given], color)
         for across, height, error, note in given:
             if error > 0:
-                axes.error_bar(across, height, error, colour)
-            axes.note(across, height, note, colour)
+                axes.error_bar(across, height, error, color)
+            axes.note(across, height, note, color)
     axes.legend(list(series))
     return axes.image()
 

@@ -1,4 +1,4 @@
-"""`gradpaint demo`: its files, its metrics, what an interruption keeps, and that the bundled model is worth showing."""
+"""`gradpaint demo`: its files, metrics and interruption, and what the bundled model achieves."""
 
 import json
 
@@ -61,13 +61,13 @@ def test_demo_is_repeatable(tmp_path, tiny_model):
 
 
 def test_interruption_keeps_finished_pictures(tmp_path, tiny_model, monkeypatch, capsys):
-    whole, calls = demo.inpaint, []
+    original, calls = demo.inpaint, []
 
     def interrupted(*arguments, **options):
         calls.append(options["method"])
         if len(calls) > 2:
             raise KeyboardInterrupt
-        return whole(*arguments, **options)
+        return original(*arguments, **options)
 
     monkeypatch.setattr(demo, "inpaint", interrupted)
     code = cli.main(["demo", "--out", str(tmp_path / "out"), "--n", "6", "--steps", "2"])
@@ -87,7 +87,7 @@ def test_demo_errors(tmp_path, tiny_model, capsys, arguments, message):
 
 @pytest.mark.slow
 def test_bundled_model_paints_landscapes(tmp_path):
-    """Four scenes: GradPaint beats combine_image, and a hole filled with the known pixels' mean colour."""
+    """Four scenes: GradPaint beats combine_image, and a hole filled with the known pixels' mean color."""
     metrics = demo.run_demo(tmp_path, count=4, steps=20, progress=False)
     images = landscapes(metrics["scene_seeds"])
     masks = torch.cat([load_mask(tmp_path / f"results/{i:02d}_mask.png") for i in range(4)])

@@ -1,4 +1,4 @@
-"""The command: what it writes, and one clear line with exit code 2 for bad input."""
+"""The command: what it writes, and one clear line and exit code 2 for bad input."""
 
 import json
 import subprocess
@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 import gradpaint
 from gradpaint.cli import main as cli
 from gradpaint.guided_diffusion import UNet, UNetConfig
+from gradpaint.guided_diffusion.config import NOISE_SCHEDULES
 from gradpaint.image.files import load_image, save_image, save_mask
 from gradpaint.masks import MASK_KINDS, make_mask, mask_options
 from gradpaint.sampling import inpaint_image as inpaint_file
@@ -34,7 +35,7 @@ def tiny_model(tmp_path_factory):
 
 @pytest.fixture
 def case(tmp_path, monkeypatch):
-    """A picture and a mask of 19 x 13 pixels in the current folder."""
+    """An image and a mask of 19 x 13 pixels in the current folder."""
     monkeypatch.chdir(tmp_path)
     generator = np.random.Generator(np.random.PCG64(0))
     Image.fromarray(generator.integers(0, 256, (13, 19, 3), dtype=np.uint8)).save("photo.jpg.png")
@@ -49,7 +50,7 @@ def run(capsys, *arguments):
 
 
 def fails(capsys, *arguments):
-    """The single line on stderr of a command that must exit with 2."""
+    """Return the single line on stderr of a command that must exit with 2."""
     code, out, err = run(capsys, *arguments)
     assert code == 2 and out == ""
     lines = [line for line in err.splitlines() if line.strip()]
@@ -58,9 +59,12 @@ def fails(capsys, *arguments):
 
 
 def test_choices_agree_with_the_library():
-    """The parser repeats them, because importing torch for --help takes seconds."""
+    """The parser repeats some, because importing torch for --help takes seconds."""
     assert set(cli.METHODS) == set(METHODS) - {"latent_copy"} and set(cli.SAMPLERS) == set(SAMPLERS)
     assert cli.MASK_KINDS == MASK_KINDS
+    for schedule in NOISE_SCHEDULES:
+        arguments = cli.build_parser().parse_args(["inpaint", "a.png", "m.png", "--noise-schedule", schedule])
+        assert arguments.noise_schedule == schedule
     assert set(cli.MASK_OPTIONS) == {name for kind in MASK_KINDS for name in mask_options(kind)}
 
 
@@ -136,7 +140,7 @@ def test_inpaint_takes_every_method_and_its_options(capsys, case, tiny_model):
         assert code == 0 and f"{cost} backward passes" in text, method
     assert torch.equal(
         load_image("r.png")[make_mask("box", 13, 19).bool().expand(1, 3, 13, 19)].unique().diff(), torch.tensor([])
-    )  # the last one: grey
+    )  # the last one: gray
 
 
 @pytest.mark.parametrize(
@@ -241,7 +245,7 @@ def test_size_warning():
     assert "trained at 256x256" in inpaint_file.size_warning(64, 64, 256)
 
 
-def test_bad_out_is_told_before_anything_is_computed(capsys, case, tiny_model, monkeypatch):
+def test_bad_out_fails_before_anything_is_computed(capsys, case, tiny_model, monkeypatch):
     monkeypatch.setattr(inpaint_file, "inpaint_image", lambda *args, **kwargs: pytest.fail("sampled first"))
     (case / "folder.png").mkdir()
     assert "is a folder" in fails(
@@ -253,7 +257,7 @@ def test_bad_out_is_told_before_anything_is_computed(capsys, case, tiny_model, m
     assert "is not a folder" in fails(capsys, "demo", "--out", "mask.png")
 
 
-def test_what_the_file_cannot_tell_reaches_the_loader(capsys, case, tiny_model, monkeypatch):
+def test_settings_that_the_file_does_not_show_reach_the_loader(capsys, case, tiny_model, monkeypatch):
     import gradpaint.guided_diffusion as library
 
     class Reached(Exception):

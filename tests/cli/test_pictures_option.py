@@ -1,4 +1,4 @@
-"""`gradpaint inpaint --pictures` and `--stop adaptive`, on an image whose size the model does not take."""
+"""`gradpaint inpaint --pictures` and `--stop adaptive`, on an image that has to be padded for the model."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ FIXED = ["inpaint", "photo.jpg.png", "mask.png", "--steps", 10]
 def test_pictures_are_written(capsys, case, tiny_model):  # noqa: F811
     code, text, _ = run(capsys, *FIXED, "--model", tiny_model, "--pictures", "shown/run")
     assert code == 0 and "timeline.png, gradients.png, losses.png" in text
-    assert "8 backward passes" in text  # four guided, each shown by term
+    assert "8 backward passes" in text  # four guided steps, each shown per term
     shown = {name: Image.open(f"shown/run/{name}.png") for name in ("timeline", "gradients", "losses")}
     width, height = 19 * 7, 13 * 7  # the image's own size, enlarged by a whole factor
     assert shown["timeline"].size == (8 + 8 * (width + 8), 32 + height + 8)
@@ -34,7 +34,7 @@ def test_without_guidance_there_are_no_gradients_to_show(capsys, case, tiny_mode
     assert code == 0 and {path.name for path in Path("shown").iterdir()} == {"timeline.png", "losses.png"}
 
 
-def test_adaptive_stop_reaches_the_run_and_is_told(capsys, case, tiny_model, monkeypatch):  # noqa: F811
+def test_adaptive_stop_reaches_the_run_and_is_reported(capsys, case, tiny_model, monkeypatch):  # noqa: F811
     inpaint_image, seen = inpaint_file.inpaint_image, []
     monkeypatch.setattr(
         inpaint_file,

@@ -1,4 +1,4 @@
-"""Contact sheets and loss plots: what lands where, and curves that no axis was made for."""
+"""Contact sheets and loss plots: positions, and curves with unusual values."""
 
 import math
 
@@ -8,7 +8,7 @@ import torch
 from PIL import ImageColor
 
 from gradpaint.drawing.contact_sheet import checkerboard, contact_sheet
-from gradpaint.drawing.plots import COLOURS, GUIDED, loss_plot
+from gradpaint.drawing.plots import COLORS, GUIDED, loss_plot
 
 
 def flat(value):
@@ -42,34 +42,34 @@ def test_contact_sheet_errors():
         contact_sheet([], ["a"])
 
 
-def pixels_of(plot, colour):
-    """Mean (x, y) of the pixels of that colour inside the axes, left of the legend, and their number."""
-    near = np.abs(np.asarray(plot).astype(int) - ImageColor.getrgb(colour)).max(axis=2) < 12
+def pixels_of(plot, color):
+    """Return the mean (x, y) and the number of the pixels of a color inside the axes, left of the legend."""
+    near = np.abs(np.asarray(plot).astype(int) - ImageColor.getrgb(color)).max(axis=2) < 12
     near[:, int(plot.width * 0.6) :] = False
     rows, columns = np.nonzero(near)
     return (columns.mean(), rows.mean(), len(rows)) if len(rows) else (math.nan, math.nan, 0)
 
 
 def test_loss_plot_is_logarithmic():
-    """Three constant curves, a factor of 100 and of 10 apart: their heights are as 2 to 1."""
+    """Of three constant curves, two differ by a factor of 100 and two by 10: their distances are as 2 to 1."""
     plot = loss_plot({"a": [100.0] * 20, "b": [1.0] * 20, "c": [0.1] * 20}, size=(900, 520))
-    heights = [pixels_of(plot, colour)[1] for colour in COLOURS[:3]]
+    heights = [pixels_of(plot, color)[1] for color in COLORS[:3]]
     assert plot.size == (900, 520)
     assert heights[1] - heights[0] == pytest.approx(2 * (heights[2] - heights[1]), abs=3)
 
 
 def test_loss_plot_spans_the_values_of_early_steps():
     plot = loss_plot({"a": [1e5, 1e3, 1.0] + [1e-4] * 17})
-    column = np.abs(np.asarray(plot).astype(int) - ImageColor.getrgb(COLOURS[0])).max(axis=2) < 12
+    column = np.abs(np.asarray(plot).astype(int) - ImageColor.getrgb(COLORS[0])).max(axis=2) < 12
     rows = np.nonzero(column[:, 87:500].any(axis=1))[0]
     assert rows.min() < 60 and rows.max() > 440
 
 
 @pytest.mark.parametrize("gap", [math.nan, math.inf, 0.0, -1.0])
 def test_loss_plot_leaves_gaps(gap):
-    whole = pixels_of(loss_plot({"a": [1.0] * 20}), COLOURS[0])[2]
-    broken = pixels_of(loss_plot({"a": [1.0] * 5 + [gap] * 5 + [1.0] * 10}), COLOURS[0])[2]
-    assert 0.4 * whole < broken < 0.8 * whole
+    unbroken = pixels_of(loss_plot({"a": [1.0] * 20}), COLORS[0])[2]
+    broken = pixels_of(loss_plot({"a": [1.0] * 5 + [gap] * 5 + [1.0] * 10}), COLORS[0])[2]
+    assert 0.4 * unbroken < broken < 0.8 * unbroken
 
 
 def test_loss_plot_marks_guided_steps():

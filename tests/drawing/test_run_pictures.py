@@ -1,4 +1,4 @@
-"""Pictures of the method: what lands where, and the gradients they are drawn from."""
+"""Pictures of a run: positions, and the gradients that they show."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gradpaint.drawing import run_pictures as pictures
-from gradpaint.drawing.plots import COLOURS, nice_ticks, tradeoff_plot
+from gradpaint.drawing.plots import COLORS, nice_ticks, tradeoff_plot
 from gradpaint.method.gradient import loss_gradient, wiener
 from gradpaint.method.settings import AlignmentSettings, GuidanceSettings, GuideSchedule
 from gradpaint.method.term_maps import TermMaps
@@ -64,8 +64,8 @@ def test_maps_are_the_terms_own_gradients(case):
         for weight in (0.0, 0.5)
     )
     true = [
-        found.grad * (found.rms / found.grad.flatten(1).square().mean(1).sqrt()).view(-1, 1, 1, 1)
-        for found in (off, on)
+        gradient.grad * (gradient.rms / gradient.grad.flatten(1).square().mean(1).sqrt()).view(-1, 1, 1, 1)
+        for gradient in (off, on)
     ]
     assert torch.allclose(first.alignment, (true[1] - true[0]).norm(dim=1), rtol=1e-2, atol=1e-6)
     assert first.alignment.shape == (2, 16, 16) and first.alignment.max() > 1e-5
@@ -84,7 +84,7 @@ def flat(*values):
 
 
 def cells(picture, rows, columns, size=16, gap=8):
-    """Middle colours of a sheet's cells, from its lower right corner."""
+    """Return the middle colors of the cells in a sheet's lower right corner."""
     array = np.asarray(picture)
     middle = [
         [
@@ -112,7 +112,7 @@ def test_timeline_of_two_runs_puts_them_below_each_other():
         pictures.timeline(first, {1: flat(0, 0)})
 
 
-def test_timeline_shows_videos_by_their_middle_frame_and_survives_what_is_not_finite():
+def test_timeline_shows_middle_frames_of_videos_and_survives_nan():
     video = torch.stack([flat(-1, 1)[0], flat(0)[0], flat(1)[0]], 1)[None]
     assert cells(pictures.timeline({0: video}, cell=16), 1, 1)[0, 0, 0] == 128
     assert pictures.timeline({0: flat(math.nan)}, cell=16).size[0] > 0
@@ -121,7 +121,7 @@ def test_timeline_shows_videos_by_their_middle_frame_and_survives_what_is_not_fi
 
 
 @pytest.mark.parametrize("draw", [lambda: pictures.timeline({}), lambda: pictures.gradient_maps({}, torch.ones(1))])
-def test_what_was_not_kept_can_not_be_drawn(draw):
+def test_nothing_kept_is_an_error(draw):
     with pytest.raises(ValueError, match="is empty"):
         draw()
 
@@ -135,12 +135,12 @@ def test_gradient_maps_are_bright_where_the_gradient_is_large():
     sheet = array[-88:-8, -88:-8]
     assert (sheet[40, 70] > 180).all() and (sheet[40, 30] < 10).all()
     lines = np.nonzero((sheet[40] == pictures.OUTLINE).all(-1))[0]
-    assert len(lines) == 1 and 18 <= lines[0] <= 20  # the hole's edge, after two pixels of ten
+    assert len(lines) == 1 and 18 <= lines[0] <= 20  # the hole's edge, after two enlarged pixels
     both = pictures.gradient_maps({1: TermMaps(values, values)}, mask, cell=80)
     assert both.height == np.asarray(array).shape[0] + 88
 
 
-def test_gradient_maps_of_nothing_and_of_what_is_not_finite():
+def test_gradient_maps_of_zero_and_nonfinite_values():
     for values in (torch.zeros(2, 8, 8), torch.full((2, 8, 8), math.nan), torch.full((2, 3, 8, 8), 1e-30)):
         assert pictures.gradient_maps({0: TermMaps(values, None)}, torch.ones(2, 1, 8, 8), cell=16).height > 32
 
@@ -152,11 +152,11 @@ def test_spread_takes_the_ends():
         pictures.spread([1], 0)
 
 
-def test_loss_curves_leave_out_what_is_not_there():
+def test_loss_curves_leave_out_empty_terms():
     both = pictures.loss_curves([1e5, 1.0, math.nan], [0.1, 0.2, math.nan], guided=[True, True, False])
     one = pictures.loss_curves([1e5, 1.0, math.nan], sigmas=[10.0, 1.0, 0.1])
-    colour = np.array([int(COLOURS[1][i : i + 2], 16) for i in (1, 3, 5)])
-    has = [bool((np.abs(np.asarray(plot).astype(int) - colour).max(-1) < 12).any()) for plot in (both, one)]
+    color = np.array([int(COLORS[1][i : i + 2], 16) for i in (1, 3, 5)])
+    has = [bool((np.abs(np.asarray(plot).astype(int) - color).max(-1) < 12).any()) for plot in (both, one)]
     assert has == [True, False] and both.size == (900, 520)
 
 
@@ -172,18 +172,18 @@ def test_pictures_of_a_run(case):
 # ---- quality against cost
 
 
-def near(plot, colour):
-    target = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+def near(plot, color):
+    target = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)])
     return np.argwhere(np.abs(np.asarray(plot).astype(int) - target).max(-1)[:, :600] < 12)
 
 
 def test_tradeoff_points_and_error_bars_are_in_their_places():
-    bars = near(tradeoff_plot({"a": [(0.0, 2.0, 0.5), (1.0, 2.0, 0.1), (2.0, 1.0, None)]}), COLOURS[0])
+    bars = near(tradeoff_plot({"a": [(0.0, 2.0, 0.5), (1.0, 2.0, 0.1), (2.0, 1.0, None)]}), COLORS[0])
     first, second = (bars[np.abs(bars[:, 1] - x) < 4] for x in (129, 481))
     assert 4 * np.ptp(second[:, 0]) < np.ptp(first[:, 0]) < 7 * np.ptp(second[:, 0])
 
 
-def test_tradeoff_leaves_out_what_is_not_finite_and_needs_a_point():
+def test_tradeoff_leaves_out_nonfinite_points_and_needs_one():
     assert tradeoff_plot({"a": [(0, 1), (math.nan, 1)], "b": [(1, 2, math.nan, "note")]}).size == (900, 520)
     with pytest.raises(ValueError, match="at least one point"):
         tradeoff_plot({"a": [(math.nan, 1)]})

@@ -1,4 +1,4 @@
-"""Small networks with weights and inputs made from a formula, shared by the tests of this folder.
+"""Small networks whose weights and inputs are computed by a formula, shared by the tests in this folder.
 
 The formula uses only the raw 64-bit output of NumPy's PCG64, which is the same on every machine and version, seeded by
 the CRC-32 of the parameter's name: no value depends on the order in which parameters are made.
@@ -38,13 +38,13 @@ PUBLISHED = {
 
 
 def uniform(name, shape):
-    """Values in [-1, 1), float64, that depend on ``name`` and ``shape`` only."""
+    """Compute values in [-1, 1), float64, that depend on `name` and `shape` only."""
     raw = np.random.PCG64(zlib.crc32(name.encode())).random_raw(int(np.prod(shape)))
     return ((raw >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1.0).reshape(shape)
 
 
 def formula_weights(shapes):
-    """Weights for a network: ``{name: shape}`` -> ``{name: float32 tensor}``."""
+    """Compute weights for a network: `{name: shape}` -> `{name: float32 tensor}`."""
     weights = {}
     for name, shape in shapes.items():
         values = uniform(name, tuple(shape))
@@ -60,7 +60,7 @@ def formula_weights(shapes):
 
 
 def formula_input(size):
-    """A (2, 3, size, size) float32 input of about unit variance."""
+    """Compute an input of about unit variance, (2, 3, size, size) float32."""
     return torch.from_numpy(np.sqrt(3.0) * uniform("input", (2, 3, size, size))).float()
 
 

@@ -22,14 +22,14 @@ def meta_weights(config):
     return UNet(config, device="meta").state_dict()
 
 
-# ---- what the weights tell
+# ---- what the weights show
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_infers_every_small_network(name):
     config, _ = NETWORKS[name]
-    told = {"num_heads": config.num_heads, "num_head_channels": config.num_head_channels}
-    inferred = infer_config(meta_weights(config), use_new_attention_order=config.use_new_attention_order, **told)
+    known = {"num_heads": config.num_heads, "num_head_channels": config.num_head_channels}
+    inferred = infer_config(meta_weights(config), use_new_attention_order=config.use_new_attention_order, **known)
     assert inferred.unet == config
 
 
@@ -68,7 +68,7 @@ def test_arguments_win_over_metadata_over_table_over_defaults():
     assert (inferred.noise_schedule, inferred.image_size) == ("linear", 48)
     assert inferred.unet.use_new_attention_order  # from the table
     assert not infer_config(sd, metadata, use_new_attention_order=False).unet.use_new_attention_order
-    assert infer_config(sd, noise_schedule=None).noise_schedule == "cosine"  # None: not given
+    assert infer_config(sd, noise_schedule=None).noise_schedule == "cosine"  # None is the same as leaving it out
 
 
 def test_head_width_that_does_not_divide_says_what_to_set():

@@ -22,7 +22,7 @@ def test_linear_schedule_values():
     assert betas.dtype == torch.float64 and betas.shape == (1000,)
     assert betas[0].item() == pytest.approx(1e-4) and betas[-1].item() == pytest.approx(0.02)
     assert noise_schedule("linear", 500)[-1].item() == pytest.approx(0.04)
-    # Ho et al.: what is left of the image at the end has squared norm 4e-5
+    # Ho et al.: the share of the image that remains at the end
     assert torch.cumprod(1 - betas, 0)[-1].item() == pytest.approx(4.0358e-5, rel=1e-3)
 
 

@@ -1,4 +1,4 @@
-"""Sampling with the learned variance is the original's: golden_sampling.json was computed by openai/guided-diffusion.
+"""Sampling with the learned variance, compared with openai/guided-diffusion, which computed golden_sampling.json.
 
 Its `p_sample` and `space_timesteps` ran with the same random weights and noise; see "note" in that file.
 """
@@ -30,7 +30,7 @@ SIZE = 16
 
 
 class Formula(nn.Module):
-    """Stands in for a network, in float64, where the original and we can be compared to the last digits."""
+    """Replaces a network in float64, so that both samplers can be compared to many digits."""
 
     dtype = torch.float64
 
@@ -92,7 +92,7 @@ def test_equals_the_originals_p_sample(name):
 
 
 def test_golden_variance_lies_between_both_bounds_and_is_not_one_of_them():
-    """So that the comparison above could not pass with either fixed variance."""
+    """The comparison above would fail with either fixed variance."""
     for run in RUNS.values():
         config = make(run["network"], noise_schedule=run["noise_schedule"], sigma_max=1e9).config
         levels = respaced_sigmas(config, run["respacing"]).tolist()
@@ -123,7 +123,7 @@ def test_timesteps_are_the_originals(case):
 
 
 def test_bounds_are_the_two_fixed_variances():
-    """v = -1: q(x_next | x, x0), the variance of DDPM's step in VE form; v = 1: beta, times the change of units."""
+    """v = -1 gives the variance of q(x_next | x, x0), which is the DDPM step's; v = 1 gives beta in VE units."""
     sigma, sigma_next = 3.0, 2.0
     low, high = learned_variance(torch.tensor([-1.0, 1.0], dtype=torch.float64), sigma, sigma_next).tolist()
     assert low == pytest.approx(sigma_next**2 * (1 - (sigma_next / sigma) ** 2), rel=1e-12)
@@ -136,7 +136,9 @@ def test_bounds_are_the_two_fixed_variances():
 def test_step_to_zero_takes_the_lower_bound_of_the_step_before():
     v = torch.tensor([-1.0, 1.0], dtype=torch.float64)
     low, high = learned_variance(v, 0.5, 0.0, 0.8).tolist()
-    before = learned_variance(v[:1], 0.8, 0.5).item() / (1 + 0.5**2)  # in unit-variance states, which x0 is one of
+    before = learned_variance(v[:1], 0.8, 0.5).item() / (
+        1 + 0.5**2
+    )  # in unit-variance states, as the result of a step to 0
     assert low == pytest.approx(before, rel=1e-12) and high == pytest.approx(0.5**2 / (1 + 0.5**2), rel=1e-12)
 
 
@@ -165,7 +167,7 @@ def test_wrong_noise_levels(levels, message):
 # ---- the denoiser and its noise levels
 
 
-def test_evaluate_is_the_plain_call_and_the_rest_of_the_networks_output():
+def test_evaluate_is_the_plain_call_plus_the_networks_variance():
     denoiser, x = make("fractional"), noise(0)
     x0_hat, v = denoiser.evaluate(x, 2.0)
     assert torch.equal(x0_hat, denoiser(x, 2.0))
@@ -190,7 +192,9 @@ def test_respaced_levels_are_the_trained_ones_of_these_timesteps(schedule, respa
     visited = [t for t in timesteps if t < len(table)][::-1]
     assert levels.dtype == torch.float64 and levels[-1] == 0 and (levels.diff() < 0).all()
     assert torch.equal(levels[:-1], table[visited])
-    assert denoiser.timestep(levels[:-1].float()).tolist() == visited  # float32 is enough to meet the timestep
+    assert (
+        denoiser.timestep(levels[:-1].float()).tolist() == visited
+    )  # float32 is precise enough to select the timestep
     assert (len(visited) == len(timesteps)) == (schedule == "linear" or respacing == "ddim20")
 
 

@@ -1,4 +1,4 @@
-"""The network is the original's: golden.json holds numbers computed by openai/guided-diffusion's own code.
+"""The network equals the original: golden.json holds numbers computed by openai/guided-diffusion's own code.
 
 How they were made: that code's UNetModel was built with the settings in networks.py, given the formula's weights and
 input, and evaluated in float32 on a CPU; no number there came from this project's network. See "note" in the file.

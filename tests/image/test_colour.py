@@ -1,4 +1,4 @@
-"""Shifts that were put in come out again."""
+"""Color matching undoes known shifts."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from gradpaint.image.colour import COLOUR_MATCHES, match_colour
 
 @pytest.fixture(scope="module")
 def scene():
-    """A picture with texture (3, 192, 256), and what of it is known: all but a box."""
+    """An image with texture (3, 192, 256), known everywhere except in a box."""
     generator = torch.Generator().manual_seed(0)
     picture = 0.35 + 0.3 * torch.rand(3, 192, 256, generator=generator)
     known = torch.ones(192, 256, dtype=torch.bool)
@@ -16,8 +16,8 @@ def scene():
     return picture, known
 
 
-def left(result, scene, kind, strength=1.0):
-    """The largest error in the hole after matching, per channel mean over 8 x 8 pixels."""
+def remaining_error(result, scene, kind, strength=1.0):
+    """Return the largest error in the hole after matching, averaged over 8 x 8 pixels of a channel."""
     picture, known = scene
     out = match_colour(result, picture, known, kind, strength)
     difference = torch.where(known, 0.0, out - picture)
@@ -29,8 +29,11 @@ CONSTANT = torch.tensor([0.05, -0.04, 0.03])[:, None, None]
 
 @pytest.mark.parametrize("kind", ["smooth", "mean", "mean and contrast"])
 def test_a_constant_shift(scene, kind):
-    assert left(scene[0] + CONSTANT, scene, kind) < 1e-3 and left(scene[0] + CONSTANT, scene, "off") > 0.045
-    assert abs(left(scene[0] + CONSTANT, scene, kind, 0.5) - 0.025) < 1e-3
+    assert (
+        remaining_error(scene[0] + CONSTANT, scene, kind) < 1e-3
+        and remaining_error(scene[0] + CONSTANT, scene, "off") > 0.045
+    )
+    assert abs(remaining_error(scene[0] + CONSTANT, scene, kind, 0.5) - 0.025) < 1e-3
 
 
 def test_a_change_of_contrast(scene):
@@ -46,10 +49,10 @@ def test_a_change_of_contrast(scene):
 def test_a_shift_that_varies_over_the_picture(scene):
     y, x = torch.linspace(-1, 1, 192)[:, None], torch.linspace(-1, 1, 256)
     result = scene[0] + CONSTANT * x + 0.05 * y
-    assert left(result, scene, "smooth") < 0.01 and left(result, scene, "mean") > 0.04
+    assert remaining_error(result, scene, "smooth") < 0.01 and remaining_error(result, scene, "mean") > 0.04
 
 
-def test_what_the_result_holds_in_the_hole_is_not_compared(scene):
+def test_the_holes_content_is_not_compared(scene):
     picture, known = scene
     result = torch.where(known, picture, 0.9)
     for kind in COLOUR_MATCHES:
@@ -57,7 +60,7 @@ def test_what_the_result_holds_in_the_hole_is_not_compared(scene):
 
 
 def test_smooth_does_not_follow_single_spots(scene):
-    """Detail that the autoencoder lost is no shift in colour: one cell that differs is hardly corrected."""
+    """Detail that the autoencoder lost is not a color shift: a single deviating cell is hardly corrected."""
     picture, known = scene
     result = picture.clone()
     result[:, 128:144, 208:224] += 0.2
@@ -74,7 +77,7 @@ def test_flat_surroundings_and_nothing_known(scene):
 
 
 def test_contrast_is_not_taken_from_noise_on_a_flat_surrounding(scene):
-    """A product on white: what the autoencoder adds there is no reason to flatten or to sharpen the product."""
+    """A product on white: noise that the autoencoder adds to the white must not change the product's contrast."""
     _, known = scene
     noise = 0.01 * torch.randn(3, 192, 256, generator=torch.Generator().manual_seed(1))
     result = torch.where(known, 0.95 + noise, scene[0])
@@ -84,7 +87,7 @@ def test_contrast_is_not_taken_from_noise_on_a_flat_surrounding(scene):
 
 
 @pytest.mark.parametrize("kind", ["smooth", "mean", "mean and contrast"])
-def test_what_is_not_finite_does_not_spread(scene, kind):
+def test_nonfinite_pixels_do_not_spread(scene, kind):
     picture, known = scene
     result, original = picture + CONSTANT, picture.clone()
     result[:, 100, 100] = original[:, 5, 5] = float("nan")
@@ -94,7 +97,7 @@ def test_what_is_not_finite_does_not_spread(scene, kind):
     assert (out - picture)[:, fine].abs().max() < 2e-3 and not fine.all()
 
 
-def test_few_known_pixels_are_enough(scene):
+def test_a_single_known_pixel_is_enough(scene):
     picture, known = scene[0][:, :30, :30], torch.zeros(30, 30, dtype=torch.bool)
     known[5, 7] = True
     assert torch.allclose(match_colour(picture + CONSTANT, picture, known, "smooth"), picture, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Boxes hold what they must, stay inside, and come out at multiples."""
+"""Boxes contain the hole, stay inside the image, and are encoded at multiples."""
 
 import itertools
 
@@ -57,13 +57,13 @@ def test_pictures_of_a_batch_get_one_size_each_at_its_own_place():
     assert crop.box == (76, 36) and crop.corners == ((0, 0), (62, 82), (92, 142))
 
 
-def test_with_nothing_of_interest_the_whole_is_taken():
+def test_an_empty_region_takes_the_whole_image():
     assert find_crop(holes(20, 30, None), Area(True, multiple=2)).box == (20, 30)
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_whatever_comes(seed):
-    """Sizes, holes and settings at random: the hole is inside, the box inside the picture, sizes fit."""
+def test_random_cases(seed):
+    """The hole is inside the box, the box is inside the image, and sizes match, for random sizes, holes and areas."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(low, high):

@@ -1,4 +1,4 @@
-"""Files to tensors and back: modes, orientation, sizes, messages."""
+"""Reading and writing files: modes, orientation, sizes, messages."""
 
 import numpy as np
 import pytest
@@ -30,13 +30,13 @@ def test_every_8_bit_value_survives():
     assert to_uint8(values)[..., 0].ravel().tolist() == list(range(256))
 
 
-def test_greyscale_is_repeated(tmp_path):
+def test_grayscale_is_repeated(tmp_path):
     image = load_image(save(tmp_path, RGB[..., 0]))
     assert torch.equal(image[:, 0], image[:, 2])
     assert np.array_equal(to_uint8(image)[..., 1], RGB[..., 0])
 
 
-def test_sixteen_bit_greyscale_keeps_its_precision(tmp_path):
+def test_sixteen_bit_grayscale_keeps_its_precision(tmp_path):
     pixels = np.array([[0, 1, 32768], [65534, 65535, 257]], dtype=np.uint16)
     image = load_image(save(tmp_path, Image.fromarray(pixels)))
     assert torch.allclose(image[0, 0], torch.from_numpy(pixels / 65535 * 2 - 1).float(), atol=1e-6)
@@ -45,7 +45,7 @@ def test_sixteen_bit_greyscale_keeps_its_precision(tmp_path):
     assert mask[0, 0, 0, 2].item() == pytest.approx(32768 / 65535, abs=1e-5)
 
 
-def test_transparent_parts_become_white(tmp_path):
+def test_transparent_areas_become_white(tmp_path):
     rgba = np.dstack([RGB, np.full(RGB.shape[:2], 255, np.uint8)])
     rgba[2, 3, 3] = 0
     expected = RGB.copy()
@@ -68,8 +68,8 @@ def test_exif_orientation(tmp_path):
 
 
 def test_mask(tmp_path):
-    grey = np.array([[0, 255, 3], [252, 128, 0]], dtype=np.uint8)
-    path = save(tmp_path, grey)
+    gray = np.array([[0, 255, 3], [252, 128, 0]], dtype=np.uint8)
+    path = save(tmp_path, gray)
     mask = load_mask(path, size=(2, 3))
     assert torch.allclose(mask, torch.tensor([[[[0, 1, 0], [1, 128 / 255, 0]]]]))
     assert torch.allclose(load_mask(path, invert=True), 1 - mask)

@@ -1,4 +1,4 @@
-"""What is put into the hole."""
+"""Fills: what changes, what does not, and what each kind looks like."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def mask():
 def test_only_the_hole_changes(image, mask, kind):
     out = fill_hole(image, mask, kind)
     hole = mask.expand(image.shape) == 1
-    assert torch.equal(out[~hole], image[~hole]), "known and grey pixels are the picture's"
+    assert torch.equal(out[~hole], image[~hole]), "known and gray pixels are unchanged"
     assert out.shape == image.shape and 0 <= out.min() and out.max() <= 1 and not out.isnan().any()
     assert torch.equal(out, image) == (kind == "original")
 

@@ -1,4 +1,4 @@
-"""The smooth continuation solves Laplace's equation: ramps come out as they were, extremes stay on the border."""
+"""The smooth fill solves Laplace's equation: ramps continue, and extremes are on the border."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from gradpaint.masks import make_masks
 
 
 def ramps(height: int, width: int) -> torch.Tensor:
-    """(1, 3, H, W), linear in both directions, within [0, 1]."""
+    """Return an image (1, 3, H, W), linear in both directions, within [0, 1]."""
     y, x = torch.linspace(0, 1, height)[:, None], torch.linspace(0, 1, width)[None]
     return torch.stack([0.5 * y + 0.4 * x, 1 - y + 0 * x, 0.2 + 0.7 * x + 0 * y])[None]
 
@@ -41,7 +41,7 @@ def test_each_pixel_is_the_mean_of_its_neighbours():
 
 
 def test_at_the_images_border_nothing_pulls():
-    """A hole that ends at the border takes the one side it has; in one dimension that is a constant."""
+    """A hole that touches the edge is determined by its other sides; in one dimension, it is constant."""
     image = torch.zeros(1, 1, 8, 30)
     image[..., :10] = 0.7
     hole = torch.zeros(1, 1, 8, 30, dtype=torch.bool)

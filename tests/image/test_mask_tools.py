@@ -1,4 +1,4 @@
-"""Growing, feathering, filling, and masks that the host's bilinear downscaling leaves as they are."""
+"""Growing, feathering, filling, and masks whose values the host's bilinear downscaling does not mix."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from gradpaint.masks import make_masks
 
 
 def disc_max(mask, radius):
-    """The definition, pixel by pixel."""
+    """Grow a mask pixel by pixel, by definition."""
     out, (height, width) = mask.clone(), mask.shape[-2:]
     for y in range(height):
         for x in range(width):
@@ -29,7 +29,9 @@ def test_grow_is_the_highest_in_a_disc(radius):
     mask[..., 2, 3] = 0.4
     assert torch.equal(mask_tools.grow(mask, radius), disc_max(mask, radius))
     assert torch.equal(-mask_tools.grow(-mask, -radius), disc_max(mask, radius))
-    spots = torch.stack([mask[0] > 0, mask[0] > 1, mask[0] < 1]).float()  # black and white ones take another way
+    spots = torch.stack(
+        [mask[0] > 0, mask[0] > 1, mask[0] < 1]
+    ).float()  # black and white masks are grown by another method
     assert torch.equal(mask_tools.grow(spots, radius), disc_max(spots, radius))
     assert torch.equal(mask_tools.grow(1 - spots, -radius), 1 - disc_max(spots, radius))
 
@@ -48,7 +50,7 @@ def test_snap():
 
 def test_ramp_falls_smoothly_outside():
     mask = torch.zeros(1, 1, 1, 12)
-    mask[..., :4] = torch.tensor([1.0, 0.3, 1.0, 1.0])  # grey counts as hole
+    mask[..., :4] = torch.tensor([1.0, 0.3, 1.0, 1.0])  # gray counts as hole
     ramp = mask_tools.ramp(mask, 3).flatten()
     t = torch.tensor([0.75, 0.5, 0.25])
     assert torch.allclose(ramp, torch.cat([torch.ones(4), t * t * (3 - 2 * t), torch.zeros(5)]))
@@ -65,14 +67,14 @@ def test_feather_keeps_the_hole_and_grey_parts():
 
 
 def test_fill_holes():
-    """A spiral of known pixels that leads outside stays; a ring's inside does not."""
+    """A spiral of known pixels that leads outside stays known; the inside of a ring does not."""
     rows = ["#########", "#...#...#", "#.#.#.#.#", "#.#...#.#", "#.#######", "#.......#", "#######.#"]
     spiral = torch.tensor([[float(c == "#") for c in row] for row in rows])[None, None]
     assert torch.equal(mask_tools.fill_holes(spiral), spiral)
     closed = spiral.clone()
-    closed[..., -1, 7] = 0.2  # grey closes too
+    closed[..., -1, 7] = 0.2  # gray closes the ring too
     assert mask_tools.fill_holes(closed).sum() == (closed == 0).sum() + (closed == 1).sum() + 0.2
-    both = mask_tools.fill_holes(torch.cat([spiral, closed]))  # each image by itself
+    both = mask_tools.fill_holes(torch.cat([spiral, closed]))  # images are independent
     assert torch.equal(both[0], spiral[0]) and (both[1] > 0).all()
 
 
@@ -95,7 +97,7 @@ def test_frames_of_one_latent_frame_share_their_mask():
     assert torch.equal(shared[0], mask[0]) and all(torch.equal(shared[i], mask[3]) for i in range(1, 5))
 
 
-def test_nothing_to_do_is_said():
+def test_masks_with_nothing_to_do():
     mask = torch.zeros(2, 1, 4, 6)
     with pytest.raises(ValueError, match="mask .6 x 4. is black everywhere.*Paint the hole white"):
         mask_tools.check_mask(mask)

@@ -1,4 +1,4 @@
-"""Against the distance to every pixel, one by one."""
+"""Nearest pixels, compared with brute force."""
 
 import math
 
@@ -42,16 +42,16 @@ def test_limits(limit):
 
 
 @pytest.mark.parametrize("shape, limit", [((300, 900), 700), ((3000, 40), 80)])
-def test_large_ones_are_worked_on_in_blocks(shape, limit):
+def test_large_images_in_blocks(shape, limit):
     known = torch.zeros(shape, dtype=torch.bool)
     known[[0, 5, -1], [0, 7, -3]] = True
     true = brute_force(known)
-    here, there, distance = nearest_known(known)  # some are too far for 32 bits
+    here, there, distance = nearest_known(known)  # some distances need more than 32 bits
     assert torch.allclose(distance, true[~known]) and torch.allclose(gap(here, there, shape[1]), distance)
     assert torch.equal(distance_to(known[None, None], limit)[0, 0], true.masked_fill(true > limit, math.inf))
 
 
-def test_nothing_there_is_infinitely_far():
+def test_an_empty_region_is_infinitely_far():
     assert distance_to(torch.zeros(1, 1, 4, 5, dtype=torch.bool), 9).isinf().all()
 
 
@@ -59,7 +59,7 @@ def test_mirrored_at_a_straight_border():
     known = torch.ones(4, 12, dtype=torch.bool)
     known[:, 5:] = False
     here, there, distance = mirrored(known)
-    assert (there % 12)[:7].tolist() == [3, 2, 1, 0, 4, 4, 4]  # beyond the picture: the border itself
+    assert (there % 12)[:7].tolist() == [3, 2, 1, 0, 4, 4, 4]  # outside the image: the border itself
     assert torch.equal(there // 12, here // 12) and distance[-7:].tolist() == [1, 2, 3, 4, 5, 6, 7]
     assert len(mirrored(torch.ones(3, 3, dtype=torch.bool))[0]) == 0
 

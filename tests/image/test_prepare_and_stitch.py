@@ -1,4 +1,4 @@
-"""There and back: whatever the size, crop, pads and batch, what is known comes back bit for bit."""
+"""Preparing and stitching: known pixels come back bit for bit, whatever the size, crop, pads and batch."""
 
 import pytest
 import torch
@@ -60,7 +60,7 @@ def test_known_pixels_come_back_bit_for_bit(seed):
     cell = min(8, how.area.multiple)
     try:
         ready = prepare(image, mask, how, cell)
-    except ValueError as error:  # shrunk away
+    except ValueError as error:  # the mask has shrunk to nothing
         assert how.grow < 0 and "black everywhere" in str(error)
         return
     height, width = ready.image.shape[-2:]
@@ -71,7 +71,7 @@ def test_known_pixels_come_back_bit_for_bit(seed):
     scale = (1, 1, 2, 0.5)[seed % 4]
     repainted = picture(2 * len(image), 3, int(height * scale), int(width * scale), seed + 1000)
     twice = composite(repainted, ready.stitch, blend, COLOUR_MATCHES[seed // 4 % len(COLOUR_MATCHES)])
-    assert torch.equal(image, before[0]) and torch.equal(mask, before[1]), "the caller's"
+    assert torch.equal(image, before[0]) and torch.equal(mask, before[1]), "the caller's tensors changed"
     for out, share in zip(*(x.chunk(2) for x in twice)):
         check(image, mask, how, blend, ready, out, share)
 
@@ -137,7 +137,7 @@ def test_the_band_ends_before_the_crop_does():
 
 @pytest.mark.parametrize("cell, reach", [(8, 33), (1, 4)])
 def test_colours_are_compared_away_from_the_hole(cell, reach):
-    """What the decoder carries out of the hole into the cells around it is no shift in colour."""
+    """The hole's content that the decoder carries into the cells around it is not a color shift."""
     image, mask = picture(1, 3, 200, 200) * 0.5 + 0.2, with_box(1, 200, 200, (88, 112, 88, 112))
     stitch = prepare(image, mask, Preparation(area=Area(multiple=8)), cell).stitch
     near = with_box(1, 200, 200, (88 - reach, 112 + reach, 88 - reach, 112 + reach))
@@ -148,7 +148,7 @@ def test_colours_are_compared_away_from_the_hole(cell, reach):
     assert (composite(result, stitch, 0, "off")[0] - image)[mask.expand_as(image) == 1].min() > 0.029
 
 
-def test_where_all_is_near_the_hole_near_pixels_count():
+def test_near_pixels_count_if_none_are_far():
     image, mask = picture(1, 3, 48, 48) * 0.5 + 0.2, with_box(1, 48, 48, (16, 32, 16, 32))
     stitch = prepare(image, mask, Preparation(area=Area(multiple=8)), 8).stitch
     assert (composite(image + 0.05, stitch, 0, "smooth")[0] - image).abs().max() < 1e-3
@@ -156,7 +156,7 @@ def test_where_all_is_near_the_hole_near_pixels_count():
 
 @pytest.mark.parametrize("kind", ["smooth", "mean"])
 def test_the_less_is_known_the_less_colours_are_matched(kind):
-    """Outpainting: what differs on a small known part is the hole's doing, through the autoencoder's normalisation."""
+    """In outpainting, the hole changes the colors of a small known area, through the autoencoder's normalization."""
     image = torch.full((1, 3, 128, 128), 0.4)
     stitch = prepare(image, None, Preparation(pads=(64, 64, 64, 64), area=Area(multiple=8)), 8).stitch
     out, _ = composite(torch.full((1, 3, 256, 256), 0.5), stitch, 0, kind)
@@ -188,7 +188,7 @@ def test_outpainting_extends_the_picture():
     out, share = composite(repainted, ready.stitch)
     assert torch.equal(out[:, :, :30, 10:50], image) and (out[:, 3, 30:] == 1).all()
     assert torch.equal(out[:, :3, 30:], repainted[:, :, 30:34]) and share[0, 0, :30, 10:50].sum() == 0
-    assert (ready.mask[0, 0, 34:] == 1).all(), "below the new part nothing is known"
+    assert (ready.mask[0, 0, 34:] == 1).all(), "nothing is known below the new area"
 
 
 def test_rows_added_for_the_multiple_mirror_the_picture_but_not_the_hole():
@@ -216,7 +216,7 @@ def test_a_circled_object_is_enough():
     assert prepare(image, ring, Preparation(), 1).stitch.mask.sum() == 16 * 16 - 12 * 12
 
 
-def test_what_is_broken_outside_stays_outside():
+def test_nonfinite_pixels_outside_the_hole_are_ignored():
     image, mask = picture(1, 3, 32, 32), with_box(1, 32, 32, (8, 24, 8, 24))
     result = torch.where(mask == 1, 0.5, float("nan")).expand(1, 3, 32, 32)
     out, _ = composite(result, whole_image(image, mask))
@@ -231,7 +231,7 @@ def test_context_mask_widens_the_crop():
 
 
 def test_frames_of_a_video():
-    """Seven frames in latent frames of 1, 4, 4: two are added and dropped again; one place for the crop."""
+    """Seven frames in latent frames of 1, 4 and 4: two are added and dropped again, and all have the same crop."""
     frames, mask = picture(7, 3, 64, 64), torch.zeros(7, 1, 64, 64)
     for i, one in enumerate(mask):
         one[:, 10:20, 4 * i : 4 * i + 8] = 1

@@ -1,4 +1,4 @@
-"""border_contrast: 1 where the border is like its surroundings, whatever these are."""
+"""border_contrast is 1 where the border is like its surroundings, whatever they look like."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def test_a_ramp_is_exactly_one_and_a_step_on_it_is_known_by_hand():
     vertical = torch.zeros(1, 1, 32, 32)
     vertical[..., 16:] = 1
     assert border_contrast(ramp, vertical).item() == pytest.approx(1, rel=1e-4)
-    stepped = ramp + 0.03 * vertical  # 0.04 across where it is 0.01 beside
+    stepped = ramp + 0.03 * vertical  # a step of 0.04 across the border, next to steps of 0.01
     assert border_contrast(stepped, vertical).item() == pytest.approx(16, rel=1e-3)
 
 

@@ -1,4 +1,4 @@
-"""Random numbers and thick lines: the parts that make masks the same everywhere."""
+"""Random numbers and thick lines are the same on every machine."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from gradpaint.masks.draw import Draws, segment_pixels
 
 
 def distance_to_segment(point, start, end):
-    """Independent derivation: nearest point by clamping, in floats."""
+    """Return the distance, derived independently: the nearest point by clamping, in floats."""
     start, end, point = (np.asarray(p, dtype=float) for p in (start, end, point))
     direction = end - start
     t = 0.0 if not direction.any() else np.clip(np.dot(point - start, direction) / np.dot(direction, direction), 0, 1)
@@ -33,7 +33,7 @@ def test_horizontal_line_of_width_three_with_round_ends():
     rows, columns, _ = segment_pixels((7, 9), (2, 3), (6, 3), 3)
     drawn = np.zeros((7, 9), dtype=int)
     drawn[rows, columns] = 1
-    assert drawn.sum(axis=1).tolist() == [0, 0, 7, 7, 7, 0, 0]  # 1.5 pixels around: columns 1 .. 7 in each row
+    assert drawn.sum(axis=1).tolist() == [0, 0, 7, 7, 7, 0, 0]  # 1.5 pixels around the line: columns 1 .. 7 in each row
     assert drawn[2].tolist() == [0, 1, 1, 1, 1, 1, 1, 1, 0]
 
 

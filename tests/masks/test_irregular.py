@@ -11,7 +11,7 @@ from gradpaint.masks.irregular import PRESETS, coverage_mask, draw_boxes, irregu
 
 KINDS = ("thin", "medium", "thick")
 
-# kind, size, strokes, max width, max length, box weight, margin, min, max, count, as Suvorov et al. give them
+# kind, size, strokes, max width, max length, box weight, margin, min, max, count, as published by Suvorov et al.
 PUBLISHED = [
     ("thin", 256, (4, 50), 10, 40, 0, None, None, None),
     ("thin", 512, (4, 70), 20, 100, 0, None, None, None),
@@ -74,7 +74,7 @@ def test_strokes_follow_the_published_distribution():
                 lengths.append(np.hypot(end[0] - start[0], end[1] - start[1]))
     assert set(counts) == {1, 2, 3, 4, 5}
     assert 5 <= min(widths) < 15 and 245 <= max(widths) <= 254
-    assert 9 <= min(lengths) and max(lengths) < 460  # ends are cut to whole pixels
+    assert 9 <= min(lengths) and max(lengths) < 460  # ends are truncated to integers
     assert np.array(starts).min() >= 0 and np.array(starts).max() <= 511
     assert np.allclose(np.mean(starts, axis=0), 255.5, atol=4 * 148 / 20)
 
@@ -101,7 +101,7 @@ def test_boxes_keep_margin_and_sizes():
 
 
 def test_share_of_box_masks(monkeypatch):
-    """Weights 1 and 0.3, renormalised: 3 of 13 masks are boxes; thin masks never are."""
+    """Weights 1 and 0.3, renormalized: 3 of 13 masks are boxes; thin masks never are."""
     small = np.eye(16, dtype=bool)
     monkeypatch.setattr(irregular, "draw_strokes", lambda *_: small)
     monkeypatch.setattr(irregular, "draw_boxes", lambda *_: small[::-1])

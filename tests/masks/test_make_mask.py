@@ -1,4 +1,4 @@
-"""The public functions: every kind, same mask for the same seed on every machine, errors."""
+"""The public functions: all kinds, the same mask for the same seed on every machine, errors."""
 
 import hashlib
 
@@ -111,8 +111,8 @@ def test_no_seeds():
 
 def test_masks_above():
     masks = masks_above(0.1, "thick", 64, 64, 12, first_seed=5)
-    wanted = [mask for mask in (make_mask("thick", 64, 64, seed) for seed in range(5, 40)) if mask.mean() >= 0.1]
-    assert torch.equal(masks, torch.cat(wanted[:12]))
-    assert len(wanted) < 35  # some were passed over
+    accepted = [mask for mask in (make_mask("thick", 64, 64, seed) for seed in range(5, 40)) if mask.mean() >= 0.1]
+    assert torch.equal(masks, torch.cat(accepted[:12]))
+    assert len(accepted) < 35  # some were skipped
     with pytest.raises(ValueError, match="min_coverage is 0.9; none of 1000 thick masks at 8x8 reaches it"):
         masks_above(0.9, "thick", 8, 8, 1)

@@ -17,12 +17,12 @@ def test_random_pixels(probability):
     masks = np.stack([hole("random_pixels", 64, 64, seed, probability=probability) for seed in range(10)])
     error = math.sqrt(probability * (1 - probability) / masks.size)
     assert abs(masks.mean() - probability) < 4 * error
-    neighbours = (masks[..., 1:] & masks[..., :-1]).mean()  # independent: the joint probability is the square
-    assert abs(neighbours - probability**2) < 8 * error
+    neighbors = (masks[..., 1:] & masks[..., :-1]).mean()  # independent: the joint probability is the square
+    assert abs(neighbors - probability**2) < 8 * error
     assert hole("random_pixels", 64, 64).mean() == pytest.approx(0.8, abs=0.03)
 
 
-def test_box_in_the_centre():
+def test_box_in_the_center():
     mask = hole("box", 64, 32)
     expected = np.zeros((64, 32), dtype=bool)
     expected[16:48, 8:24] = True

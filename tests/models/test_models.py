@@ -21,7 +21,7 @@ def test_file_is_small_and_in_half_precision():
         assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.float16}
 
 
-def test_card_tells_where_the_weights_come_from():
+def test_card_says_where_the_weights_come_from():
     with safe_open(bundled_model_path(), "pt") as file:
         card = json.loads(file.metadata()["gradpaint.card"])
     assert {"data", "held_out_seeds", "seed", "held_out_loss", "hardware", "licence"} <= set(card)

@@ -7,8 +7,8 @@ import torch
 from gradpaint.models import scenes
 from gradpaint.models.scenes import HELD_OUT_SEEDS, TRAIN_SEEDS, landscape, landscapes
 
-# SHA-256 of the pixels, made by this generator once its pictures had been looked at; the bundled model was trained on
-# these very scenes, so any change here is a change of its data.
+# SHA-256 of the pixels, computed by this generator after its scenes had been inspected. The bundled model was trained
+# on them, so a change here is a change of its data.
 GOLDEN = {
     (64, 24): "606be4bf15e9ba49bee35fa0a65236fc6561f330c058606f09285b36e4d86aec",
     (37, 3): "7bfd32b3bd7131858b79fcd56ca6c8a6c7f76e4f45444798ca572024dc1c1c3a",
@@ -31,7 +31,7 @@ def test_some_pixels_by_value():
     ]
 
 
-def test_a_scene_depends_on_its_seed_alone():
+def test_a_scene_depends_on_its_seed_only():
     before = landscape(5)
     np.random.seed(1)
     torch.manual_seed(1)
