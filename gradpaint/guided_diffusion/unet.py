@@ -7,32 +7,14 @@ come from an `operations` namespace: `torch.nn`, or any other with the same clas
 from __future__ import annotations
 
 import math
-from typing import Callable, Protocol
+from typing import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import NORM_GROUPS, UNetConfig
-
-
-class Operations(Protocol):
-    """A namespace of layer classes with the signatures of `torch.nn`."""
-
-    @property
-    def Conv1d(self) -> Callable[..., nn.Module]: ...
-
-    @property
-    def Conv2d(self) -> Callable[..., nn.Module]: ...
-
-    @property
-    def Linear(self) -> Callable[..., nn.Module]: ...
-
-    @property
-    def GroupNorm(self) -> Callable[..., nn.Module]: ...
-
-    @property
-    def Embedding(self) -> Callable[..., nn.Module]: ...
+from .config import UNetConfig
+from .layers import Layers, Operations, wide_type
 
 
 def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10000.0) -> Tensor:
@@ -44,50 +26,15 @@ def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10000.0)
     return F.pad(embedding, (0, dim % 2))
 
 
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    """Return the type for computations that half precision is too coarse for: at least float32."""
-    return torch.promote_types(dtype, torch.float32)
-
-
 def _norm(layer: nn.Module, x: Tensor) -> Tensor:
     """Apply a group norm in at least float32 and return the result in the type of `x`."""
-    return layer(x.to(_wide(x.dtype))).to(x.dtype)
-
-
-class _Layers:
-    """Builds layers from an `operations` namespace: torso convolutions in `dtype`, all others in at least float32."""
-
-    def __init__(self, operations: Operations, device: torch.device | str | None, dtype: torch.dtype | None):
-        self.ops, self.device, self.dtype = operations, device, dtype
-        self.wide = None if dtype is None else _wide(dtype)
-
-    def conv(self, cin: int, cout: int, kernel: int, dims: int = 2, stride: int = 1, wide: bool = False) -> nn.Module:
-        layer = self.ops.Conv1d if dims == 1 else self.ops.Conv2d
-        dtype = self.wide if wide else self.dtype
-        return layer(cin, cout, kernel, stride=stride, padding=kernel // 2, device=self.device, dtype=dtype)
-
-    def zero_conv(self, cin: int, cout: int, kernel: int, dims: int = 2, wide: bool = False) -> nn.Module:
-        layer = self.conv(cin, cout, kernel, dims, wide=wide)
-        # Training starts from the identity. The host fills its layers from a file; they need no initial values.
-        if self.ops is nn:
-            for parameter in layer.parameters():
-                nn.init.zeros_(parameter)
-        return layer
-
-    def linear(self, cin: int, cout: int) -> nn.Module:
-        return self.ops.Linear(cin, cout, device=self.device, dtype=self.wide)
-
-    def embedding(self, count: int, dim: int) -> nn.Module:
-        return self.ops.Embedding(count, dim, device=self.device, dtype=self.wide)
-
-    def norm(self, channels: int) -> nn.Module:
-        return self.ops.GroupNorm(NORM_GROUPS, channels, device=self.device, dtype=self.wide)
+    return layer(x.to(wide_type(x.dtype))).to(x.dtype)
 
 
 class Upsample(nn.Module):
     """Doubles height and width by repeating pixels, then convolves if `layers` is given."""
 
-    def __init__(self, channels: int, layers: _Layers | None = None):
+    def __init__(self, channels: int, layers: Layers | None = None):
         super().__init__()
         if layers is not None:
             self.conv = layers.conv(channels, channels, 3)
@@ -101,7 +48,7 @@ class Upsample(nn.Module):
 class Downsample(nn.Module):
     """Halves height and width, by a strided convolution if `layers` is given, by averaging if not."""
 
-    def __init__(self, channels: int, layers: _Layers | None = None):
+    def __init__(self, channels: int, layers: Layers | None = None):
         super().__init__()
         self.op = nn.AvgPool2d(2) if layers is None else layers.conv(channels, channels, 3, stride=2)
 
@@ -118,7 +65,7 @@ class ResBlock(nn.Module):
         cout: int,
         emb_dim: int,
         config: UNetConfig,
-        layers: _Layers,
+        layers: Layers,
         resample: Callable[[int], nn.Module] | None = None,
     ):
         super().__init__()
@@ -148,7 +95,7 @@ class ResBlock(nn.Module):
 class AttentionBlock(nn.Module):
     """Residual self-attention among all pixels: (B, C, H, W) -> (B, C, H, W)."""
 
-    def __init__(self, channels: int, config: UNetConfig, layers: _Layers):
+    def __init__(self, channels: int, config: UNetConfig, layers: Layers):
         super().__init__()
         self.heads = config.heads(channels)
         self.new_order = config.use_new_attention_order
@@ -182,7 +129,7 @@ class Stage(nn.Sequential):
 class _Blocks:
     """Builds the blocks of a UNet, from the encoder's to the decoder's."""
 
-    def __init__(self, config: UNetConfig, layers: _Layers):
+    def __init__(self, config: UNetConfig, layers: Layers):
         self.config, self.layers = config, layers
         self.emb_dim = 4 * config.model_channels
 
@@ -257,7 +204,7 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config
         self.dtype = dtype or torch.get_default_dtype()
-        layers = _Layers(operations, device, dtype)
+        layers = Layers(operations, device, dtype)
         blocks = _Blocks(config, layers)
         self.time_embed = nn.Sequential(
             layers.linear(config.model_channels, blocks.emb_dim),
@@ -287,7 +234,7 @@ class UNet(nn.Module):
         Raises:
             ValueError: a class-conditional network without labels.
         """
-        wide = _wide(x.dtype)
+        wide = wide_type(x.dtype)
         emb = self.time_embed(timestep_embedding(timesteps, self.config.model_channels).to(wide))
         if self.config.num_classes is not None:
             if y is None:

@@ -54,14 +54,14 @@ def find_crop(region: Tensor, area: Area) -> Crop:
         area: how to choose them.
     """
     canvas: Size = (region.shape[-2], region.shape[-1])
-    spans = [_spans(one[0] > 0) if area.around else None for one in region]
-    filled = [both for both in spans if both]
+    spans = [_spans(mask[0] > 0) if area.around else None for mask in region]
+    filled = [pair for pair in spans if pair]
     smallest = _smallest_box(filled, canvas, area) if filled else canvas
     encoded, scale = _resized(smallest, area) if area.size else (_round_up(smallest, area.multiple), 1.0)
     height, width = (min(full, max(side, int(new / scale))) for full, side, new in zip(canvas, smallest, encoded))
     box = height, width
     content = min(encoded[0], max(1, round(height * scale))), min(encoded[1], max(1, round(width * scale)))
-    corners = tuple(_corner(both, box, canvas) for both in spans)
+    corners = tuple(_corner(pair, box, canvas) for pair in spans)
     return Crop(corners, box, content, encoded)
 
 
@@ -79,7 +79,7 @@ def _smallest_box(spans: Sequence[tuple[Span, Span]], canvas: Size, area: Area) 
     def side(axis: int) -> int:
         return max(
             max(math.ceil((end - start) * area.factor), end - start + 2 * area.margin)
-            for start, end in (both[axis] for both in spans)
+            for start, end in (pair[axis] for pair in spans)
         )
 
     height, width = side(0), side(1)
