@@ -163,7 +163,7 @@ def inpaint(arguments: argparse.Namespace) -> int:
     options = {name: getattr(arguments, name) for name in METHOD_OPTIONS if hasattr(arguments, name)}
     _check_method(arguments, options)
     image = load_image(arguments.image)
-    hole = load_mask(arguments.mask, size=(image.shape[2], image.shape[3]), invert=arguments.invert_mask)
+    hole = load_mask(arguments.mask, size=image.shape[2:], invert=arguments.invert_mask)
     device = shared.device(arguments.device)
     denoiser = shared.load_model(arguments, arguments.model, device)
     warning = size_warning(image.shape[2], image.shape[3], denoiser.image_size)

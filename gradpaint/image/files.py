@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def load_image(path: str | Path) -> Tensor:
     return torch.from_numpy(pixels * 2 - 1).permute(2, 0, 1)[None].contiguous()
 
 
-def load_mask(path: str | Path, size: tuple[int, int] | None = None, invert: bool = False) -> Tensor:
+def load_mask(path: str | Path, size: Sequence[int] | None = None, invert: bool = False) -> Tensor:
     """Read a mask: white is repainted, black and transparent are known, gray is a weight.
 
     Args:
