@@ -1,1 +1,1 @@
-"""Makes a model that ComfyUI loaded differentiable in its input, for the time of one guided step."""
+"""Makes a model that ComfyUI loaded differentiable with respect to its input while a guided step runs."""

@@ -1,50 +1,58 @@
-"""Inference tensors: what the host makes in inference mode, and autograd refuses to save for a backward pass.
+"""Inference tensors: the host creates them in inference mode, and autograd refuses to save them for a backward pass.
 
-Three ways out, each exact: run what needs no graph in the host's own mode (`in_host_mode`), look at the same memory
-through an ordinary tensor (`alias`), or take a copy (`ordinary`). `OrdinaryArguments` does it for any operation, so
-that tensors which a patch holds in places nobody else knows of (closures, attributes) can be saved too.
+There are three remedies, all exact: run what needs no graph in the host's own mode (`in_host_mode`), view the same
+memory through an ordinary tensor (`alias`), or make a copy (`ordinary`). `OrdinaryArguments` applies them to every
+operation, so that tensors which a patch keeps where nobody else can find them (closures, attributes) can be saved too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+Result = TypeVar("Result")
+
 
 def alias(tensor: Tensor) -> Tensor:
-    """An ordinary tensor over the memory of `tensor`, which it must outlive unchanged; `tensor` itself if it is one.
+    """Return an ordinary tensor over the memory of an inference tensor; any other tensor is returned as is.
 
-    No copy is made. Tensor subclasses (quantised weights) have no memory of their own and are returned as they are.
+    No copy is made, so `tensor` has to stay alive and unchanged. Tensor subclasses (quantized weights) have no memory
+    of their own and are returned as they are.
     """
     if not tensor.is_inference() or type(tensor) not in (Tensor, nn.Parameter):
         return tensor
     source = tensor.detach() if tensor.requires_grad else tensor
     if not torch.is_inference_mode_enabled():
-        return source.new_empty(0).set_(source)
+        return _same_memory(source)
     with torch.inference_mode(False):
-        return source.new_empty(0).set_(source)
+        return _same_memory(source)
 
 
-def in_host_mode(function: Callable[..., Tensor], *args, **kwargs) -> Tensor:
-    """function(...) in inference mode, where the host may write into the buffers it made there; an ordinary tensor.
+def _same_memory(source: Tensor) -> Tensor:
+    return source.new_empty(0).set_(source)  # type: ignore[call-overload]  # PyTorch's stubs lack set_(Tensor)
 
-    In inference mode already (a plain step) nothing is done but the call.
+
+def in_host_mode(function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
+    """Call the function in inference mode, where the host may write to the buffers it made there.
+
+    The result is an ordinary tensor unless inference mode was on already (in a plain step).
     """
     if torch.is_inference_mode_enabled():
         return function(*args, **kwargs)
     with torch.inference_mode():
         out = function(*args, **kwargs)
-    return alias(out) if isinstance(out, Tensor) else out
+    return alias(out) if isinstance(out, Tensor) else out  # type: ignore[return-value]  # a Tensor for a Tensor
 
 
-def ordinary(value):
-    """A copy of nested dicts, lists, tuples and conditioning objects in which no tensor is an inference tensor.
+def ordinary(value: Any) -> Any:
+    """Copy nested dicts, lists, tuples and conditioning objects so that they contain no inference tensors.
 
-    Inference tensors may not be saved for backward. Ordinary tensors and unknown objects are passed on as they are.
+    Ordinary tensors and unknown objects are passed on as they are.
     """
     if isinstance(value, Tensor):
         if not value.is_inference():
@@ -55,7 +63,7 @@ def ordinary(value):
         return {key: ordinary(item) for key, item in value.items()}
     if type(value) in (list, tuple):
         return type(value)(ordinary(item) for item in value)
-    if hasattr(value, "_copy_with") and hasattr(value, "cond"):  # comfy.conds.CONDRegular and its kin
+    if hasattr(value, "_copy_with") and hasattr(value, "cond"):  # comfy.conds.CONDRegular and its subclasses
         return value._copy_with(ordinary(value.cond))
     return value
 
@@ -63,12 +71,15 @@ def ordinary(value):
 class OrdinaryArguments(TorchFunctionMode):
     """While active, operations that enter the graph get ordinary tensors in place of inference tensors.
 
-    Parameters stay where they are and are aliased; anything else may be a buffer that is used again, and is copied.
-    Writing into an inference tensor what has no gradient happens in inference mode, where it is allowed.
+    Parameters stay where they are and are aliased. Anything else may be a buffer that gets reused, so it is copied.
+    Values without a gradient are written to an inference tensor in inference mode, where that is allowed.
     """
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        # Nearly all calls end here: thousands a step, so no helper is called for them.
+    # A C function on purpose: it is called for every argument of every operation.
+    _unsafe: Callable[[Tensor], bool] = staticmethod(Tensor.is_inference)
+
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        # Nearly all calls, thousands per step, end in this method, so they go through no helper.
         unsafe = self._unsafe
         for value in args:
             if isinstance(value, Tensor):
@@ -83,10 +94,10 @@ class OrdinaryArguments(TorchFunctionMode):
                 return func(*args, **kwargs)
         return self._call(func, args, kwargs or {})
 
-    def _call(self, func, args, kwargs):
+    def _call(self, func: Callable, args: tuple, kwargs: dict) -> Any:
         writes = bool(args) and isinstance(args[0], Tensor) and _writes(func)
         if torch.is_grad_enabled() and _any((*args, *kwargs.values()), _requires_grad):
-            target = args[:1] if writes else ()  # never a copy of what is written to
+            target = args[:1] if writes else ()  # the tensor that is written to is never copied
             args = (*target, *self._replace(list(args[len(target) :])))
             kwargs = {key: value if key == "out" else self._replace(value) for key, value in kwargs.items()}
         elif writes and args[0].is_inference():
@@ -94,9 +105,7 @@ class OrdinaryArguments(TorchFunctionMode):
                 return func(*args, **kwargs)
         return func(*args, **kwargs)
 
-    _unsafe = staticmethod(Tensor.is_inference)
-
-    def _replace(self, value):
+    def _replace(self, value: Any) -> Any:
         if isinstance(value, Tensor):
             if not self._unsafe(value):
                 return value
@@ -110,9 +119,7 @@ class OrdinaryArguments(TorchFunctionMode):
 
 
 class CopiedArguments(OrdinaryArguments):
-    """For a layer with a weight scheme of its own: the graph begins at its input, and saves copies of what its weights
-    are made into.
-    """
+    """For a layer with its own weight scheme: its graph starts at its input and saves copies of expanded weights."""
 
     @staticmethod
     def _unsafe(tensor: Tensor) -> bool:
@@ -123,12 +130,12 @@ class CopiedArguments(OrdinaryArguments):
 
 
 class AffineVjp(CopiedArguments):
-    """For the VJP of a layer that is affine in its input, by its own forward: the values don't matter, only the graph.
+    """For the VJP of an affine layer through its own forward: only the graph matters, not the values.
 
-    So a product with a weight is not computed. The layer gives its buffers back before backward runs: all are copied.
+    So products with a weight are not computed. The layer releases its buffers before backward runs, so they are copied.
     """
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if func is F.linear and len(args) > 1 and not kwargs:
             x, weight = args[:2]
             if x.requires_grad and type(weight) in (Tensor, nn.Parameter) and self._unsafe(weight):
@@ -140,15 +147,15 @@ class AffineVjp(CopiedArguments):
 
 
 class _LinearInX(torch.autograd.Function):
-    """The derivative of x @ weight.T at no cost for its value."""
+    """Has the derivative of x @ weight.T, without computing its value."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.weight = weight
         return x.new_zeros(*x.shape[:-1], weight.shape[0])
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad @ ctx.weight, None
 
 
@@ -156,12 +163,12 @@ def _requires_grad(tensor: Tensor) -> bool:
     return tensor.requires_grad
 
 
-def _any(values, holds: Callable[[Tensor], bool]) -> bool:
+def _any(values: Iterable, condition: Callable[[Tensor], bool]) -> bool:
     for value in values:
         if isinstance(value, Tensor):
-            if holds(value):
+            if condition(value):
                 return True
-        elif type(value) in (list, tuple) and _any(value, holds):
+        elif type(value) in (list, tuple) and _any(value, condition):
             return True
     return False
 

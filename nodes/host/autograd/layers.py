@@ -1,13 +1,15 @@
-"""The layers of a model during a guided run: forwards whose backward pass asks the host for the weight again.
+"""A model's layers during a guided run: forwards whose backward pass asks the host for the weight again.
 
-Nothing of a weight is saved for backward, and everything that touches one that lives elsewhere runs in inference mode,
-as the host's own evaluation does: its buffers for such weights were made there, and may be written only there.
+No weight is saved for backward. Everything that touches an offloaded weight runs in inference mode, like the host's own
+evaluation: its buffers for such weights were created there and can only be written there.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, cast
 
 import comfy.model_management
 import comfy.ops
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .convolution import input_gradient
+from .convolution import Convolution, input_gradient
 from .inference_tensors import AffineVjp, CopiedArguments, alias, in_host_mode
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -26,33 +28,47 @@ Forward = Callable[..., Tensor]
 Vjp = Callable[[Tensor, torch.Size], Tensor]
 
 
+class Groups(Protocol):
+    """Which of several sets of weights a model has at the moment; see weight_hooks.WeightGroups."""
+
+    @property
+    def current(self) -> Any:
+        """The set in place."""
+
+    def use(self, group: Any) -> None:
+        """Put another set in place."""
+
+
 class NoGroups:
-    """A model whose weights stay the same within an evaluation. See hooks.WeightGroups for one that hooks change."""
+    """For a model whose weights stay the same throughout an evaluation."""
 
     current = None
 
-    def use(self, group) -> None:
-        """Weights as they are."""
+    def use(self, group: Any) -> None:
+        """Do nothing: there is only one set."""
 
 
-def guided_methods(module: nn.Module, groups=None) -> dict[str, Forward]:
-    """The methods that replace module's during a run, by name; empty where the module needs none of its own.
+def guided_methods(module: nn.Module, groups: Groups | None = None) -> dict[str, Forward]:
+    """Return the methods, by name, that replace the module's own during a run.
 
-    groups: which of several sets of weights is in place, `current`, and `use(group)` to put one back for a VJP.
+    Args:
+        module: any module of the network.
+        groups: for a model whose weights change within an evaluation; a VJP uses the weights its call was made with.
     """
     groups = NoGroups() if groups is None else groups
-    casts = isinstance(module, comfy.ops.CastWeightBiasOp)  # the host's layers, those that are no nn.Linear included
+    casts = isinstance(module, comfy.ops.CastWeightBiasOp)  # all of the host's layers, subclasses of nn.Linear or not
     if casts and hasattr(module, "expert_linear"):
-        return {"expert_linear": _expert_forward(module, module.expert_linear, groups)}
-    make = _maker(module, casts)
-    if make is not None:
-        return {"forward": make(module, module.forward, groups)}
-    if casts:  # norms of other packs; embeddings, whose input is no float, so that no gradient passes them
+        return {"expert_linear": _expert_forward(module, cast(Forward, module.expert_linear), groups)}
+    make_forward = _forward_maker(module, casts)
+    if make_forward is not None:
+        return {"forward": make_forward(module, module.forward, groups)}
+    if casts:  # other packs' norms; embeddings take integers, so no gradient passes through them
         return {"forward": _copying_forward(module.forward)}
     return {}
 
 
-def _maker(module: nn.Module, casts: bool) -> Callable | None:
+def _forward_maker(module: nn.Module, casts: bool) -> Callable[..., Forward] | None:
+    """The function below that makes the module's guided forward; None if the module keeps its own."""
     home = type(module).__module__
     host_layer = (home == "comfy.ops" or home.startswith("torch.")) and "forward" not in vars(module)
     if isinstance(module, nn.Linear) or (casts and hasattr(module, "in_features")):
@@ -68,17 +84,20 @@ def _maker(module: nn.Module, casts: bool) -> Callable | None:
 
 
 class _LeafFunction(torch.autograd.Function):
-    """y = forward(x) with the gradient of x given by `vjp(grad_y, shape_of_x)`. Saves no tensor at all."""
+    """y = forward(x), with `vjp(grad_y, shape_of_x)` as the gradient of x. Saves no tensor.
+
+    resident: the layer's weight is on x's device, so no offloading buffer is involved and inference mode not needed.
+    """
 
     @staticmethod
-    def forward(ctx, x: Tensor, forward: Forward, vjp: Vjp, groups, resident: bool = False) -> Tensor:
+    def forward(ctx: Any, x: Tensor, forward: Forward, vjp: Vjp, groups: Groups, resident: bool = False) -> Tensor:
         ctx.vjp, ctx.shape, ctx.dtype, ctx.resident = vjp, x.shape, x.dtype, resident
         ctx.groups, ctx.group = groups, groups.current
-        x = x.detach()  # the host's quantised layers take another path for inputs with gradients
+        x = x.detach()  # the host's quantized layers treat inputs with gradients differently
         return forward(x) if resident else in_host_mode(forward, x)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         comfy.model_management.throw_exception_if_processing_interrupted()
         if ctx.groups.current is not ctx.group:
             ctx.groups.use(ctx.group)
@@ -90,14 +109,15 @@ class _LeafFunction(torch.autograd.Function):
 
 
 @contextlib.contextmanager
-def layer_parameters(module: nn.Module, like: Tensor):
-    """(weight, bias) as the layer's forward would use them now, in `like`'s dtype and device, during the block.
+def layer_parameters(module: nn.Module, like: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Yield (weight, bias) as the layer's forward would use them now, in `like`'s dtype and on its device.
 
-    They may lie in a buffer that the next layer's overwrite: copy what has to last. Call it in inference mode.
+    They may be in a buffer that the next layer overwrites, so copy what has to last. Enter it in inference mode.
     """
     if not isinstance(module, comfy.ops.CastWeightBiasOp):
-        bias = getattr(module, "bias", None)
-        yield tuple(None if p is None else p.to(device=like.device, dtype=like.dtype) for p in (module.weight, bias))
+        weight, bias = cast(Tensor, module.weight), getattr(module, "bias", None)
+        to = (like.device, like.dtype)
+        yield weight.to(*to), None if bias is None else bias.to(*to)
         return
     weight, bias, stream = comfy.ops.cast_bias_weight(module, like, offloadable=True)
     try:
@@ -110,15 +130,15 @@ def _dense(weight: Tensor) -> Tensor:
     return weight.dequantize() if isinstance(weight, QUANTIZED) else weight
 
 
-def _records(x) -> bool:
+def _needs_graph(x: Any) -> bool:
     return torch.is_grad_enabled() and isinstance(x, Tensor) and x.requires_grad
 
 
 def _copying_forward(forward: Forward) -> Forward:
-    """Any layer's own forward; the graph saves copies only. Fine for layers with small weights."""
+    """The layer's own forward, with a graph that saves only copies. Good for any layer with small weights."""
 
-    def guided(x, *args, **kwargs):
-        if not _records(x):
+    def guided(x: Any, *args: Any, **kwargs: Any) -> Tensor:
+        if not _needs_graph(x):
             return in_host_mode(forward, x, *args, **kwargs)
         with CopiedArguments():
             return forward(x.clone(), *args, **kwargs)
@@ -126,33 +146,34 @@ def _copying_forward(forward: Forward) -> Forward:
     return guided
 
 
-def _leaf(module: nn.Module, forward: Forward, vjp: Vjp, groups) -> Forward:
-    """The layer's forward as a _LeafFunction where a graph is recorded, in the host's mode where not."""
+def _leaf(module: nn.Module, forward: Forward, vjp: Vjp, groups: Groups) -> Forward:
+    """The layer's forward: a _LeafFunction where a graph is recorded, otherwise run in the host's mode."""
     flatten = not hasattr(module, "kernel_size") and not isinstance(module, nn.modules.batchnorm._BatchNorm)
 
-    def guided(x, *args, **kwargs):
-        if not _records(x):
+    def guided(x: Any, *args: Any, **kwargs: Any) -> Tensor:
+        if not _needs_graph(x):
             return in_host_mode(forward, x, *args, **kwargs)
-        run, back = forward, vjp
+        call, call_vjp = forward, vjp
         if args or kwargs:
-
-            def run(t: Tensor) -> Tensor:
-                return forward(t, *args, **kwargs)
-
-            back = _affine_vjp(run)
+            call = functools.partial(_call_with, forward, args, kwargs)
+            call_vjp = _affine_vjp(call)
         weight = getattr(module, "weight", None)
-        resident = weight is not None and weight.device == x.device  # then there is no buffer to write to
+        resident = weight is not None and weight.device == x.device
         if not flatten:
-            return _LeafFunction.apply(x, run, back, groups, resident)
-        # Flattened outside the function: a view made inside it could not be changed in place afterwards.
-        out = _LeafFunction.apply(x.reshape(-1, x.shape[-1]), run, back, groups, resident)
+            return _LeafFunction.apply(x, call, call_vjp, groups, resident)
+        # Flattened outside the function: a view made inside it could not be modified in place later.
+        out = _LeafFunction.apply(x.reshape(-1, x.shape[-1]), call, call_vjp, groups, resident)
         return out.view(*x.shape[:-1], out.shape[-1])
 
     return guided
 
 
-def _linear_forward(module: nn.Module, forward: Forward, groups) -> Forward:
-    def vjp(grad: Tensor, shape) -> Tensor:
+def _call_with(forward: Forward, args: tuple, kwargs: dict, x: Tensor) -> Tensor:
+    return forward(x, *args, **kwargs)
+
+
+def _linear_forward(module: nn.Module, forward: Forward, groups: Groups) -> Forward:
+    def vjp(grad: Tensor, shape: torch.Size) -> Tensor:
         with layer_parameters(module, grad) as (weight, _):
             return grad @ _dense(weight)
 
@@ -161,22 +182,22 @@ def _linear_forward(module: nn.Module, forward: Forward, groups) -> Forward:
     return _leaf(module, forward, vjp, groups)
 
 
-def _convolution_forward(module: nn.Module, forward: Forward, groups) -> Forward:
-    def vjp(grad: Tensor, shape) -> Tensor:
+def _convolution_forward(module: Convolution, forward: Forward, groups: Groups) -> Forward:
+    def vjp(grad: Tensor, shape: torch.Size) -> Tensor:
         with layer_parameters(module, grad) as (weight, _):
             return input_gradient(module, _dense(weight), grad, shape)
 
     return _leaf(module, forward, vjp, groups)
 
 
-def _affine_forward(module: nn.Module, forward: Forward, groups) -> Forward:
+def _affine_forward(module: nn.Module, forward: Forward, groups: Groups) -> Forward:
     return _leaf(module, forward, _affine_vjp(forward), groups)
 
 
 def _affine_vjp(forward: Forward) -> Vjp:
-    """For layers with a weight scheme of their own (GGUF, ...): affine in x, so the VJP is that of any forward pass."""
+    """The VJP of a layer with its own weight scheme (GGUF, ...): it is affine in x, so any forward pass yields it."""
 
-    def vjp(grad: Tensor, shape) -> Tensor:
+    def vjp(grad: Tensor, shape: torch.Size) -> Tensor:
         with torch.inference_mode(False), torch.enable_grad(), AffineVjp():
             probe = grad.new_zeros(shape).requires_grad_(True)
             (out,) = torch.autograd.grad(forward(probe), probe, alias(grad))
@@ -185,30 +206,28 @@ def _affine_vjp(forward: Forward) -> Vjp:
     return vjp
 
 
-def _expert_forward(module: nn.Module, forward: Forward, groups) -> Forward:
-    """The host's mixture-of-experts layer: many matrices in one weight, chosen by index."""
+def _expert_forward(module: Any, forward: Forward, groups: Groups) -> Forward:
+    """For the host's mixture-of-experts layer: many matrices in one weight, selected by index."""
 
     def guided(x: Tensor, index: int) -> Tensor:
-        def vjp(grad: Tensor, shape) -> Tensor:
+        def vjp(grad: Tensor, shape: torch.Size) -> Tensor:
             with layer_parameters(module, grad) as (bank, _):
-                one = module._expert_qt_from(bank, index) if isinstance(bank, QUANTIZED) else bank[index]
-                return grad @ _dense(one)
+                matrix = module._expert_qt_from(bank, index) if isinstance(bank, QUANTIZED) else bank[index]
+                return grad @ _dense(matrix)
 
-        def run(t: Tensor) -> Tensor:
-            return forward(t, index)
-
-        return _LeafFunction.apply(x, run, vjp, groups) if _records(x) else in_host_mode(run, x)
+        call = functools.partial(_call_with, forward, (index,), {})
+        return _LeafFunction.apply(x, call, vjp, groups) if _needs_graph(x) else in_host_mode(call, x)
 
     return guided
 
 
-def _norm_forward(module: nn.Module, forward: Forward, groups) -> Forward:
-    """Norms get copies of their (small) parameters and of their input, which later in-place residuals may overwrite."""
+def _norm_forward(module: nn.GroupNorm | nn.LayerNorm | nn.RMSNorm, forward: Forward, groups: Groups) -> Forward:
+    """For norms: uses copies of their (small) parameters and of their input, which in-place residuals may overwrite."""
 
     def guided(x: Tensor) -> Tensor:
-        if not _records(x):
+        if not _needs_graph(x):
             return in_host_mode(forward, x)
-        if module.weight is None:
+        if getattr(module, "weight", None) is None:
             return forward(x.clone())
         with torch.inference_mode(), layer_parameters(module, x) as parameters:
             scale, shift = (None if p is None else alias(p.clone()) for p in parameters)

@@ -1,68 +1,78 @@
-"""Models that overwrite tensors which their own graph has saved for backward.
+"""Support for models that overwrite tensors which their own graph has saved for the backward pass.
 
-PyTorch has `allow_mutation_on_saved_tensors` for this. It tells tensors apart by address and version, so a write
-through a view that begins elsewhere in the same memory goes unnoticed, and one tensor can be taken for another that had
-its address before: the gradient is then wrong without a word. Here it is the memory itself that is watched, and what
-is saved keeps that memory in being.
+PyTorch offers `allow_mutation_on_saved_tensors` for this. It identifies tensors by address and version, so it misses a
+write through a view that starts elsewhere in the same memory, and can mistake one tensor for another that had its
+address before: the gradient is then silently wrong. Here the memory itself is watched, and whatever is saved keeps that
+memory alive.
 """
 
 from __future__ import annotations
 
 import contextlib
 import weakref
+from collections.abc import Iterator
+from typing import Any
 
-import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class _Saved:
-    """A tensor as it was when it was saved: the tensor itself until its memory is written to, then a copy."""
+    """A tensor as it was when saved: the tensor itself until its memory is written to, then a copy."""
 
     __slots__ = ("value", "__weakref__")
 
-    def __init__(self, tensor: Tensor):
+    def __init__(self, tensor: Tensor) -> None:
         self.value = tensor.detach()
 
 
 class _CopyBeforeWrite(TorchDispatchMode):
-    """Sees every operation before it runs, and copies what is saved and about to be overwritten."""
+    """Sees every operation before it runs, and copies saved tensors that it is about to overwrite."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.saved: dict[int, weakref.WeakSet[_Saved]] = {}  # by memory
-        self._written: dict[object, tuple[int | str, ...]] = {}  # which arguments an operation writes to
+        self._saved: dict[int, weakref.WeakSet[_Saved]] = {}  # by memory
+        self._written_arguments: dict[object, tuple[int | str, ...]] = {}  # by operation
 
     def pack(self, tensor: Tensor) -> _Saved:
         saved = _Saved(tensor)
-        key = _memory(tensor)
-        if key is not None:
-            self.saved.setdefault(key, weakref.WeakSet()).add(saved)
+        memory = _memory(tensor)
+        if memory is not None:
+            self._saved.setdefault(memory, weakref.WeakSet()).add(saved)
         return saved
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        written = self._written.get(func)
+        written = self._written_arguments.get(func)
         if written is None:
-            written = self._written[func] = tuple(
-                argument.name if argument.kwarg_only else index
-                for index, argument in enumerate(func._schema.arguments)
-                if argument.alias_info is not None and argument.alias_info.is_write
-            )
+            written = self._written_arguments[func] = _written_arguments(func)
         for place in written:
-            found = kwargs.get(place) if isinstance(place, str) else args[place] if place < len(args) else None
-            for tensor in found if isinstance(found, (list, tuple)) else (found,):
+            value = kwargs.get(place) if isinstance(place, str) else args[place] if place < len(args) else None
+            for tensor in value if isinstance(value, (list, tuple)) else (value,):
                 if isinstance(tensor, Tensor):
-                    self._about_to_write(tensor)
+                    self._copy_saved(tensor)
         return func(*args, **kwargs)
 
-    def _about_to_write(self, tensor: Tensor) -> None:
-        for saved in self.saved.pop(_memory(tensor), ()):
+    def _copy_saved(self, tensor: Tensor) -> None:
+        memory = _memory(tensor)
+        if memory is None:
+            return
+        for saved in self._saved.pop(memory, ()):
             saved.value = saved.value.clone()
 
 
+def _written_arguments(func: Any) -> tuple[int | str, ...]:
+    """Position or keyword of each argument that an operation writes to."""
+    return tuple(
+        argument.name if argument.kwarg_only else index
+        for index, argument in enumerate(func._schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    )
+
+
 def _memory(tensor: Tensor) -> int | None:
-    """What identifies a tensor's memory for as long as it exists; None for tensors that have none of their own."""
+    """Identifies a tensor's memory for as long as it exists; None for tensors that have none of their own."""
     try:
         return tensor.untyped_storage()._cdata
     except (RuntimeError, NotImplementedError):
@@ -74,8 +84,8 @@ def _value(saved: _Saved) -> Tensor:
 
 
 @contextlib.contextmanager
-def copy_before_write():
-    """For an evaluation and its backward pass: what the graph has saved stays as it was, whoever writes to it."""
+def copy_before_write() -> Iterator[None]:
+    """For an evaluation and its backward pass: what the graph saved keeps its value, whoever writes to it."""
     mode = _CopyBeforeWrite()
-    with torch.autograd.graph.saved_tensors_hooks(mode.pack, _value), mode:
+    with saved_tensors_hooks(mode.pack, _value), mode:
         yield
