@@ -1,1 +1,1 @@
-"""How guided steps make do with the memory that there is."""
+"""How guided steps get by with the memory there is."""

@@ -1,11 +1,11 @@
-"""The memory ladder: how a guided step makes do with the memory that there is.
+"""The memory ladder: how guided steps get by with the memory there is.
 
-plain backward -> some blocks recomputed -> all blocks recomputed -> their inputs in host memory as well -> no backward
-pass, with the loss's gradient in x0_hat alone in place of the model's.
+From the top: plain backward -> some blocks recomputed -> all blocks recomputed -> their inputs in host memory as well
+-> no backward pass, with the loss's gradient with respect to x0_hat alone in place of the model's.
 
-The rung is chosen before the first guided step. Where memory is plentiful that is plain backward. Else the first guided
-step recomputes all blocks and measures what each of them saves; from then on as few are recomputed as fit. On an
-out-of-memory error the step is made again one rung lower (see `Differentiator`).
+The rung is chosen before the first guided step. Where memory is plentiful it is plain backward. Otherwise the first
+guided step recomputes all blocks and measures what each of them saves; from then on only as many are recomputed as
+necessary. After an out-of-memory error the step is repeated one rung lower (see `Differentiator`).
 """
 
 from __future__ import annotations
@@ -13,24 +13,28 @@ from __future__ import annotations
 import contextlib
 import enum
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ....gradpaint.method.settings import AUTO, FASTEST, LOW_MEMORY, LOWEST_MEMORY, MemorySettings
 from . import device_memory
 from .checkpoint import Block, Checkpoints
-from .ledger import Held, Ledger
+from .ledger import Ledger, SavedTensorCounter
 from .record import MemoryRecord
+from .sizes import blocks_to_keep, expected_bytes, format_bytes, layer_outputs
+
+if TYPE_CHECKING:
+    from comfy.model_base import BaseModel
+
+    from ..autograd.layers import Groups
 
 log = logging.getLogger(__name__)
 
-MARGIN = 0.85  # of the free memory is planned with; the rest is for fragments and other programs
-# A plain backward pass saves at most this many times the outputs of all linear and convolution layers, had they the
-# latent's size. Counted on full-size networks: SDXL 0.2, SD1.5 0.4 to 0.8, Flux and SD3.5 0.7, Lumina 2 1.1, Wan 1.8,
-# LTXV 4.0, Flux 2 5.1. The host's own estimate of a forward pass is off by more (factors of 11 to 178).
-SAVED_PER_OUTPUT = 6.0
+MARGIN = 0.85  # the share of the free memory that is used; the rest is for fragmentation and other programs
 
 
 class Rung(enum.IntEnum):
@@ -52,26 +56,29 @@ NAMES = {
 
 
 class OutOfGuidanceMemory(RuntimeError):
-    """No way to take the gradient fits into memory."""
+    """There is too little memory to take the gradient in any allowed way."""
 
 
 class MemoryLadder:
-    """One per run. `installed` for the run; at each guided step `choose`, then `evaluation` around each attempt at it,
-    `out_of_memory` after one that failed."""
+    """Made once per run and `installed` for it.
 
-    def __init__(self, settings: MemorySettings, model, device: torch.device):
+    At each guided step call `choose`, enter `evaluation` around each attempt, and call `out_of_memory` after an attempt
+    that failed.
+    """
+
+    def __init__(self, settings: MemorySettings, model: BaseModel, device: torch.device) -> None:
         self.settings, self.model, self.device = settings, model, device
         self.checkpoints = Checkpoints(device)
-        self.rung: Rung | None = None
         self.record = MemoryRecord()
-        self._floor = Rung.PLAIN  # a rung that ran out of memory is not tried again
+        self._rung: Rung | None = None  # None: not chosen yet
+        self._highest = Rung.PLAIN  # rungs above it ran out of memory and are not tried again
         self._measure = False
         self._free = self._outputs = 0
-        self._blocks: list[Block] = []  # those that save something, once that is known
+        self._blocks: list[Block] = []  # those that save something, once measured
         self._plain: set[Block] = set()
 
-    def installed(self, modules: Iterable[nn.Module], groups=None):
-        """For the time of the block, the blocks of these networks can be recomputed. groups: hooks.WeightGroups."""
+    def installed(self, modules: Iterable[nn.Module], groups: Groups | None = None) -> AbstractContextManager:
+        """Inside the block, the blocks of these networks can be recomputed. See Checkpoints.installed."""
         modules = list(modules)
         self._outputs = sum(map(layer_outputs, modules))
         return self.checkpoints.installed(modules, groups)
@@ -83,12 +90,17 @@ class MemoryLadder:
 
     @property
     def takes_gradient(self) -> bool:
-        return self.rung is not Rung.NONE
+        """Whether guided steps still run a backward pass."""
+        return self._rung is not Rung.NONE
 
     def choose(self, shapes: Iterable[torch.Size], conditionings: int) -> None:
-        """Before a guided step. shapes: of the state, or of each tensor packed into it; conditionings: how many of
-        them the model is evaluated for."""
-        if self.rung is not None:
+        """Choose the rung, before a guided step; does nothing if it is chosen already.
+
+        Args:
+            shapes: of the state, or of each component of a nested latent.
+            conditionings: how many the model is evaluated for.
+        """
+        if self._rung is not None:
             return
         if not self.checkpoints.blocks:
             log.info("GradPaint: this model has no blocks that could be recomputed")
@@ -100,7 +112,11 @@ class MemoryLadder:
         self._free = device_memory.free_memory(self.model, self.device)
         dtype = _dtype(self.model)
         needed = conditionings * sum(expected_bytes(self._outputs, shape, dtype) for shape in shapes)
-        log.info("GradPaint: %s free, a plain backward pass may keep up to %s", _size(self._free), _size(needed))
+        log.info(
+            "GradPaint: %s free; a plain backward pass may keep up to %s",
+            format_bytes(self._free),
+            format_bytes(needed),
+        )
         if needed <= MARGIN * self._free:
             self._go(Rung.PLAIN)
         else:
@@ -108,154 +124,103 @@ class MemoryLadder:
             self._go(Rung.ALL)
 
     @contextlib.contextmanager
-    def evaluation(self, count: bool):
-        """One attempt at a guided step: forward and backward. count: whether what is saved outside of blocks may be
-        counted (by hooks, which would be in the way of others)."""
+    def evaluation(self, count: bool) -> Iterator[device_memory.PeakMeter]:
+        """Enter around one attempt at a guided step, forward and backward; yields its PeakMeter.
+
+        Args:
+            count: whether what is saved outside of blocks may be counted, by hooks that could get in the way of others.
+        """
         ledger, meter = Ledger(), device_memory.PeakMeter(self.device)
         if self._measure:
             self._free = device_memory.free_memory(self.model, self.device)
-        outside = _Counted(ledger)
+        outside = SavedTensorCounter(ledger)
         counts = count and (self._measure or self.device.type != "cuda")
         self.checkpoints.after_recompute = meter.sample
         with outside.hooks() if counts else contextlib.nullcontext():
-            if self.rung is Rung.PLAIN:
+            if self._rung is Rung.PLAIN:
                 yield meter
             else:
-                with self.checkpoints.recording(ledger, device_memory.to_host if self.rung is Rung.HOST else None):
+                with self.checkpoints.recording(ledger, device_memory.to_host if self._rung is Rung.HOST else None):
                     yield meter
-        peak = meter.result() or (
+        peak, kind = meter.result() or (
             ledger.peak,
             "saved for backward, counted" if counts else "saved for backward by recomputed blocks, counted",
         )
-        self.record.add(self.describe(), *peak)
+        self.record.add(self.describe(), peak, kind)
         if self._measure:
             self._measure = False
-            self._settle(outside.size, max(0, peak[0] - ledger.peak))
+            self._settle(outside.size, max(0, peak - ledger.peak))
 
     def out_of_memory(self) -> None:
-        """After an attempt that ran out of memory. Goes one rung down or raises OutOfGuidanceMemory."""
-        device_memory.give_back()
+        """Go one rung down, after an attempt that ran out of memory.
+
+        Raises:
+            OutOfGuidanceMemory: if no rung is left, or only the one without a gradient, which must be allowed.
+        """
+        device_memory.release_unused()
         before = self.describe()
-        self._floor = Rung(self.rung + 1)
-        if self.settings.mode == FASTEST or not self.checkpoints.blocks:
-            self._floor = Rung.NONE
-        if self._floor is Rung.SOME:  # how much each block saves is not known yet: the repeated step measures it
-            self._measure = True
-            self._set(Rung.ALL)
-        else:
-            self._measure = False
-            self._set(self._floor)
-        if self.rung is Rung.NONE and not self.settings.allow_without_gradient:
+        self._go_down()
+        if not self.takes_gradient and not self.settings.allow_without_gradient:
             raise OutOfGuidanceMemory(
-                f"GradPaint: out of memory in a guided step ({before}), and no way of saving memory is left. Take a "
-                "smaller image or batch, a smaller or more strongly quantised model, close other programs that use the "
-                "device, set `gradient` to x0, or allow that where nothing else fits (GradPaint Memory)."
+                f"GradPaint: out of memory in a guided step ({before}), with no way left to save memory. Use a smaller "
+                "image or batch or a smaller or more strongly quantized model, close other programs that use the "
+                "device, set `gradient` to x0, or allow guidance without the model's gradient as a last resort "
+                "(GradPaint Memory)."
             )
         self.record.repeats += 1
-        log.warning(
-            "GradPaint: out of memory in a guided step (%s); the step is made again: %s", before, self.describe()
-        )
-        if self.rung is Rung.NONE:
+        log.warning("GradPaint: out of memory in a guided step (%s); repeating it with: %s", before, self.describe())
+        if not self.takes_gradient:
             log.warning(
-                "GradPaint: from here on guidance does WITHOUT the model's gradient, as with `gradient` x0: "
-                "it is weaker. The known part is kept in place as before"
+                "GradPaint: from here on guidance works WITHOUT the model's gradient, as with `gradient` set to x0: "
+                "it is weaker. The known region is still kept"
             )
 
     def without_backward(self) -> None:
-        """A guided step is made without a backward pass."""
+        """Record a guided step that ran without a backward pass."""
         self.record.rungs.append(self.describe())
 
     def describe(self) -> str:
-        if self.rung is not Rung.SOME:
-            return NAMES[self.rung]
+        """Return the current rung in words."""
+        if self._rung is None:
+            return "not chosen yet"
+        if self._rung is not Rung.SOME:
+            return NAMES[self._rung]
         return f"{len(self._blocks) - len(self._plain)} of {len(self._blocks)} blocks recomputed"
+
+    def _go_down(self) -> None:
+        self._highest = Rung((self._rung or Rung.PLAIN) + 1)
+        if self.settings.mode == FASTEST or not self.checkpoints.blocks:
+            self._highest = Rung.NONE
+        self._measure = self._highest is Rung.SOME  # what each block saves is not known yet: the repeated step measures
+        self._set(Rung.ALL if self._measure else self._highest)
 
     def _go(self, rung: Rung, plain: Iterable[Block] = ()) -> None:
         self._set(rung, plain)
         log.info("GradPaint: memory: %s", self.describe())
 
     def _set(self, rung: Rung, plain: Iterable[Block] = ()) -> None:
-        self.rung, self._plain = rung, set(plain)
+        self._rung, self._plain = rung, set(plain)
         for block in self.checkpoints.blocks:
             block.plain = block in self._plain
 
     def _settle(self, rest: int, transient: int) -> None:
-        """The best rung that fits, now that what each block saves is known. transient: bytes beyond what was saved."""
+        """Go to the best rung that fits, after the measuring step.
+
+        Args:
+            rest: bytes saved outside of blocks.
+            transient: bytes in use beyond what was saved.
+        """
         self._blocks = blocks = [block for block in self.checkpoints.blocks if block.saved and not block.broken]
-        plain = plan(blocks, rest, transient, MARGIN * self._free)
-        if plain is None:
+        kept = blocks_to_keep(blocks, rest, transient, MARGIN * self._free)
+        if kept is None:
             self._go(Rung.HOST)
-        elif len(plain) == len(blocks) and self._floor is Rung.PLAIN:
+        elif len(kept) == len(blocks) and self._highest is Rung.PLAIN:
             self._go(Rung.PLAIN)
-        elif plain:
-            # If all of them should fit but did not, the numbers are not to be trusted.
-            self._go(Rung.SOME, plain if len(plain) < len(blocks) else plain[: len(blocks) // 2])
+        elif kept:
+            # If all of them should have fit but did not, the numbers can't be trusted.
+            self._go(Rung.SOME, kept if len(kept) < len(blocks) else kept[: len(blocks) // 2])
 
 
-def plan(blocks: list[Block], rest: int, transient: int, budget: float) -> list[Block] | None:
-    """The blocks that need not be recomputed, as many as fit into budget bytes; None if not even without any.
-
-    rest: bytes saved outside of all blocks; transient: bytes that come and go. The blocks' sizes have been measured.
-    Kept are the inputs of recomputed blocks, all of the others, and what one block saves while it is recomputed. At
-    least as much as the largest block saves is left for what comes and goes in a backward pass.
-    """
-    largest = max((block.largest for block in blocks), default=0)
-    needed = rest + max(transient, largest) + largest + sum(block.inputs for block in blocks)
-    if needed > budget:
-        return None
-    plain = []
-    # The smallest first: that leaves the fewest to recompute.
-    for block in sorted(blocks, key=lambda block: block.saved - block.inputs):
-        needed += block.saved - block.inputs
-        if needed > budget:
-            break
-        plain.append(block)
-    return plain
-
-
-def layer_outputs(network: nn.Module) -> int:
-    """Numbers that all linear and convolution layers together put out for each token or pixel."""
-    layers = (module for module in network.modules() if next(module.children(), None) is None)
-    return sum(getattr(layer, "out_features", 0) or getattr(layer, "out_channels", 0) for layer in layers)
-
-
-def expected_bytes(outputs: int, shape, dtype: torch.dtype) -> float:
-    """At most what a plain backward pass saves. outputs: see layer_outputs; shape: the state's; dtype: the model's."""
-    area = shape[0] * torch.Size(shape[2:]).numel()
-    return SAVED_PER_OUTPUT * outputs * area * max(dtype.itemsize, 2)
-
-
-def _dtype(model) -> torch.dtype:
-    """What the host's model computes in; hosts of different ages say it in different ways."""
+def _dtype(model: BaseModel) -> torch.dtype:
+    """The type the host's model computes in, which older and newer hosts report in different ways."""
     return getattr(model, "get_dtype_inference", model.get_dtype)()
-
-
-class _Counted:
-    """Saved-tensor hooks that keep the tensors as autograd would and count them. size: bytes of new storages."""
-
-    def __init__(self, ledger: Ledger):
-        self.ledger, self.size = ledger, 0
-
-    def hooks(self):
-        return torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack)
-
-    def _pack(self, tensor: Tensor):
-        if type(tensor) is not Tensor or tensor.is_inference():
-            return tensor, None
-        value, before = tensor.detach(), self.ledger.live
-        held = self.ledger.hold(value)
-        self.size += self.ledger.live - before
-        return held, value._version
-
-    @staticmethod
-    def _unpack(packed) -> Tensor:
-        held, version = packed
-        if not isinstance(held, Held):
-            return held
-        if held.tensor._version != version:  # with hooks PyTorch does not look itself
-            raise RuntimeError("a tensor needed for the gradient has been modified by an inplace operation")
-        return held.tensor
-
-
-def _size(count: float) -> str:
-    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

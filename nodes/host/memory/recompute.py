@@ -1,273 +1,188 @@
-"""One call of a block that is checkpointed: what it leaves behind, and running it again when backward asks.
+"""One call of a checkpointed block: what it keeps, and how it runs again when backward needs its tensors.
 
-The block runs as it always does, on its own graph; only the tensors that autograd wants to save are given away
-(`torch.autograd.graph.saved_tensors_hooks`). The first of them that backward needs makes the block run once more on
-private copies of what it was called with, from the random state, the weights and the patches' state of then, up to the
-last tensor that was saved. So nothing depends on the block's arguments or results, tensors that leave a block by
-another way keep their gradient, and later writes to what the block was given or has returned do no harm.
+The block runs as always, on its own graph; only the tensors that autograd wants to save are left out
+(`torch.autograd.graph.saved_tensors_hooks`). The first of them that backward needs makes the block run once more, on
+private copies of its arguments, from the random state, the weights and the patches' state it had, up to the last tensor
+that was saved. So nothing depends on the block's arguments or results being unchanged: tensors that leave a block by
+another route keep their gradient, and later writes to what the block received or returned do no harm.
 
-The results of convolutions are kept: they are the cheapest bytes to spare work with (a 3x3 convolution's spare nine
-times what a linear layer's do). What backward gets is checked: as many tensors as before, of the same shapes, the last
-ones with the same sums, none overwritten after it was saved (those are copied).
+Backward's tensors are checked: the same number as before, with the same shapes, the last ones with the same sums, and
+none overwritten after it was saved (those are copied).
 """
 
 from __future__ import annotations
 
-import contextlib
 import weakref
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, autocast, nn
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
-from .arguments import Arguments
+from .arguments import Arguments, Copies
+from .layer_results import KnownResult, LayerResults, never_differentiated
 from .ledger import Held
-from .restart import RandomState
+from .restart import StartOfCall
+
+if TYPE_CHECKING:
+    from .checkpoint import Block, Checkpoints
 
 
 class StepAgain(BaseException):
-    """The evaluation can't be finished as it was begun; it has to be made again. Never leaves `Differentiator`.
+    """The evaluation can't be finished as begun and has to be repeated. Never leaves `Differentiator`.
 
-    No Exception, so that a model's or patch's own error handling lets it pass.
+    It is no Exception, so that error handling inside a model or patch does not catch it.
     """
 
 
-class _Enough(BaseException):
-    """Ends a block's second run: all that backward needs is there."""
+class _Done(BaseException):
+    """Ends a block's second run: everything backward needs is there."""
 
 
 class _Saved:
-    """What autograd holds instead of a tensor."""
+    """What autograd holds in place of a tensor."""
 
     __slots__ = ("held", "__weakref__")
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.held: Held | None = None
 
 
 class Call:
-    """One call of a block, from its forward pass to the last tensor that backward takes.
+    """One call of a block, from its forward pass to the last tensor that backward takes."""
 
-    owner: the Checkpoints; keep_layers: whether results of convolutions are kept.
-    """
-
-    def __init__(self, owner, block, args: tuple, kwargs: dict, keep_layers: bool):
-        self.owner, self.block = owner, block
-        self.layers = LayerResults() if keep_layers else None
-        self.arguments: Arguments | None = Arguments(args, kwargs, owner.copies)
-        self.random = RandomState(owner.device)
-        self.patches = owner.patches(self.arguments.callables)
-        self.remembered = self.patches.read() if self.patches else None
-        self.weights = None if owner.groups is None else owner.groups.current
-        self.autocast = _autocast(owner.device)
-        self.saved: list[weakref.ref[_Saved]] = []
-        self.shapes: list[tuple] = []
-        self.sums: dict[int, Tensor] = {}  # of some of the saved tensors
-        self._last: tuple[int, Tensor, int] | None = None
+    def __init__(self, owner: Checkpoints, block: Block, args: tuple, kwargs: dict, copies: Copies) -> None:
+        self._owner, self._block = owner, block
+        # Copies elsewhere mean that memory is scarcer still: then nothing is kept on the device.
+        self._layers = LayerResults() if copies.store is None else None
+        arguments = Arguments(args, kwargs, copies)
+        patches = owner.patches(arguments.callables)
+        self._start: StartOfCall | None = StartOfCall(arguments, patches, owner.groups, owner.device)
+        self._saved: list[weakref.ref[_Saved]] = []
+        self._shapes: list[tuple] = []
+        self._sums: dict[int, Tensor] = {}  # of some of the saved tensors, by index
+        self._last: tuple[int, Tensor, int] | None = None  # the saved tensor to take the sums of next
 
     # ---- forward
 
-    def run(self, args: tuple, kwargs: dict):
-        hooks = torch.autograd.graph.saved_tensors_hooks(self._give_away, self.value)
+    def run(self, args: tuple, kwargs: dict) -> Any:
+        """Run the block's forward and return its result."""
+        start, block = self._require_start(), self._block
         try:
-            with hooks, self.owner.layers_of(self._layer):
-                out = self.block.forward(*args, **kwargs)
+            with saved_tensors_hooks(self._leave_out, self._value), self._owner.layers_of(self._layer):
+                out = block.forward(*args, **kwargs)
             self._add_sums()
         finally:
             self._last = None
-        self.block.written |= self.arguments.written()
-        self.block.calls += 1
-        self.block.inputs += self.arguments.size
-        if self.layers is not None:
-            self.block.inputs += self.layers.close(len(self.saved), self.owner.ledger)
-        self.random.keep_if_used()
+        block.written |= start.arguments.written()
+        block.calls += 1
+        block.inputs += start.arguments.size
+        if self._layers is not None:
+            block.inputs += self._layers.close(len(self._saved), self._owner.ledger)
+        start.random.forget_if_unused()
         return out
 
-    def _layer(self, module: nn.Module, forward: Callable, x: Tensor, *args, **kwargs):
+    def _require_start(self) -> StartOfCall:
+        if self._start is None:
+            raise RuntimeError(f"GradPaint: block {self._block.name} was differentiated twice")
+        return self._start
+
+    def _layer(self, module: nn.Module, forward: Callable, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         out = forward(x, *args, **kwargs)
-        if self.layers is not None:
-            self._add_sums()  # what comes before it can't be told from what comes after it
-            self.layers.add(module, out, len(self.saved))
+        if self._layers is not None:
+            self._add_sums()  # a known result would hide differences that come before it
+            self._layers.add(module, out, len(self._saved))
         return out
 
     def _add_sums(self) -> None:
         if self._last is not None:
             index, tensor, version = self._last
-            if tensor._version == version and index not in self.sums:
-                self.sums[index] = _sums(tensor)
+            if tensor._version == version and index not in self._sums:
+                self._sums[index] = _sums(tensor)
 
-    def _give_away(self, tensor: Tensor) -> _Saved:
+    def _leave_out(self, tensor: Tensor) -> _Saved:
         saved = _Saved()
         if tensor.requires_grad and tensor.is_floating_point():  # no weight: those are the same in any case
             # Detached: a tensor's graph holds this call, and a call that fails must not hold the graph.
-            self._last = (len(self.saved), tensor.detach(), tensor._version)
-        self.saved.append(weakref.ref(saved))
-        self.shapes.append((tensor.shape, tensor.dtype, tensor.device))
+            self._last = (len(self._saved), tensor.detach(), tensor._version)
+        self._saved.append(weakref.ref(saved))
+        self._shapes.append((tensor.shape, tensor.dtype, tensor.device))
         return saved
 
     # ---- backward
 
-    def value(self, saved: _Saved) -> Tensor:
+    def _value(self, saved: _Saved) -> Tensor:
         if saved.held is None:
-            if self.arguments is None:
-                raise RuntimeError(f"GradPaint: block {self.block.name} was differentiated twice")
             self._recompute()
+        assert saved.held is not None  # autograd holds `saved`, so the second run has filled it
         return saved.held.tensor
 
     def _recompute(self) -> None:
         for _ in range(2):
-            found = self._run_again()
-            overwritten = {i for i, (held, version) in found.items() if held.tensor._version != version}
+            tensors = self._run_again(self._require_start())
+            overwritten = {i for i, (held, version) in tensors.items() if held.tensor._version != version}
             if not overwritten:
                 break
-            self.block.overwritten |= overwritten  # once more, with copies of these
+            self._block.overwritten |= overwritten  # once more, with copies of these
         else:
-            self.owner.give_up(self.block, "it overwrites its own results in changing ways")
-        self.arguments = self.remembered = self.layers = None
-        self._measure(found)
-        for i, (held, _) in found.items():
-            saved = self.saved[i]()
+            self._owner.give_up(self._block, "it overwrites its own results in varying ways")
+        self._start = self._layers = None
+        self._block.measure([held for held, _ in tensors.values()])
+        self._owner.after_recompute()
+        for i, (held, _) in tensors.items():
+            saved = self._saved[i]()
             if saved is not None:
                 saved.held = held
 
-    def _run_again(self) -> dict[int, tuple[Held, int]]:
-        found: dict[int, tuple[Held, int]] = {}
+    def _run_again(self, start: StartOfCall) -> dict[int, tuple[Held, int]]:
+        """The tensors saved in a second run that are still needed, with their versions, by index."""
+        tensors: dict[int, tuple[Held, int]] = {}
         count = 0
 
         def keep(tensor: Tensor) -> None:
             nonlocal count
             index, count = count, count + 1
-            if index >= len(self.shapes) or self.shapes[index] != (tensor.shape, tensor.dtype, tensor.device):
-                raise _Enough
-            if self.saved[index]() is not None:
+            if index >= len(self._shapes) or self._shapes[index] != (tensor.shape, tensor.dtype, tensor.device):
+                raise _Done
+            if self._saved[index]() is not None:
                 value = tensor.detach()
-                value = value.clone() if index in self.block.overwritten else value
-                found[index] = self.owner.ledger.hold(value), value._version
-            if index in self.sums:
-                self.owner.compare(self.block, self.sums[index], _sums(tensor))
-            if count == len(self.shapes):
-                matched.append(True)
-                raise _Enough
+                value = value.clone() if index in self._block.overwritten else value
+                tensors[index] = self._owner.ledger.hold(value), value._version
+            if index in self._sums:
+                self._owner.compare(self._block, self._sums[index], _sums(tensor))
+            if count == len(self._shapes):
+                complete.append(True)
+                raise _Done
 
-        matched: list[bool] = []
-        if self.owner.groups is not None and self.owner.groups.current is not self.weights:
-            self.owner.groups.use(self.weights)
-        hooks = torch.autograd.graph.saved_tensors_hooks(keep, _never)
+        complete: list[bool] = []
         with (
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            self.autocast(),
-            self.random.again(),
-            self._patches_of_then(),
-            self.owner.inside(),
-            self.owner.layers_of(self._layer_again()),
-            hooks,
+            start.again(self._block.written) as (args, kwargs),
+            self._owner.inside(),
+            self._owner.layers_of(self._layer_again()),
+            saved_tensors_hooks(keep, never_differentiated),
         ):
-            args, kwargs = self.arguments.again(self.block.written)
             try:
-                self.block.forward(*args, **kwargs)
-            except _Enough:
+                self._block.forward(*args, **kwargs)
+            except _Done:
                 pass
-        if not matched:
-            self.owner.give_up(self.block, "it does not compute the same when it runs again")
-        return found
+        if not complete:
+            self._owner.give_up(self._block, "it does not compute the same thing when it runs again")
+        return tensors
 
-    def _layer_again(self) -> Callable:
-        results = None if self.layers is None else self.layers.again()
+    def _layer_again(self) -> Callable[..., Tensor]:
+        next_result = None if self._layers is None else self._layers.again()
 
-        def layer(module: nn.Module, forward: Callable, x: Tensor, *args, **kwargs):
-            kept = None if results is None else results(module)
-            return forward(x, *args, **kwargs) if kept is None else _Given.apply(x, kept)
+        def layer(module: nn.Module, forward: Callable, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            result = None if next_result is None else next_result(module)
+            return forward(x, *args, **kwargs) if result is None else KnownResult.apply(x, result)
 
         return layer
 
-    @contextlib.contextmanager
-    def _patches_of_then(self):
-        if self.remembered is None:
-            yield
-            return
-        now = self.patches.read()
-        try:
-            self.patches.write(self.remembered)
-            yield
-        finally:
-            self.patches.write(now)
-
-    def _measure(self, found: dict[int, tuple[Held, int]]) -> None:
-        storages = {held.tensor.untyped_storage()._cdata: held.nbytes for held, _ in found.values()}
-        size = sum(storages.values())
-        self.block.saved += size
-        self.block.largest = max(self.block.largest, size)
-        self.owner.after_recompute()
-
-
-class LayerResults:
-    """What some layers have computed in one call of a block, each layer's results in the order of its calls."""
-
-    def __init__(self):
-        self._results: dict[int, list[tuple[Tensor | Held | None, int, int]]] = {}
-
-    def add(self, module: nn.Module, out: Tensor, saved: int) -> None:
-        """saved: how many tensors of the block autograd has saved by now."""
-        self._results.setdefault(id(module), []).append((out.detach(), out._version, saved))
-
-    def close(self, saved: int, ledger) -> int:
-        """Drops those that have been written to and those after the last saved tensor; the bytes that are left."""
-        size = 0
-        for results in self._results.values():
-            for i, (tensor, version, before) in enumerate(results):
-                useful = before < saved and tensor._version == version
-                results[i] = (ledger.hold(tensor), version, before) if useful else (None, version, before)
-                size += results[i][0].nbytes if useful else 0
-        return size
-
-    def again(self) -> Callable[[nn.Module], Tensor | None]:
-        """A function that tells a layer's results one after the other; None: has to be computed."""
-        calls = {key: iter(results) for key, results in self._results.items()}
-
-        def result(module: nn.Module) -> Tensor | None:
-            held, version, _ = next(calls.get(id(module), iter(())), (None, 0, 0))
-            return held.tensor if held is not None and held.tensor._version == version else None
-
-        return result
-
-
-class _Given(torch.autograd.Function):
-    """A layer's result that is known. Stands in a graph that is never differentiated."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, result: Tensor) -> Tensor:
-        return result.detach()
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):
-        return _never(grad)
-
-
-def is_worth_keeping(layer: nn.Module) -> bool:
-    """Whether it is a convolution whose graph saves nothing (see layers.py): its result can stand for it."""
-    return "forward" in vars(layer) and hasattr(layer, "kernel_size")
-
-
-def _autocast(device: torch.device) -> Callable:
-    """Backward may run in a thread of its own, which knows nothing of the caller's autocast."""
-    try:
-        enabled = torch.is_autocast_enabled(device.type)
-    except RuntimeError:  # devices that PyTorch knows no autocast for (MPS before 2.5)
-        enabled = False
-    if not enabled:
-        return contextlib.nullcontext
-    dtype = torch.get_autocast_dtype(device.type)
-    return lambda: autocast(device.type, dtype=dtype)
-
 
 def _sums(tensor: Tensor) -> Tensor:
-    """(sum, sum of magnitudes), enough to notice that something else was computed."""
+    """(sum, sum of magnitudes), which reveal that something else was computed."""
     with torch.no_grad():
         values = tensor.detach()
         dtype = torch.promote_types(values.dtype, torch.float32)
         return torch.stack([values.sum(dtype=dtype), torch.linalg.vector_norm(values, 1, dtype=dtype)])
-
-
-def _never(_):
-    raise RuntimeError("GradPaint: the second run of a block is not differentiated")

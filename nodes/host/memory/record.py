@@ -1,4 +1,4 @@
-"""How a run made do with memory."""
+"""A run's use of memory, in numbers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ from dataclasses import dataclass, field
 
 @dataclass
 class MemoryRecord:
-    """How the guided steps made do with memory. rungs: one description per guided step; peak_bytes: the most that one
-    of them took beyond what was allocated at its start, measured as peak_kind says, None without a guided step;
-    repeats: steps that ran out of memory and were made again."""
+    """How the guided steps got by with the memory there was.
+
+    Attributes:
+        rungs: one description per guided step.
+        peak_bytes: the most that any of them took beyond what was allocated when it started; None without a guided
+            step.
+        peak_kind: how peak_bytes was measured.
+        repeats: how often a step ran out of memory and was repeated.
+    """
 
     rungs: list[str] = field(default_factory=list)
     peak_bytes: int | None = None
@@ -17,7 +23,7 @@ class MemoryRecord:
     repeats: int = 0
 
     def add(self, rung: str, peak_bytes: int, peak_kind: str) -> None:
-        """A guided step is done."""
+        """Record a finished guided step."""
         self.rungs.append(rung)
         if self.peak_bytes is None or peak_bytes > self.peak_bytes:
             self.peak_bytes, self.peak_kind = peak_bytes, peak_kind

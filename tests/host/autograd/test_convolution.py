@@ -31,7 +31,7 @@ def convolution(pack):
 @pytest.mark.parametrize("layer, shape", LAYERS)
 def test_input_gradient(convolution, monkeypatch, layer, shape, large, very_few):
     monkeypatch.setattr(convolution, "LARGE_WEIGHT", large)
-    monkeypatch.setattr(convolution, "VERY_FEW", very_few)
+    monkeypatch.setattr(convolution, "VERY_FEW_POSITIONS", very_few)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0), requires_grad=True)
     out = layer(x)
     grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
@@ -39,14 +39,14 @@ def test_input_gradient(convolution, monkeypatch, layer, shape, large, very_few)
     found = convolution.input_gradient(layer, layer.weight.detach(), grad, x.shape)
     assert found.shape == x.shape and torch.allclose(found, expected, atol=1e-5)
     fits = isinstance(layer, nn.Conv2d) and layer.groups == 1 and x.ndim == 4
-    assert convolution.by_columns(layer, layer.weight, grad) is (large == 0 and fits)
+    assert convolution.prefers_columns(layer, layer.weight, grad) is (large == 0 and fits)
 
 
 def test_where_the_matrix_product_is_taken(convolution):
     layer = Conv2d(1280, 1280, 3, padding=1, device="meta")
     weight = torch.empty(1).expand(layer.weight.shape)
     grad = lambda size, dtype=torch.float32: torch.empty(1, dtype=dtype).expand(1, 1280, size, size)
-    assert convolution.by_columns(layer, weight, grad(8)) and convolution.by_columns(layer, weight, grad(32))
-    assert not convolution.by_columns(layer, weight, grad(33))
-    assert not convolution.by_columns(layer, weight, grad(8, torch.bfloat16))
-    assert not convolution.by_columns(Conv2d(320, 320, 3), torch.empty(1).expand(320, 320, 3, 3), grad(8))
+    assert convolution.prefers_columns(layer, weight, grad(8)) and convolution.prefers_columns(layer, weight, grad(32))
+    assert not convolution.prefers_columns(layer, weight, grad(33))
+    assert not convolution.prefers_columns(layer, weight, grad(8, torch.bfloat16))
+    assert not convolution.prefers_columns(Conv2d(320, 320, 3), torch.empty(1).expand(320, 320, 3, 3), grad(8))

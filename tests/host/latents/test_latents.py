@@ -122,10 +122,10 @@ def test_memory_is_estimated_by_the_parts_own_sizes(tools, ltxav, caplog):
     with caplog.at_level(logging.INFO):
         sample(guided(tools, ltxav), "ltxav", "euler", schedule(ltxav, "euler", 1), noise, latent, mask, **RUN)
     (line,) = [r.getMessage() for r in caplog.records if "plain backward pass may keep" in r.getMessage()]
-    memory = importlib.import_module(tools.run.MemoryLadder.__module__)
-    outputs = memory.layer_outputs(ltxav.model)
+    sizes = tools.module("nodes.host.memory.sizes")
+    outputs = sizes.layer_outputs(ltxav.model)
     tokens, conditionings = 2 * 16 * 16 + 5 * 16, 2
-    assert memory._size(conditionings * memory.SAVED_PER_OUTPUT * outputs * tokens * 4) in line
+    assert sizes.format_bytes(conditionings * sizes.SAVED_PER_OUTPUT * outputs * tokens * 4) in line
 
 
 def test_x0_filters_each_part_by_itself(tools, ltxav, monkeypatch):

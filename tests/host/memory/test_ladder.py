@@ -21,6 +21,7 @@ def modules(pack):
         device_memory="memory.device_memory",
         guidance="sampling.wrapper",
         memory="memory.ladder",
+        sizes="memory.sizes",
     )
     host = {name: importlib.import_module(f"{pack.__name__}.nodes.host.{part}") for name, part in parts.items()}
     return type(
@@ -191,7 +192,7 @@ def block(modules, name, saved, inputs):
 
 
 def test_plan(modules):
-    plan = modules.memory.plan
+    plan = modules.sizes.blocks_to_keep
     blocks = [block(modules, "a", 100, 10), block(modules, "b", 60, 10), block(modules, "c", 300, 10)]
     names = lambda budget, **more: (lambda found: found and [b.name for b in found])(
         plan(blocks, **{"rest": 50, "transient": 0, **more}, budget=budget)
@@ -225,7 +226,7 @@ def test_out_of_memory_makes_the_step_again(run, flux, plain, caplog):
     lines = [r.getMessage() for r in caplog.records if "out of memory" in r.getMessage()]
     assert (
         lines[0]
-        == ("GradPaint: out of memory in a guided step (plain backward); the step is made again: all blocks recomputed")
+        == ("GradPaint: out of memory in a guided step (plain backward); repeating it with: all blocks recomputed")
         and len(lines) == record.memory.repeats
     )
 
@@ -353,7 +354,7 @@ def test_the_host_is_asked_for_room(flux, modules, monkeypatch):
     for changes in ({}, {"gradient": "x0"}, {"alpha": 0.0}):
         guided = modules.guidance.apply_gradpaint(flux, modules.settings.GuidanceSettings(**changes))
         sample(guided, "flux", "euler", schedule(flux, "euler", 1), noise, latent, mask)
-    assert shapes == [[modules.device_memory.ROOM, 16, 16, 16], [1, 16, 16, 16], [1, 16, 16, 16]]
+    assert shapes == [[modules.device_memory.ROOM_FACTOR, 16, 16, 16], [1, 16, 16, 16], [1, 16, 16, 16]]
     assert not flux.wrappers.get("prepare_sampling")
 
 
