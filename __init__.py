@@ -1,7 +1,7 @@
-"""GradPaint for ComfyUI. Composes only: the nodes are in `nodes/`, the method itself in `gradpaint/`.
+"""GradPaint for ComfyUI. This file only composes: the nodes are in `nodes/`, the method itself in `gradpaint/`.
 
-Nothing of ComfyUI is imported until ComfyUI asks for the nodes, so that this file can also be imported without it.
-NODE_CLASS_MAPPINGS must stay absent: where it exists, even empty, ComfyUI does not call `comfy_entrypoint`.
+Nothing of ComfyUI is imported until ComfyUI asks for the nodes, so this file can be imported without it.
+NODE_CLASS_MAPPINGS must stay absent: if it exists, even if empty, ComfyUI does not call `comfy_entrypoint`.
 """
 
 import logging
@@ -18,7 +18,7 @@ if _problem:
 
 
 async def comfy_entrypoint():
-    """Called by ComfyUI: the extension with our nodes, or with none where the host is too old for them."""
+    """Return the extension with the pack's nodes, or without any if ComfyUI is too old. Called by ComfyUI."""
     from comfy_api.latest import ComfyExtension
 
     class GradPaintExtension(ComfyExtension):

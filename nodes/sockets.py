@@ -1,4 +1,4 @@
-"""The pack's own socket types: settings objects that one node makes and another one uses."""
+"""The pack's own socket types: objects that one node outputs and another takes as input."""
 
 from comfy_api.latest import io
 

@@ -1,1 +1,1 @@
-"""What touches ComfyUI's internals, and nothing else in the pack does."""
+"""Everything that touches ComfyUI's internals; nothing else in the pack does."""

@@ -1,10 +1,11 @@
-"""Makes a MODEL of the host from a guided-diffusion checkpoint, and finds such checkpoints in the host's folders."""
+"""Loads a guided-diffusion checkpoint as a MODEL of the host, and lists such checkpoints in the host's folders."""
 
 from __future__ import annotations
 
 import inspect
 import os
 from pathlib import Path
+from typing import Any
 
 import comfy.conds
 import comfy.latent_formats
@@ -26,7 +27,7 @@ LABEL_KEY = "gradpaint_class_label"  # in the options of a CONDITIONING
 
 
 class PixelSpace(comfy.latent_formats.LatentFormat):
-    """Images as they are: RGB in [-1, 1]; the host's previews show them unchanged."""
+    """Plain images: RGB in [-1, 1], which the host's previews show unchanged."""
 
     latent_channels = 3
     scale_factor = 1.0
@@ -37,85 +38,90 @@ class PixelSpace(comfy.latent_formats.LatentFormat):
 class ModelSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
     """The checkpoint's own table of noise levels, of any length."""
 
-    def __init__(self, model_config, sigmas: torch.Tensor):
+    def __init__(self, model_config: HostConfig, sigmas: torch.Tensor) -> None:
         super().__init__(model_config)
         self.set_sigmas(sigmas)
         self.num_timesteps = len(sigmas)
 
     def percent_to_sigma(self, percent: float) -> float:
-        # The host's own multiplies by 999 whatever the length of the table.
+        # The host's own method multiplies by 999 whatever the length of the table.
         if 0.0 < percent < 1.0:
             return self.sigma(torch.tensor((1.0 - percent) * (len(self.sigmas) - 1))).item()
         return super().percent_to_sigma(percent)
 
 
 class HostUNet(UNet):
-    """The network as the host calls it: noise only, the learned variance is dropped."""
+    """The network as the host calls it: it returns the predicted noise without the learned variance."""
 
-    def forward(self, x, timesteps, y=None, **ignored):
+    def forward(
+        self, x: torch.Tensor, timesteps: torch.Tensor, y: torch.Tensor | None = None, **ignored: Any
+    ) -> torch.Tensor:
         return super().forward(x, timesteps, y)[:, : self.config.in_channels]
 
 
 class HostConfig(comfy.supported_models_base.BASE):
-    """What the host wants to know of a model family."""
+    """What the host needs to know about a model family."""
 
     latent_format = PixelSpace
-    # No bfloat16: 8 bits of mantissa are too few for a predicted noise that is multiplied by sigma.
+    # No bfloat16: its 8 bits of precision are too few for predicted noise that is multiplied by sigma.
     supported_inference_dtypes = [torch.float16, torch.float32]
-    unet_extra_config = {}
+    unet_extra_config: dict[str, Any] = {}
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__({"config": config.unet})
         self.sampling_settings = {"timesteps": config.diffusion_steps}
-        # The host multiplies this by pixels and bytes: what the skips and a few working tensors of a run take.
+        # The host multiplies this by pixels and bytes. It covers the skip connections and a few working tensors.
         per_pixel = 1.5 * (config.unet.num_res_blocks + 10) * config.unet.level_channels[0]
         self.memory_usage_factor = per_pixel / (0.01 * 1024 * 1024)
 
 
 class GuidedDiffusion(comfy.model_base.BaseModel):
-    """A guided-diffusion network in the host; the class label comes with the conditioning, text is ignored."""
+    """A guided-diffusion network in the host; it takes a class label from the conditioning and ignores text."""
 
-    def __init__(self, host_config: HostConfig, config: ModelConfig, device=None):
+    def __init__(self, host_config: HostConfig, config: ModelConfig, device: torch.device | None = None) -> None:
         super().__init__(host_config, comfy.model_base.ModelType.EPS, device=device, unet_model=HostUNet)
         self.config = config
         self.model_sampling = ModelSampling(host_config, trained_sigmas(config))
 
-    def _apply_model(self, x, t, *args, **kwargs):
+    def _apply_model(self, x: torch.Tensor, t: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         multiple = self.config.unet.size_multiple
         if x.shape[-1] % multiple or x.shape[-2] % multiple:
             raise ValueError(
-                f"this model takes images whose width and height are multiples of {multiple} (it was trained at "
-                f"{self.config.image_size}), got {x.shape[-1]} x {x.shape[-2]}; resize or pad the image"
+                f"width and height must be multiples of {multiple} for this model (trained at "
+                f"{self.config.image_size}), got {x.shape[-1]} x {x.shape[-2]}: resize or pad the image"
             )
         return super()._apply_model(x, t, *args, **kwargs)
 
-    def extra_conds(self, **kwargs):
+    def extra_conds(self, **kwargs: Any) -> dict[str, comfy.conds.CONDRegular]:
         num_classes = self.config.unet.num_classes
         if num_classes is None:
             return {}
         label = kwargs.get(LABEL_KEY)
         if label is None:
             raise ValueError(
-                "this model is class-conditional: connect the conditioning outputs of Load Guided-Diffusion Model"
+                "this model is class-conditional, but its conditioning has no class label: connect the conditioning "
+                "outputs of Load Guided-Diffusion Model to the sampler"
             )
         return {"y": comfy.conds.CONDRegular(torch.tensor([check_label(label, num_classes)]))}
 
 
-def load_model(path: str, settings: dict | None = None, disable_dynamic: bool = False):
-    """Load a checkpoint under the host's memory management.
+def load_model(
+    path: str, settings: dict | None = None, disable_dynamic: bool = False
+) -> comfy.model_patcher.ModelPatcher:
+    """Load a checkpoint as a `GuidedDiffusion` under the host's memory management.
 
     Args:
         path: the file.
-        settings: what the file cannot tell, see ``gradpaint.guided_diffusion.infer_config``.
-        disable_dynamic: the host asks for its plain patcher with this.
-
-    Returns:
-        ModelPatcher of a `GuidedDiffusion`.
+        settings: what the file doesn't say, see ``gradpaint.guided_diffusion.infer_config``.
+        disable_dynamic: set by the host to get its plain patcher.
     """
     checkpoint = load_checkpoint(path, **(settings or {}))
     config, weights = checkpoint.config, checkpoint.state_dict
     if config.unet.in_channels != 3:
-        raise ValueError(f"{path}: images of {config.unet.in_channels} channels; the host's images have 3")
+        raise ValueError(
+            f"{path} is a model of images with {config.unet.in_channels} channels, but ComfyUI's images have 3: choose "
+            "a checkpoint for RGB images"
+        )
     management = comfy.model_management
     load_device, offload_device = management.get_torch_device(), management.unet_offload_device()
     host_config = HostConfig(config)
@@ -130,7 +136,7 @@ def load_model(path: str, settings: dict | None = None, disable_dynamic: bool = 
 
     model = GuidedDiffusion(host_config, config)
     patcher_class = comfy.model_patcher.ModelPatcher
-    if not disable_dynamic:  # the host's own loaders take this one; hosts before 0.20 have only the other
+    if not disable_dynamic:  # the class that the host's own loaders use; hosts before 0.20 don't have it
         patcher_class = getattr(comfy.model_patcher, "CoreModelPatcher", patcher_class)
     patcher = patcher_class(model, load_device=load_device, offload_device=offload_device)
     if not management.is_device_cpu(offload_device):
@@ -141,7 +147,9 @@ def load_model(path: str, settings: dict | None = None, disable_dynamic: bool = 
     return patcher
 
 
-def _set_dtype(host_config: HostConfig, dtype: torch.dtype, manual_cast: torch.dtype | None, device: torch.device):
+def _set_dtype(
+    host_config: HostConfig, dtype: torch.dtype, manual_cast: torch.dtype | None, device: torch.device
+) -> None:
     setter = host_config.set_inference_dtype
     if "device" in inspect.signature(setter).parameters:
         setter(dtype, manual_cast, device=device)
@@ -149,14 +157,14 @@ def _set_dtype(host_config: HostConfig, dtype: torch.dtype, manual_cast: torch.d
         setter(dtype, manual_cast)
 
 
-def conditioning(label: int | None):
-    """CONDITIONING that carries a class label, or nothing."""
+def conditioning(label: int | None) -> list:
+    """Make a CONDITIONING that carries a class label, or nothing."""
     options = {} if label is None else {LABEL_KEY: label}
     return [[torch.zeros(1, 1, 1), options]]
 
 
 def checkpoint_names() -> list[str]:
-    """What the node's list shows: the bundled model, then the files of the host's folders that could be such models."""
+    """Return the node's choices: the bundled model, then the files in the host's folders that could be such models."""
     names = [BUNDLED]
     for folder in _folders():
         for name in folder_paths.get_filename_list(folder):
@@ -166,7 +174,11 @@ def checkpoint_names() -> list[str]:
 
 
 def checkpoint_path(name: str) -> Path:
-    """The file behind a name of `checkpoint_names`."""
+    """Return the file behind one of `checkpoint_names`.
+
+    Raises:
+        FileNotFoundError: naming the folders that were searched.
+    """
     if name == BUNDLED:
         from ...gradpaint.models import bundled_model_path
 
@@ -176,13 +188,13 @@ def checkpoint_path(name: str) -> Path:
         if path is not None:
             return Path(path)
     raise FileNotFoundError(
-        f"checkpoint {name!r} is in none of the folders models/{', models/'.join(_folders())}; "
-        "put it into models/guided_diffusion and reload the page"
+        f"checkpoint {name!r} is not in any of the folders models/{', models/'.join(_folders())}: "
+        f"put it into models/{FOLDER} and reload the page"
     )
 
 
 def _folders() -> tuple[str, ...]:
-    """The host's model folders to look in, ours registered if the user has made it."""
+    """The host's model folders to search, including our own if the user has created it."""
     ours = os.path.join(folder_paths.models_dir, FOLDER)
     if os.path.isdir(ours):
         folder_paths.add_model_folder_path(FOLDER, ours)

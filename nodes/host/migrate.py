@@ -1,17 +1,21 @@
-"""Tells the host about `nodes.migrations`: old prompts are translated before it checks them, old graphs when opened."""
+"""Hooks `nodes.migrations` into the host: translates old prompts before they are checked, old graphs when opened."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from typing import TYPE_CHECKING, Any
 
 from .. import migrations
+
+if TYPE_CHECKING:
+    from comfy_api.latest import io
 
 log = logging.getLogger(__name__)
 
 
 def on_prompt(data: dict) -> dict:
-    """A handler of the host's server: what was posted to /prompt, with today's names in its prompt."""
+    """Handle a POST to /prompt for the host's server: return its data with current names in the prompt."""
     prompt = data.get("prompt") if isinstance(data, dict) else None
     if not isinstance(prompt, dict):
         return data
@@ -22,21 +26,21 @@ def on_prompt(data: dict) -> dict:
 
 
 async def register() -> None:
-    """Once, when the pack is loaded. Without a running server (tests, scripts) there is nothing to do."""
+    """Register with the host when the pack is loaded; without a running server (tests, scripts) there is no need."""
     server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     if server is None:
         return
     handlers = getattr(server, "on_prompt_handlers", ())
-    if not any(getattr(handler, "__module__", None) == __name__ for handler in handlers):  # the pack loaded twice
+    if not any(getattr(handler, "__module__", None) == __name__ for handler in handlers):  # the pack was loaded twice
         server.add_on_prompt_handler(on_prompt)
     await _register_nodes()
 
 
 async def _register_nodes() -> None:
-    """The frontend offers to replace renamed nodes in graphs that it opens, where the host can tell it about them.
+    """Tell the frontend which nodes were renamed, so that it offers to replace them in graphs it opens.
 
-    The host would replace them in prompts too, but `on_prompt` comes first: the host's way fails where an optional
-    input is not given.
+    The host would replace them in prompts too, but `on_prompt` comes first: the host's replacement fails if an optional
+    input is missing.
     """
     from comfy_api.latest import ComfyAPI, io
 
@@ -44,13 +48,15 @@ async def _register_nodes() -> None:
     if replacement is None or not hasattr(io, "NodeReplace"):
         return
     for rule in migrations.RENAMED_NODES:
-        await replacement.register(_replacement(io, rule))
+        await replacement.register(_replacement(rule))
 
 
-def _replacement(io, rule: migrations.RenamedNode):
-    """The host's form of a rule: it wants every input and output that is to be kept."""
+def _replacement(rule: migrations.RenamedNode) -> io.NodeReplace:
+    """The rule in the host's form, which has to list every input and output that is kept."""
+    from comfy_api.latest import io
+
     schema = _schema(rule.new)
-    kept = [given.id for given in schema.inputs if given.id not in rule.inputs.values()]
+    kept = [item.id for item in schema.inputs if item.id not in rule.inputs.values()]
     names = {**{name: name for name in kept}, **rule.inputs}
     places = {place: rule.outputs.get(place, place) for place in range(len(schema.outputs))}
     return io.NodeReplace(
@@ -62,7 +68,8 @@ def _replacement(io, rule: migrations.RenamedNode):
     )
 
 
-def _schema(node_id: str):
+def _schema(node_id: str) -> io.Schema:
     from .. import all_nodes
 
-    return next(schema for schema in (node.GET_SCHEMA() for node in all_nodes()) if schema.node_id == node_id)
+    nodes: list[Any] = all_nodes()
+    return next(schema for schema in (node.GET_SCHEMA() for node in nodes) if schema.node_id == node_id)

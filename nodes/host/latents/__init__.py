@@ -1,1 +1,1 @@
-"""IMAGE, MASK and LATENT on their way to the method's tensors and back, and decoders of latents."""
+"""Converts IMAGE, MASK and LATENT to the method's tensors and back; makes decoders of latents."""

@@ -1,6 +1,7 @@
-"""Nested latents (video and audio of one clip), which the host's samplers see packed: all parts flat in one (B, 1, N).
+"""Nested latents (video and audio of one clip), which the host's samplers see packed into one tensor (B, 1, N).
 
-The mask is packed like them, so the known region needs no more. What does need the parts' own shapes asks here.
+The mask is packed in the same way, so the known region needs nothing else. Code that needs the components' own shapes
+asks here.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import torch
 
 
 def part_shapes(conds: dict, packed: torch.Size) -> list[torch.Size]:
-    """The shapes of the tensors in a state of shape `packed`, several for a nested latent. conds: the guider's.
+    """Return the shapes of the components in a state of shape `packed`: several for a nested latent, otherwise one.
 
-    The host tells them to the models that take nested latents, in their conditioning.
+    Args:
+        conds: the guider's; the host puts the shapes there for models that take nested latents.
+        packed: (B, 1, N), or the shape of an ordinary state.
     """
     for cond in (cond for group in conds.values() for cond in group):
         shapes = getattr(cond.get("model_conds", {}).get("latent_shapes"), "cond", None)
@@ -23,7 +26,7 @@ def part_shapes(conds: dict, packed: torch.Size) -> list[torch.Size]:
 
 
 def first_part(t: torch.Tensor, conds: dict) -> torch.Tensor:
-    """The first tensor packed into t, of a nested latent the video; t itself where nothing is packed."""
+    """Return the first component packed into t (the video of a nested latent), or t itself if nothing is packed."""
     shapes = part_shapes(conds, t.shape)
     if len(shapes) == 1:
         return t

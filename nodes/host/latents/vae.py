@@ -1,10 +1,11 @@
-"""What encoding needs to know of the host's VAE: cells, multiples, frames, and the form of the noise mask."""
+"""Encoding with the host's VAE: its cell size, multiples and frames, and the shape of the noise mask."""
 
 from __future__ import annotations
 
 import logging
 import math
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,25 +13,36 @@ from torch import Tensor
 from ....gradpaint.image.mask_tools import block_max
 from ....gradpaint.image.prepare import Prepared
 
+if TYPE_CHECKING:
+    from comfy.sd import VAE
+
 log = logging.getLogger(__name__)
 
-PIXEL_MULTIPLE = 64  # guided-diffusion networks halve the size up to six times; Chroma Radiance has patches of 16
+PIXEL_MULTIPLE = 64  # guided-diffusion networks halve the size up to six times; Chroma Radiance's patches are 16 wide
 
 
-def cell_size(vae) -> int:
-    """Side of a latent cell in pixels. Raises ValueError for a VAE that is not one of pictures."""
+def cell_size(vae: VAE | None) -> int:
+    """Return the side of a latent cell in pixels.
+
+    Raises:
+        ValueError: if there is no VAE, or it is not for images or videos.
+    """
     if vae is None:
-        raise ValueError("vae is empty: the checkpoint holds none; use Load VAE (pixel_space for models of pixels)")
+        raise ValueError(
+            "vae is empty: the checkpoint contains none. Use Load VAE (with pixel_space for models that work on pixels)"
+        )
     if getattr(vae, "latent_dim", 2) not in (2, 3) or getattr(vae, "extra_1d_channel", None) is not None:
-        raise ValueError("vae is not one of pictures or videos, but of sound: connect the model's picture VAE")
+        raise ValueError("vae is for audio, but must be for images or videos: connect the model's image VAE")
     return int(vae.spacial_compression_encode())
 
 
-def size_multiple(vae, asked: int = 0) -> int:
-    """What width and height must be multiples of: of what was asked for, in whole latent cells.
+def size_multiple(vae: VAE | None, asked: int = 0) -> int:
+    """Return the number that width and height must be multiples of, in pixels.
 
-    0 asks for what suits every model with this VAE: whole patches of 2 x 2 latent cells. VAEs with cells of 32 pixels
-    belong to models that take single cells.
+    Args:
+        vae: the result is a multiple of its cells.
+        asked: the result is a multiple of it too. 0 stands for what suits every model with this VAE: patches of 2 x 2
+            latent cells, or single cells of 32 pixels or more, whose models have no larger patches.
     """
     cell = cell_size(vae)
     if asked:
@@ -40,10 +52,11 @@ def size_multiple(vae, asked: int = 0) -> int:
     return cell if cell >= 32 else 2 * cell
 
 
-def frame_starts(vae, count: int) -> tuple[int, ...]:
-    """The first of the frames that each latent frame holds, and the end; () if the VAE takes single pictures.
+def frame_starts(vae: VAE, count: int) -> tuple[int, ...]:
+    """Return the index of the first frame in each latent frame, then the end; () for a VAE of single images.
 
-    A Wan VAE with 9 frames: (0, 1, 5, 9). If `count` fills no whole latent frames, the end is beyond it.
+    For a Wan VAE and 9 frames it is (0, 1, 5, 9). If `count` frames do not fill the last latent frame, the end is
+    larger than `count`.
     """
     ratio = vae.upscale_ratio
     if getattr(vae, "latent_dim", 2) != 3 or getattr(vae, "not_video", False) or not isinstance(ratio, tuple):
@@ -52,32 +65,45 @@ def frame_starts(vae, count: int) -> tuple[int, ...]:
     while starts[-1] < count:
         end = int(ratio[0](len(starts)))
         if end <= starts[-1]:
-            raise ValueError(f"vae does not say how many frames {len(starts)} latent frames hold")
+            raise ValueError(
+                f"vae doesn't say how many frames {len(starts)} latent frames hold: connect the model's own VAE, or "
+                "switch video off"
+            )
         starts.append(end)
     return tuple(starts)
 
 
-def encode(vae, image: Tensor, video: bool) -> Tensor:
-    """(B, 3, H, W) in [0, 1] -> latent samples; of a video (1, C, T, h, w). The host falls back to tiles by itself."""
+def encode(vae: VAE, image: Tensor, video: bool) -> Tensor:
+    """Encode (B, 3, H, W) in [0, 1]; the host falls back to tiles by itself.
+
+    Returns:
+        (B, C, h, w) or (B, C, 1, h, w); for a video, whose frames are the batch, (1, C, T, h, w).
+    """
     pixels = image.movedim(1, -1).contiguous()
-    if getattr(vae, "latent_dim", 2) == 3 and not video:  # it would take the batch for frames
-        return torch.cat([vae.encode(one[None]) for one in pixels])
+    if getattr(vae, "latent_dim", 2) == 3 and not video:  # the VAE would take the batch for frames
+        return torch.cat([vae.encode(single[None]) for single in pixels])
     return vae.encode(pixels)
 
 
-def encoded(vae, ready: Prepared, starts: tuple[int, ...]) -> tuple[dict, Prepared]:
-    """The LATENT with its noise mask, and `ready` with the mask that it really is.
+def encoded(vae: VAE, ready: Prepared, starts: tuple[int, ...]) -> tuple[dict, Prepared]:
+    """Encode a prepared image.
 
-    starts: the video's, see `frame_starts`. Some VAEs have larger cells than they say (TAEF2): what comes out counts.
+    Args:
+        vae: some have larger cells than they report (TAEF2); the mask is fitted to the actual ones.
+        ready: the image with its mask.
+        starts: of a video, see `frame_starts`.
+
+    Returns:
+        The LATENT with its noise mask, and `ready` with the mask as it is sampled.
     """
     if len(starts) > 2:
         log.info(
-            "%d images are encoded as the frames of one video, as this VAE takes videos; for separate pictures "
-            "switch video off",
+            "GradPaint: encoding %d images as the frames of one video, because this VAE is for videos; for separate "
+            "images switch video off",
             len(ready.stitch.image),
         )
     samples = encode(vae, ready.image, bool(starts))
-    height, width = (big // small for big, small in zip(ready.image.shape[-2:], samples.shape[-2:]))
+    height, width = (pixels // cells for pixels, cells in zip(ready.image.shape[-2:], samples.shape[-2:]))
     if (height, width) != (cell_size(vae),) * 2:
         mask = block_max(ready.mask, height, width)
         ready = Prepared(ready.image, mask, replace(ready.stitch, sampled=mask, cell=max(height, width)))
@@ -85,9 +111,9 @@ def encoded(vae, ready: Prepared, starts: tuple[int, ...]) -> tuple[dict, Prepar
 
 
 def noise_mask(mask: Tensor, samples: Tensor, starts: tuple[int, ...]) -> Tensor:
-    """The mask (B, 1, H, W) as the host must get it: with as many dimensions as the samples.
+    """Give the mask (B, 1, H, W) as many dimensions as the samples have.
 
-    A four-dimensional mask of a five-dimensional latent would be read as the frames of one video.
+    The host would read a four-dimensional mask of a five-dimensional latent as the frames of one video.
     """
     if starts:
         return mask[list(starts[:-1])].movedim(0, 1)[None].contiguous()

@@ -277,7 +277,7 @@ class TestErrors:
     def test_no_projection_known(self, decoders, tools):
         import comfy.latent_formats
 
-        with pytest.raises(ValueError, match="space is 'rgb'.*no projection to colours for SC_Prior_"):
+        with pytest.raises(ValueError, match="space is 'rgb'.*no projection to RGB for SC_Prior_"):
             latent_format = type("SC_Prior_", (comfy.latent_formats.LatentFormat,), {"latent_rgb_factors": None})()
             self.decoder(decoders, tools, "rgb", latent_format)
 
@@ -285,14 +285,14 @@ class TestErrors:
         import comfy.latent_formats
 
         write_tiny(approx, "taesdxl_decoder.safetensors")
-        with pytest.raises(ValueError, match="no taesd_decoder in ComfyUI's models/vae_approx.*github.com"):
+        with pytest.raises(ValueError, match="no taesd_decoder in ComfyUI's folder models/vae_approx.*github.com"):
             self.decoder(decoders, tools, "tiny", comfy.latent_formats.SD15())
 
     @pytest.mark.parametrize("name, shape", [("Wan21", (1, 16, 3, 8, 8)), ("Mochi", (1, 12, 1, 8, 8))])
     def test_no_tiny_decoder_of_videos(self, decoders, tools, name, shape):
         import comfy.latent_formats
 
-        with pytest.raises(ValueError, match=f"no tiny decoder of single images for {name}"):
+        with pytest.raises(ValueError, match=f"no tiny image decoder for {name}"):
             self.decoder(decoders, tools, "tiny", getattr(comfy.latent_formats, name)(), shape)
 
     @pytest.mark.parametrize("space", ["latent", "rgb", "tiny"])

@@ -131,10 +131,10 @@ def test_masks_of_other_sizes(encode, caplog):
     with caplog.at_level(logging.INFO):
         _, stitch, _, _ = encode(image=image, mask=box(32, 48, 8, 16, 8, 16))
     assert torch.equal(stitch.mask[:, 0], box(64, 96, 16, 32, 16, 32))
-    assert "mask is 48 x 32: scaled to the image's 96 x 64" in caplog.text
+    assert "mask is 48 x 32; scaling it to the image's 96 x 64" in caplog.text
     _, stitch, _, _ = encode(image=image, mask=box(128, 192, 16, 17, 16, 17))  # a single pixel is not lost
     assert stitch.mask.sum() == 1
-    with pytest.raises(ValueError, match="mask is 64 x 64, but the image is 96 x 64, another shape"):
+    with pytest.raises(ValueError, match="mask is 64 x 64, but the image is 96 x 64, a different aspect ratio"):
         encode(image=image, mask=box(64, 64, 0, 8, 0, 8))
 
 
@@ -236,7 +236,7 @@ def test_frames_of_a_video(encode, composite, vaes, count, latent_frames):
 def test_one_mask_for_a_video(encode, caplog):
     with caplog.at_level(logging.INFO):
         latent, _, _, sampled = encode("wan", image=picture(5, 32, 32), mask=box(32, 32, 0, 8, 0, 8))
-    assert "5 images are encoded as the frames of one video" in caplog.text
+    assert "encoding 5 images as the frames of one video" in caplog.text
     assert as_the_host_fits_it(latent)[0, 3].sum((1, 2)).tolist() == [1, 1] and len(sampled) == 5
 
 
@@ -256,7 +256,7 @@ def test_sound_is_refused(pack_nodes, vaes):
     import types
 
     sound = types.SimpleNamespace(latent_dim=1, extra_1d_channel=None)
-    with pytest.raises(ValueError, match="vae is not one of pictures"):
+    with pytest.raises(ValueError, match="vae is for audio"):
         run(pack_nodes["GradPaintEncode"], vae=sound, image=picture(1, 8, 8), mask=torch.ones(1, 8, 8))
     with pytest.raises(ValueError, match="vae is empty"):
         run(pack_nodes["GradPaintEncode"], vae=None, image=picture(1, 8, 8), mask=torch.ones(1, 8, 8))
