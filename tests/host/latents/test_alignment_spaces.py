@@ -6,78 +6,12 @@ import importlib
 import pytest
 import torch
 import zoo
+from alignment_runs import alignment_for, guided, made, one_step, settings, write_tiny
 from guided_runs import gradients
 from sampling import problem, sample, schedule
 from tiny_vae import tiny_vae
 
 RATIO = 8
-
-
-@pytest.fixture(scope="module")
-def decoders(tools):
-    return tools.module("nodes.host.latents.decoders")
-
-
-@pytest.fixture
-def approx(comfy_host, tmp_path, monkeypatch):
-    """An empty vae_approx folder, and nothing else of that name."""
-    import folder_paths
-
-    _, extensions = folder_paths.folder_names_and_paths["vae_approx"]
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, "vae_approx", ([str(tmp_path)], extensions))
-    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
-    return tmp_path
-
-
-def write_tiny(folder, name="taesd_decoder.safetensors", channels=4, seed=0):
-    """A random tiny decoder in the host's file format, in half precision as the published ones are."""
-    import comfy.taesd.taesd
-    from safetensors.torch import save_file
-
-    with torch.inference_mode(False), torch.no_grad():
-        network = comfy.taesd.taesd.TAESD(latent_channels=channels).taesd_decoder
-        zoo._randomise(network, seed)
-        save_file({key: value.half().contiguous() for key, value in network.state_dict().items()}, folder / name)
-
-
-def settings(tools, alignment, **changes):
-    return tools.settings.GuidanceSettings(alignment=alignment, schedule=tools.settings.GuideSchedule.full(), **changes)
-
-
-def guided(tools, model, alignment, records=None, mask=None, **changes):
-    return tools.guidance.apply_gradpaint(
-        model, settings(tools, alignment, **changes), None if records is None else records.append, mask=mask
-    )
-
-
-def one_step(tools, model, alignment, family="sd15", **options):
-    """(gradient of the only guided step, its record)."""
-    noise, latent, mask = problem(family, seed=4)
-    records = []
-    with gradients(tools) as found:
-        sample(
-            guided(tools, model, alignment, records, **options),
-            family,
-            "euler",
-            schedule(model, "euler", 8)[3:5],
-            noise,
-            latent,
-            mask,
-        )
-    return found[0], records[0]
-
-
-def alignment_for(tools, decoders, space, vae=None, **values):
-    values = dict(lambda_al=2.0, softness=0.3, border_width=2, space=space) | values
-    return decoders.HostAlignment(**values, vae=vae) if vae else tools.settings.AlignmentSettings(**values)
-
-
-def made(decoders, tools, model, space, approx, **values):
-    """(alignment settings, decoder) of the space."""
-    if space == "tiny":
-        write_tiny(approx)
-    alignment = alignment_for(tools, decoders, space, tiny_vae() if space == "vae" else None, **values)
-    return alignment, decoders.decoder_for(model.model, alignment, torch.zeros(1, 4, 16, 16))
 
 
 @pytest.mark.parametrize("space, ratio", [("rgb", 1), ("tiny", RATIO), ("vae", RATIO)])
@@ -266,62 +200,3 @@ def test_a_vae_is_loaded_only_where_it_is_used(decoders, tools):
     assert loaded() == [vae.patcher]
     assert loaded(gradient="x0") == [] and loaded(alignment={"lambda_al": 0.0}) == []
     assert loaded(alignment={"space": "rgb"}) == []
-
-
-class TestErrors:
-    def decoder(self, decoders, tools, space, latent_format, shape=(1, 4, 16, 16), vae=None):
-        model = type("Model", (), {"latent_format": latent_format})
-        alignment = alignment_for(tools, decoders, space, vae)
-        return decoders.decoder_for(model, alignment, torch.zeros(shape))
-
-    def test_no_projection_known(self, decoders, tools):
-        import comfy.latent_formats
-
-        with pytest.raises(ValueError, match="space is 'rgb'.*no projection to RGB for SC_Prior_"):
-            latent_format = type("SC_Prior_", (comfy.latent_formats.LatentFormat,), {"latent_rgb_factors": None})()
-            self.decoder(decoders, tools, "rgb", latent_format)
-
-    def test_no_tiny_decoder_in_the_folder(self, decoders, tools, approx):
-        import comfy.latent_formats
-
-        write_tiny(approx, "taesdxl_decoder.safetensors")
-        with pytest.raises(ValueError, match="no taesd_decoder in ComfyUI's folder models/vae_approx.*github.com"):
-            self.decoder(decoders, tools, "tiny", comfy.latent_formats.SD15())
-
-    @pytest.mark.parametrize("name, shape", [("Wan21", (1, 16, 3, 8, 8)), ("Mochi", (1, 12, 1, 8, 8))])
-    def test_no_tiny_decoder_of_videos(self, decoders, tools, name, shape):
-        import comfy.latent_formats
-
-        with pytest.raises(ValueError, match=f"no tiny image decoder for {name}"):
-            self.decoder(decoders, tools, "tiny", getattr(comfy.latent_formats, name)(), shape)
-
-    @pytest.mark.parametrize("space", ["latent", "rgb", "tiny"])
-    def test_packed_latents(self, decoders, tools, space):
-        import comfy.latent_formats
-
-        with pytest.raises(ValueError, match=rf"'{space}'.*\(1, 1, 5000\)"):
-            self.decoder(decoders, tools, space, comfy.latent_formats.LTXV(), (1, 1, 5000))
-
-    def test_no_vae_connected(self, tools, decoders, pack_nodes):
-        node = pack_nodes["GradPaintAlignmentLoss"]
-        with pytest.raises(ValueError, match="no VAE is connected"):
-            node.execute(0.1, 1, 0.5, "vae")
-        with pytest.raises(ValueError, match="no VAE is connected"):  # settings made without the node
-            import comfy.latent_formats
-
-            self.decoder(decoders, tools, "vae", comfy.latent_formats.SD15())
-        vae = tiny_vae()
-        assert node.execute(0.1, 1, 0.5, "vae", vae).result[0].vae is vae
-        assert node.execute(0.1, 1, 0.5, "rgb", vae).result[0] == tools.settings.AlignmentSettings(space="rgb")
-
-    def test_a_vae_of_another_model(self, decoders, tools):
-        import comfy.latent_formats
-
-        with pytest.raises(ValueError, match="of 4 channels and this model's have 16"):
-            self.decoder(decoders, tools, "vae", comfy.latent_formats.Flux(), (1, 16, 8, 8), tiny_vae())
-        with pytest.raises(ValueError, match="a video.*1, 4, 3, 8, 8"):
-            self.decoder(decoders, tools, "vae", comfy.latent_formats.SD15(), (1, 4, 3, 8, 8), tiny_vae())
-
-    def test_an_unknown_space(self, tools):
-        with pytest.raises(ValueError, match="space is 'pixels', but must be one of: auto, off"):
-            tools.settings.AlignmentSettings(space="pixels")

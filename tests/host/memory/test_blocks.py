@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 import torch
-from test_recompute import Mlp
+from block_chains import Mlp
 from torch.nn import Linear
 
 
