@@ -33,7 +33,7 @@ def test_scores_stay_in_single_precision_where_the_model_asks_for_it(tools):
     q = torch.randn(1, 4, 8)
     override(tools)(attention_sub_quad, q.half(), q.half(), q.half(), 2, attn_precision=torch.float32)
     assert calls == [torch.float32]
-    override(tools)(attention_sub_quad, q, q, q, 2, attn_precision=torch.float32)  # it has that precision already
+    override(tools)(attention_sub_quad, q, q, q, 2, attn_precision=torch.float32)  # q already has that precision
     assert calls == [torch.float32]
 
 

@@ -164,7 +164,7 @@ class TestLayers:
         import comfy.ops
 
         class Halved(comfy.ops.manual_cast.Linear):
-            """Like GGUF: keeps its weight in a form of its own and expands it in forward."""
+            """Like GGUF: keeps its weight in its own format and expands it in forward."""
 
             def forward(self, x):
                 return torch.nn.functional.linear(x, (self.weight * 2).to(x.dtype), self.bias)

@@ -1,4 +1,4 @@
-"""Compiled models are differentiated through what they were compiled from; engines and cut gradients are refused."""
+"""Compiled models are differentiated through their originals; engines and modules without a gradient are rejected."""
 
 import importlib
 
@@ -77,10 +77,10 @@ def by_method(model, backend):
     return model
 
 
-WAYS = [by_the_hosts_node, pytest.param(by_object_patch, marks=pytest.mark.slow), by_block, by_method]
+COMPILERS = [by_the_hosts_node, pytest.param(by_object_patch, marks=pytest.mark.slow), by_block, by_method]
 
 
-@pytest.mark.parametrize("compile", WAYS)
+@pytest.mark.parametrize("compile", COMPILERS)
 def test_compiled_models(modules, model, compile):
     expected, plain = run(guided(modules, model)), run(model)
     backend, records = Counting(), []
@@ -88,9 +88,9 @@ def test_compiled_models(modules, model, compile):
     assert torch.allclose(run(compiled), plain, atol=1e-5)
     compilations, per_run = backend.compilations, backend.calls
     assert compilations > 0
-    found = run(guided(modules, compiled, records))
-    assert torch.allclose(found, expected, atol=1e-4) and records[0].backwards == STEPS // 2
-    # Unguided steps ran the compiled code, guided ones did not, and nothing was compiled anew.
+    out = run(guided(modules, compiled, records))
+    assert torch.allclose(out, expected, atol=1e-4) and records[0].backwards == STEPS // 2
+    # Plain steps ran the compiled code, guided ones did not, and nothing was recompiled.
     assert backend.compilations == compilations and backend.calls == per_run * 3 // 2
     assert not any(
         "forward" in vars(m)
@@ -135,13 +135,13 @@ def test_an_error_leaves_the_modules_as_they_were(modules, model):
     block = compiled.get_model_object("diffusion_model.middle_block.1.transformer_blocks.0")._orig_mod
     assert not any(
         "forward" in vars(m)
-        for part in (model.model, block)
-        for m in part.modules()
+        for root in (model.model, block)
+        for m in root.modules()
         if not isinstance(m, torch._dynamo.eval_frame.OptimizedModule)
     )
 
 
-def test_old_pytorch_is_told(modules, model, monkeypatch):
+def test_old_pytorch_is_rejected(modules, model, monkeypatch):
     monkeypatch.delattr(torch.compiler, "set_stance")
     with pytest.raises(ValueError, match="take the node that compiles the model .* or update PyTorch"):
         run(guided(modules, by_block(model, "eager")))
@@ -152,7 +152,7 @@ def test_old_pytorch_is_told(modules, model, monkeypatch):
 
 
 class TrTUnet:
-    """Behaves like ComfyUI_TensorRT's: no module, answers with a fresh tensor that has no graph."""
+    """Like ComfyUI_TensorRT's: it is not a module and returns a fresh tensor without a graph."""
 
     dtype = torch.float32
 
@@ -167,11 +167,11 @@ class TrTUnet:
 
 
 def without_gradient(x):
-    """As a kernel of a C++ library answers."""
+    """Like a kernel of a C++ library."""
     return torch.from_numpy(x.detach().numpy() * 0.5)
 
 
-def test_tensorrt_is_refused_before_the_first_evaluation(modules, model):
+def test_tensorrt_is_rejected_before_the_first_evaluation(modules, model):
     del model.model.diffusion_model
     model.model.diffusion_model = TrTUnet()
     assert run(model).isfinite().all()
@@ -183,7 +183,7 @@ def test_tensorrt_is_refused_before_the_first_evaluation(modules, model):
         TrTUnet.__call__ = call
 
 
-def test_no_gradient_through_the_model_is_asked_of_an_engine(modules, model):
+def test_an_engine_works_without_a_gradient_through_the_model(modules, model):
     del model.model.diffusion_model
     model.model.diffusion_model = TrTUnet()
     records = []
@@ -199,15 +199,15 @@ def test_no_gradient_through_the_model_is_asked_of_an_engine(modules, model):
         ("custom_nodes.ComfyUI-nunchaku.models", "Nunchaku"),
     ],
 )
-def test_kernels_of_known_libraries_are_refused(modules, model, package, what):
+def test_kernels_of_known_libraries_are_rejected(modules, model, package, what):
     layer = type("SVDQW4A4Linear", (torch.nn.Module,), {"__module__": package})
     model.model.diffusion_model.input_blocks[1][1].extra = layer()
     with pytest.raises(ValueError, match=f"{what}.*SVDQW4A4Linear.*out of this model's path"):
         run(guided(modules, model))
 
 
-def test_a_kernel_behind_a_residual_is_found(modules, model):
-    # Nothing fails here by itself: the residual around the attention keeps a gradient, the wrong one.
+def test_a_kernel_bypassed_by_a_residual_is_detected(modules, model):
+    # Nothing fails by itself: the residual connection around the attention keeps a gradient, but a wrong one.
     class Fast(torch.nn.Module):
         def forward(self, x, *args, **kwargs):
             return without_gradient(x)
@@ -220,7 +220,7 @@ def test_a_kernel_behind_a_residual_is_found(modules, model):
     assert not any(m._forward_hooks for m in model.model.modules())
 
 
-def test_what_only_looks_at_shapes_may_answer_without_gradient(modules, model):
+def test_modules_that_only_read_shapes_need_no_gradient(modules, model):
     class Position(torch.nn.Module):
         def forward(self, x, *args, **kwargs):
             return torch.ones(x.shape) * 0.1
@@ -231,7 +231,7 @@ def test_what_only_looks_at_shapes_may_answer_without_gradient(modules, model):
 
 @pytest.mark.parametrize("kind", ["foreign", "attention_sage"])
 def test_attention_kernel_of_another_pack(modules, model, monkeypatch, kind):
-    # As packs do it that change the host's attention for everybody, and the host with --use-sage-attention.
+    # Like packs that replace the host's attention globally, and the host's own --use-sage-attention.
     import comfy.ldm.modules.attention as attention
 
     expected = run(guided(modules, model))

@@ -1,4 +1,4 @@
-"""The input gradient of convolutions: both ways against PyTorch's own."""
+"""The input gradient of convolutions: every method against PyTorch's own."""
 
 import importlib
 
@@ -36,13 +36,13 @@ def test_input_gradient(convolution, monkeypatch, layer, shape, large, very_few)
     out = layer(x)
     grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
     (expected,) = torch.autograd.grad(out, x, grad)
-    found = convolution.input_gradient(layer, layer.weight.detach(), grad, x.shape)
-    assert found.shape == x.shape and torch.allclose(found, expected, atol=1e-5)
+    grad_x = convolution.input_gradient(layer, layer.weight.detach(), grad, x.shape)
+    assert grad_x.shape == x.shape and torch.allclose(grad_x, expected, atol=1e-5)
     fits = isinstance(layer, nn.Conv2d) and layer.groups == 1 and x.ndim == 4
     assert convolution.prefers_columns(layer, layer.weight, grad) is (large == 0 and fits)
 
 
-def test_where_the_matrix_product_is_taken(convolution):
+def test_when_the_matrix_product_is_used(convolution):
     layer = Conv2d(1280, 1280, 3, padding=1, device="meta")
     weight = torch.empty(1).expand(layer.weight.shape)
     grad = lambda size, dtype=torch.float32: torch.empty(1, dtype=dtype).expand(1, 1280, size, size)

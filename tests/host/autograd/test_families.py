@@ -1,4 +1,4 @@
-"""Every model family: the bridge's gradient is right, and a GradPaint run does what it must. See `zoo_more`."""
+"""Every model family of `zoo_more`: the bridge's gradient is right, and a GradPaint run works."""
 
 import dataclasses
 import importlib
@@ -47,7 +47,7 @@ def test_gradient(family, patcher, modules):
 
 @pytest.mark.parametrize("changes", [{"mm_layers": 2, "mlp_type": "normal"}, {"mm_layers": 1}])
 def test_gradient_of_the_larger_seedvr2(pack, modules, monkeypatch, changes):
-    # The host tells it by its width, and computes its positions and its feed-forward layers otherwise.
+    # The host recognizes it by its width, and computes its positions and feed-forward layers differently.
     import comfy.ldm.seedvr.model
     import comfy.model_management
 
@@ -109,8 +109,8 @@ def test_sampling(family, patcher, modules):
 
 
 @pytest.mark.parametrize("name", ["ltxv", "cosmos_predict2", "wan22_ti2v"])
-def test_the_model_is_told_one_noise_level(name, modules):
-    # In the host these see a clean known region and timesteps scaled by the mask; GradPaint's is as noisy as the hole.
+def test_the_model_sees_one_noise_level(name, modules):
+    # The host gives these a clean known region and timesteps scaled by the mask; GradPaint's is as noisy as the hole.
     model = zoo_more.build(name)
     noise, latent, mask = problem(name, shapes=zoo_more.SHAPES)
     seen = []

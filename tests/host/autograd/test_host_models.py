@@ -1,11 +1,11 @@
-"""Every class of models that the host knows has a row in the zoo, or a reason here why it has none."""
+"""Every model class of the host has a row in the zoo, or a reason here why it has none."""
 
 import in_host
 import pytest
 import zoo_more
 
 IN_ZOO = {"SD15": "sd15", "SDXL": "sdxl", "Flux": "flux"}  # of zoo.py
-AUDIO, SHAPES, OTHER = "makes audio, no picture", "makes 3D shapes, no picture", "no diffusion model"
+AUDIO, SHAPES, OTHER = "makes audio, not images", "makes 3D shapes, not images", "not a diffusion model"
 NOT_IN_ZOO = {
     "StableAudio": AUDIO,
     "StableAudio3": AUDIO,

@@ -1,4 +1,4 @@
-"""Weights that live elsewhere: gradients equal those of the resident model, and every buffer is given back."""
+"""Offloaded weights: gradients equal those of the resident model, and every buffer is released."""
 
 import importlib
 import threading
@@ -54,7 +54,7 @@ def test_gradient_equals_the_resident_models(family, share, pack, autograd, monk
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_runs_equal_those_of_the_resident_model(share, tools, monkeypatch):
-    """Guided and plain steps take turns, so buffers made in inference mode are written to by guided steps."""
+    """Guided and plain steps alternate, so guided steps write to buffers that were made in inference mode."""
     noise, latent, mask = problem("sd15")
 
     def run(model):
@@ -69,8 +69,8 @@ def test_runs_equal_those_of_the_resident_model(share, tools, monkeypatch):
 
 
 @pytest.mark.parametrize("where", ["forward", "norm", "backward"])
-def test_buffers_are_given_back_after_an_error(tools, where, autograd, monkeypatch):
-    """The host gives its buffer back itself where its own forward passes; ours must wherever ours fails."""
+def test_buffers_are_released_after_an_error(tools, where, autograd, monkeypatch):
+    """The host releases its buffer when its own forward passes; ours has to wherever it fails."""
     import comfy.model_management
 
     class Stop(Exception):
@@ -95,9 +95,9 @@ def test_buffers_are_given_back_after_an_error(tools, where, autograd, monkeypat
 
 @pytest.mark.parametrize("inference", [False, True])
 def test_backward_in_a_thread_of_its_own(inference, autograd, monkeypatch):
-    """On a GPU autograd runs it in the device's thread, where modes that belong to a thread may be other ones."""
+    """On a GPU autograd runs it in the device's thread, where thread-local modes can differ."""
     _, expected = gradient(autograd, zoo.sd15(), "sd15")
-    found = []
+    grads = []
     with offloading(monkeypatch):
         patcher = zoo.sd15()
         with torch.inference_mode():
@@ -112,12 +112,12 @@ def test_backward_in_a_thread_of_its_own(inference, autograd, monkeypatch):
 
             def backward():
                 with torch.inference_mode(inference):
-                    found.extend(torch.autograd.grad(out, leaf, weight))
+                    grads.extend(torch.autograd.grad(out, leaf, weight))
 
             thread = threading.Thread(target=backward)
             thread.start()
             thread.join()
-    assert torch.equal(found[0], expected)
+    assert torch.equal(grads[0], expected)
 
 
 @pytest.mark.parametrize("with_lora", [False, True])
@@ -131,7 +131,7 @@ def test_dynamic_vram(with_lora, autograd, monkeypatch):
     x, sigma, conds = twins.arguments(model.model, zoo.SHAPES["sd15"], zoo.conditioning("sd15"), 1)
     weight = torch.randn(x.shape, generator=torch.Generator().manual_seed(5))
     with dynamic_vram(monkeypatch, model) as log:
-        for _ in range(3):  # weights are where the call before has left them, or gone
+        for _ in range(3):  # weights are where the previous call left them, or evicted
             with autograd.differentiable([model.model]), autograd.grad_enabled():
                 other_out, other = twins.gradient(autograd, model.model, x, sigma, conds, weight)
             assert log.pinned == log.unpinned > 0 and log.evicted > 0

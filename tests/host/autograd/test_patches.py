@@ -1,4 +1,4 @@
-"""What people put on a model or its conditioning: gradients through it are right, and a GradPaint run works."""
+"""Patches on a model or its conditioning: gradients through them are right, and a GradPaint run works."""
 
 import importlib
 
@@ -98,7 +98,7 @@ class TestControl:
         out, _ = compare(tools, two_blocks, conditioning=conditioning, cfg=2.0)
         assert relative_error(evaluate(tools, two_blocks(False), text(1), cfg=2.0)[0], out) > 0.01
 
-    def test_chained_in_a_part_of_the_run(self, tools):
+    def test_chained_for_a_share_of_the_run(self, tools):
         def conditioning(ordinary):
             return controls.with_control(
                 text(1),
@@ -120,13 +120,13 @@ class TestControl:
 
 
 def tensor(ordinary: bool, *shape, seed: int = 31) -> torch.Tensor:
-    """As a node would make it (in inference mode), or for the plain twin."""
+    """A random tensor as a node would make it (in inference mode), or an ordinary one for the plain twin."""
     with torch.inference_mode(not ordinary):
         return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 class IpAdapter:
-    """Like IP-Adapter's: image tokens with layers of their own, a second attention, kept in an object."""
+    """Like IP-Adapter: image tokens with their own layers and a second attention, kept in an object."""
 
     def __init__(self, ordinary: bool, width: int):
         with torch.inference_mode(not ordinary), torch.no_grad():
@@ -193,8 +193,8 @@ class TestPatches:
         def model(ordinary):
             patcher = base(ordinary)
             with torch.inference_mode(not ordinary):
-                found = getattr(node(), getattr(node, "FUNCTION", "execute"))(patcher, *arguments)
-            return getattr(found, "args", found)[0]
+                result = getattr(node(), getattr(node, "FUNCTION", "execute"))(patcher, *arguments)
+            return getattr(result, "args", result)[0]
 
         compare(tools, model, cfg=3.0, adapts=name == "FreeU_V2")
 
@@ -234,7 +234,7 @@ class TestPatches:
 
     @pytest.mark.parametrize("fraction", [0.5, 1.0])
     def test_features_kept_from_step_to_step(self, fraction, tools):
-        """Like DeepCache: every second step takes deep features from the step before it, guided or not."""
+        """Like DeepCache: every second step reuses deep features of the step before it, guided or not."""
         kept, graphs = [], []
 
         def patch(h, skip, options):

@@ -1,4 +1,4 @@
-"""Tensors that are overwritten after a graph has saved them: the gradient is that of what was saved."""
+"""Tensors overwritten after a graph has saved them: the gradient is that of the saved values."""
 
 import importlib
 
@@ -15,7 +15,7 @@ def copy_before_write(pack):
     "write",
     [
         lambda a: a.mul_(10),
-        lambda a: a[32:].mul_(10),  # begins elsewhere in the same memory
+        lambda a: a[32:].mul_(10),  # starts elsewhere in the same memory
         lambda a: a.view(8, 8).t()[3].zero_(),
         lambda a: a.detach().fill_(0),
         lambda a: torch.mul(a.detach(), 2, out=a.detach()),
@@ -23,7 +23,7 @@ def copy_before_write(pack):
         lambda a: torch._foreach_add_([a.detach()], 1.0),
     ],
 )
-def test_any_write_is_seen(write, copy_before_write):
+def test_every_write_is_noticed(write, copy_before_write):
     x = torch.linspace(1, 2, 64, requires_grad=True)
     with copy_before_write():
         a = x * 3
@@ -46,7 +46,7 @@ def test_an_output_that_is_overwritten(copy_before_write):
 
 
 def test_memory_that_is_used_again(copy_before_write):
-    """Hundreds of tensors of one size, saved, overwritten and dropped: each at an address that others had."""
+    """Hundreds of tensors of one size, saved, overwritten and dropped, each at an address that others had before."""
     x = torch.linspace(1, 2, 64, dtype=torch.float64, requires_grad=True)
     total, expected = 0, 0
     with copy_before_write():

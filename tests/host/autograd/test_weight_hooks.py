@@ -1,4 +1,4 @@
-"""Hooks change the weights between the parts of one evaluation: each part's gradient is that of its own weights."""
+"""Hooks change the weights within one evaluation: each conditioning's gradient is that of its own weights."""
 
 import controls
 import loras
@@ -11,8 +11,6 @@ from twins import relative_error
 
 
 class TestHooks:
-    """Hooks change the weights between the parts of one evaluation."""
-
     def hooked(self, seed, strength, keyframes=None):
         import comfy.hooks
 
@@ -127,7 +125,7 @@ class TestHooks:
         run(tools, model, positive)
 
     def test_parameters_that_no_layer_holds(self, tools):
-        """A network's own parameters enter the graph themselves; the next part's weights must not reach them there."""
+        """A network's own parameters enter the graph; the next conditioning's weights must not change them there."""
         import comfy.hooks
 
         def model():

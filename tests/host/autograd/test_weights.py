@@ -1,4 +1,4 @@
-"""Weights as they come: the bridge's gradient is that of dense float32 weights with the same values."""
+"""Weights in every format: the bridge's gradient is that of dense float32 weights with the same values."""
 
 import importlib
 from contextlib import nullcontext
@@ -48,7 +48,7 @@ def plain(autograd, patcher):
 
 
 def run(tools, model, records=None, sampler="euler", cfg=2.0, **settings):
-    """Two guided steps; asserts that they end well and returns the result."""
+    """Run two guided steps, check that the known region is kept, and return the result."""
     noise, latent, mask = problem("sd15")
     full = tools.settings.GuideSchedule.full()
     guided = tools.guidance.apply_gradpaint(
@@ -81,8 +81,8 @@ def test_formats(name, autograd, tools):
 
 
 @pytest.mark.parametrize("name", [name for name, form in formats.FORMATS.items() if form.quant])
-def test_a_quantised_layer_alone(name, autograd):
-    """Where the layer rounds its input the whole model's gradient is only near the twin's; the layer's is exact."""
+def test_a_single_quantized_layer(name, autograd):
+    """If the layer rounds its input the model's gradient is only close to the twin's; the layer's own is exact."""
     form = formats.FORMATS[name]
     model, dense = formats.build(form)
     path = "diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_q"
@@ -124,7 +124,7 @@ class TestLora:
 
     @pytest.mark.parametrize("share", [None, 0.0])
     def test_beside_the_weights(self, share, autograd, tools, monkeypatch):
-        """The host's bypass mode: adapters run next to the layers, whose weights stay as they are."""
+        """The host's bypass mode: adapters run next to the layers, whose weights do not change."""
         import comfy.sd
 
         dense = zoo.sd15()
@@ -143,7 +143,7 @@ class TestLora:
 
 
 def test_a_layer_that_clamps_its_input(autograd):
-    """The host's fast fp8 layer writes into what it is given, which other layers may have saved."""
+    """The host's fast fp8 layer writes to its input, which other layers may have saved."""
     import comfy.ops
 
     with torch.inference_mode():
@@ -160,7 +160,7 @@ def test_a_layer_that_clamps_its_input(autograd):
 
 @pytest.mark.parametrize("name", [None, "scaled_e4m3fn"])
 def test_mixture_of_experts(name, autograd):
-    """The host's bank of quantised experts: no copy of it is made or saved."""
+    """The host's bank of quantized experts: no copy of it is made or saved."""
     import comfy.ops
 
     generator = torch.Generator().manual_seed(0)
@@ -186,7 +186,7 @@ def test_mixture_of_experts(name, autograd):
 
 
 class TestGguf:
-    """A layer that keeps packed bytes, with a forward and a cast of its own, as city96/ComfyUI-GGUF has it."""
+    """A layer that keeps packed bytes, with its own forward and cast, like city96/ComfyUI-GGUF."""
 
     @staticmethod
     def ops():
@@ -207,7 +207,7 @@ class TestGguf:
                 return torch.nn.functional.linear(x, self.unpacked(x.dtype), bias)
 
         class LayerNorm(comfy.ops.manual_cast.LayerNorm):
-            """Hands its weight out in a buffer that it uses again."""
+            """Hands out its weight in a buffer that it reuses."""
 
             def forward_comfy_cast_weights(self, x):
                 buffers = [torch.empty_like(p, dtype=x.dtype).copy_(p) for p in (self.weight, self.bias)]
@@ -235,7 +235,7 @@ class TestGguf:
         run(tools, packed)
 
     def test_its_backward_is_one_product(self, pack):
-        """The VJP of a layer with a forward of its own records that forward, but leaves the product's value out."""
+        """The VJP of a layer with its own forward records that forward without computing the product's value."""
         tensors = importlib.import_module(f"{pack.__name__}.nodes.host.autograd.inference_tensors")
         x = torch.randn(3, 8, requires_grad=True)
         with torch.inference_mode():

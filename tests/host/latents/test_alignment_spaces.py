@@ -15,7 +15,7 @@ RATIO = 8
 
 
 @pytest.mark.parametrize("space, ratio", [("rgb", 1), ("tiny", RATIO), ("vae", RATIO)])
-def test_decoders_answer_as_the_host_decodes(decoders, tools, approx, space, ratio):
+def test_decoders_decode_as_the_host_does(decoders, tools, approx, space, ratio):
     import latent_preview
 
     model = zoo.sd15()
@@ -85,7 +85,7 @@ def test_the_decoder_changes_the_gradient_and_off_does_not(decoders, tools, appr
         grads.append(grad)
 
 
-def test_the_user_s_mask_is_used_at_the_image_s_resolution(decoders, tools, approx):
+def test_the_users_mask_is_used_at_the_images_resolution(decoders, tools, approx):
     model = zoo.sd15()
     alignment, _ = made(decoders, tools, model, "tiny", approx)
     _, latent, coarse = problem("sd15")
@@ -107,7 +107,7 @@ def test_the_user_s_mask_is_used_at_the_image_s_resolution(decoders, tools, appr
     assert torch.equal(seen[1].mask, fine)
 
 
-def test_ksampler_node_hands_its_mask_on(decoders, tools, pack_nodes, approx, monkeypatch):
+def test_the_ksampler_node_passes_on_its_mask(decoders, tools, pack_nodes, approx, monkeypatch):
     model = zoo.sd15()
     alignment, _ = made(decoders, tools, model, "tiny", approx)
     masks = []
@@ -149,12 +149,12 @@ def test_low_memory_gives_the_same_gradient_through_the_vae(decoders, tools, app
     plain, _ = one_step(tools, model, alignment)
     noise, latent, mask = problem("sd15", seed=4)
     records = []
-    with gradients(tools) as found:
+    with gradients(tools) as frugal_gradients:
         frugal = tools.guidance.apply_gradpaint(
             model, settings(tools, alignment), records.append, memory=memory.MemorySettings(mode=memory.LOW_MEMORY)
         )
         sample(frugal, "sd15", "euler", schedule(model, "euler", 8)[3:5], noise, latent, mask)
-    assert torch.allclose(found[0], plain, rtol=1e-4, atol=1e-6 * float(plain.abs().max()))
+    assert torch.allclose(frugal_gradients[0], plain, rtol=1e-4, atol=1e-6 * float(plain.abs().max()))
 
 
 def test_a_vae_in_half_precision(decoders, tools, approx):
@@ -178,7 +178,7 @@ def test_one_frame_of_a_model_with_a_time_axis(decoders, tools):
             assert decode(torch.zeros(shape)).shape == (2, 3, 1, side, side)
 
 
-def test_the_caller_s_vae_and_model_stay_as_they_were(decoders, tools, approx):
+def test_the_callers_vae_and_model_do_not_change(decoders, tools, approx):
     model, vae = zoo.sd15(), tiny_vae()
     weights = {name: weight.clone() for name, weight in vae.first_stage_model.state_dict().items()}
     parameters = list(map(id, vae.first_stage_model.parameters()))

@@ -1,4 +1,4 @@
-"""Conversions at the host's border: ranges, layouts, and errors that name the shapes."""
+"""Conversions to and from the host: ranges, layouts, and errors that name the shapes."""
 
 import pytest
 import torch
@@ -54,7 +54,7 @@ def test_masked_latent_keeps_a_video_mask(convert):
     assert convert.masked_latent({"samples": torch.zeros(1, 16, 3, 8, 8), "noise_mask": mask})["noise_mask"] is mask
 
 
-def test_grey_masks_count_as_something_to_repaint(convert):
+def test_gray_masks_count_as_something_to_repaint(convert):
     mask = torch.zeros(1, 8, 8)
     mask[0, 0, 0] = 0.01
     assert "noise_mask" in convert.masked_latent({"samples": torch.zeros(1, 3, 8, 8)}, mask)

@@ -1,5 +1,7 @@
-"""Latents that are not one tensor of the model's shape: video and audio nested, and a model that reshapes what it is
-given. That gradients and plain runs of these families are right, test_families shows."""
+"""Latents that are not one tensor of the model's shape: nested video and audio, and a model that reshapes its input.
+
+test_families shows that gradients and plain runs of these families are right.
+"""
 
 import importlib
 import logging
@@ -23,8 +25,11 @@ def guided(tools, model, records=None, **options):
 
 
 def masks_of(kind, nested_mask):
-    """The noise mask that the host's nodes leave: of both parts, or of the video (Set Latent Noise Mask), or of the
-    audio alone, for which Concat AV Latent makes up ones; or of a first frame (LTXV's image to video)."""
+    """The noise mask that the host's nodes store.
+
+    It covers both components, the video (Set Latent Noise Mask), the audio alone (Concat AV Latent fills in ones for
+    the video), or a first frame (LTXV's image to video).
+    """
     video, audio = nested_mask.unbind()
     frame = torch.ones(1, 1, 2, 1, 1)
     frame[:, :, 0] = 0
@@ -37,7 +42,7 @@ def masks_of(kind, nested_mask):
 
 
 @pytest.mark.parametrize("kind", ["both", "video", "audio", "frame"])
-def test_known_parts_of_video_and_audio_are_kept(tools, ltxav, kind):
+def test_known_regions_of_video_and_audio_are_kept(tools, ltxav, kind):
     noise, latent, mask = problem("ltxav", shapes=zoo_more.SHAPES)
     mask = masks_of(kind, mask)
     sigmas = schedule(ltxav, "euler", 3)
@@ -49,19 +54,19 @@ def test_known_parts_of_video_and_audio_are_kept(tools, ltxav, kind):
     assert out.isfinite().all() and (out - expected)[known].abs().max() < 1e-5
     (record,) = records
     assert (record.steps, record.backwards, record.skipped_nudges) == (3, 3, 0)
-    # Each part's hole is repainted, and the loss in one part moves the other.
-    for part in (slice(None, video), slice(video, None)):
-        hole = ~known[..., part]
-        assert (out - expected)[..., part][hole].abs().mean() > 0.1
+    # Each component's hole is repainted, and the loss in one moves the other.
+    for component in (slice(None, video), slice(video, None)):
+        hole = ~known[..., component]
+        assert (out - expected)[..., component][hole].abs().mean() > 0.1
         unguided = sample(guided(tools, ltxav, alpha=0.0), "ltxav", "euler", sigmas, noise, latent, mask, **RUN)
-        assert (out - unguided)[..., part][hole].abs().mean() > 1e-4
+        assert (out - unguided)[..., component][hole].abs().mean() > 1e-4
     assert (out - plain)[~known].abs().max() > 0
 
 
 @pytest.mark.parametrize("gradient", ["model", "cond", "x0"])
 @pytest.mark.parametrize("family, batch", [("ltxav", 2), ("seedvr2", 1)])
 def test_with_cfg(tools, family, batch, gradient):
-    # SeedVR2 tells positive and negative apart by their place in the batch.
+    # SeedVR2 distinguishes positive and negative by their position in the batch.
     model = zoo_more.build(family)
     noise, latent, mask = problem(family, batch=batch, shapes=zoo_more.SHAPES)
     sigmas = schedule(model, "euler", 2)
@@ -83,7 +88,7 @@ def test_with_cfg(tools, family, batch, gradient):
     assert all(rms.shape == (batch,) and rms.gt(0).all() for rms in record.grad_rms)
 
 
-def test_both_parts_are_told_one_noise_level(tools, ltxav):
+def test_both_components_see_one_noise_level(tools, ltxav):
     noise, latent, mask = problem("ltxav", shapes=zoo_more.SHAPES)
     seen = []
     handle = ltxav.model.diffusion_model.register_forward_pre_hook(lambda module, args: seen.append(args[1]))
@@ -116,8 +121,8 @@ def test_recomputed_blocks(tools, pack, ltxav, mode):
     assert records[0].memory.rungs[-1].startswith("all blocks recomputed")
 
 
-def test_memory_is_estimated_by_the_parts_own_sizes(tools, ltxav, caplog):
-    # Packed, the video's 128 channels would count as as many tokens.
+def test_memory_is_estimated_from_the_components_own_sizes(tools, ltxav, caplog):
+    # Packed, each of the video's 128 channels would count as tokens of its own.
     noise, latent, mask = problem("ltxav", shapes=zoo_more.SHAPES)
     with caplog.at_level(logging.INFO):
         sample(guided(tools, ltxav), "ltxav", "euler", schedule(ltxav, "euler", 1), noise, latent, mask, **RUN)
@@ -128,7 +133,7 @@ def test_memory_is_estimated_by_the_parts_own_sizes(tools, ltxav, caplog):
     assert sizes.format_bytes(conditionings * sizes.SAVED_PER_OUTPUT * outputs * tokens * 4) in line
 
 
-def test_x0_filters_each_part_by_itself(tools, ltxav, monkeypatch):
+def test_x0_filters_each_component_separately(tools, ltxav, monkeypatch):
     noise, latent, mask = problem("ltxav", shapes=zoo_more.SHAPES)
     library = tools.module("gradpaint.method.gradient")
     shapes, original = [], library.wiener
@@ -181,14 +186,14 @@ def test_ksampler_node_takes_nested_latents(pack_nodes, ltxav, given):
     assert moved[known].max() < 1e-5 and moved[~known].mean() > 0.1
 
 
-def test_an_empty_nested_mask_is_refused(pack):
+def test_an_empty_nested_mask_is_rejected(pack):
     convert = importlib.import_module(f"{pack.__name__}.nodes.host.latents.convert")
     latent = nested([torch.zeros(1, 4, 8, 8), torch.zeros(1, 8, 5, 16)])
     with pytest.raises(ValueError, match="nothing to repaint"):
         convert.masked_latent({"samples": latent, "noise_mask": nested([torch.zeros(1, 1, 8, 8)] * 2)})
 
 
-def test_a_model_that_starts_from_empty_latents_only_says_so(tools, pack):
+def test_a_model_that_only_starts_from_empty_latents_is_rejected(tools, pack):
     name = "hunyuan_image_refiner"
     model = zoo_more.build(name)
     mask = torch.zeros(1, 1, 16, 16)

@@ -11,14 +11,14 @@ from sampling import problem, sample, schedule
 
 @pytest.fixture(scope="module")
 def modules(pack):
-    parts = dict(
+    names = dict(
         checkpoint="memory.checkpoint",
         device_memory="memory.device_memory",
         guidance="sampling.wrapper",
         memory="memory.ladder",
         sizes="memory.sizes",
     )
-    host = {name: importlib.import_module(f"{pack.__name__}.nodes.host.{part}") for name, part in parts.items()}
+    host = {name: importlib.import_module(f"{pack.__name__}.nodes.host.{path}") for name, path in names.items()}
     return type(
         "Modules",
         (),
@@ -28,7 +28,7 @@ def modules(pack):
 
 @pytest.fixture(scope="module")
 def flux():
-    """Ten blocks, so that single ones matter."""
+    """A model with ten blocks, so that a single one matters."""
     import comfy.supported_models
 
     with torch.inference_mode():
@@ -58,14 +58,16 @@ def flux():
 
 @pytest.fixture
 def run(modules, monkeypatch):
-    """A guided run, every step of it, in a memory of `limit` bytes of which the host says that `free` are left
-    (default: the truth). Returns (picture, RunRecord, LiveMemory)."""
+    """A function that runs guided steps only, in a memory of `limit` bytes of which the host reports `free()` as free.
+
+    By default it reports the truth. Returns (picture, RunRecord, LiveMemory).
+    """
 
     def run(
         model, mode="auto", limit=float("inf"), free=None, allow=False, family="flux", cfg=1.0, callback=None, **changes
     ):
         memory = LiveMemory(limit)
-        says = free or (lambda: min(memory.limit, 2**60) - memory.live)
+        reported = free or (lambda: min(memory.limit, 2**60) - memory.live)
         to_host = modules.device_memory.to_host
 
         def moved(tensor):
@@ -77,7 +79,7 @@ def run(modules, monkeypatch):
         guided = modules.guidance.apply_gradpaint(model, settings, records.append, modules.MemorySettings(mode, allow))
         noise, latent, mask = problem(family)
         with monkeypatch.context() as patch:
-            patch.setattr(modules.device_memory, "free_memory", lambda model, device: says())
+            patch.setattr(modules.device_memory, "free_memory", lambda model, device: reported())
             patch.setattr(modules.device_memory, "to_host", moved)
             try:
                 with memory:
@@ -101,7 +103,7 @@ def run(modules, monkeypatch):
 
 @pytest.fixture(scope="module")
 def plain(flux, modules):
-    """The picture as it is without any of this."""
+    """The picture that plain backward gives."""
     settings = modules.settings.GuidanceSettings(schedule=modules.settings.GuideSchedule.full())
     guided = modules.guidance.apply_gradpaint(flux, settings, memory=modules.MemorySettings("fastest"))
     noise, latent, mask = problem("flux")
@@ -110,5 +112,5 @@ def plain(flux, modules):
 
 @pytest.fixture
 def peaks(run, flux):
-    """The most that lives in a run, by mode."""
+    """A run's peak memory, by mode."""
     return {mode: run(flux, mode=mode)[2].peak for mode in ("fastest", "low memory", "lowest memory")}

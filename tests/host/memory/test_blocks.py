@@ -1,4 +1,4 @@
-"""Which parts of a network are blocks."""
+"""Which modules of a network are blocks."""
 
 import importlib
 
@@ -10,8 +10,8 @@ from torch.nn import Linear
 
 @pytest.fixture(scope="module")
 def modules(pack):
-    parts = dict(blocks="memory.blocks")
-    host = {name: importlib.import_module(f"{pack.__name__}.nodes.host.{part}") for name, part in parts.items()}
+    names = dict(blocks="memory.blocks")
+    host = {name: importlib.import_module(f"{pack.__name__}.nodes.host.{path}") for name, path in names.items()}
     return type("Modules", (), host)
 
 

@@ -1,4 +1,4 @@
-"""Recomputed blocks: the gradient is the one without, on every family, whatever patches and blocks do."""
+"""Recomputed blocks, on every model family: the gradient is the same as without."""
 
 import importlib
 from contextlib import contextmanager
@@ -10,12 +10,12 @@ import zoo
 import zoo_more
 from zoo_more import WRITES_IN_PLACE
 
-CHANGES_BY_ITSELF = {"hidream_o1"}  # its second evaluation differs from its first in the last bits, with or without us
+CHANGES_BY_ITSELF = {"hidream_o1"}  # its evaluations differ in the last bits, with or without GradPaint
 
 
 @pytest.fixture(scope="module")
 def modules(pack):
-    parts = dict(
+    names = dict(
         autograd="autograd.bridge",
         blocks="memory.blocks",
         checkpoint="memory.checkpoint",
@@ -23,7 +23,7 @@ def modules(pack):
         ledger="memory.ledger",
         patch_state="memory.patch_state",
     )
-    host = {name: importlib.import_module(f"{pack.__name__}.nodes.host.{part}") for name, part in parts.items()}
+    host = {name: importlib.import_module(f"{pack.__name__}.nodes.host.{path}") for name, path in names.items()}
     return type("Modules", (), host)
 
 
@@ -41,7 +41,7 @@ def build(family, pack, folder):
 
 @contextmanager
 def checkpointed(modules, model, **options):
-    """Checkpoints installed on a prepared model; yields (checkpoints, a function that takes the gradient)."""
+    """Install checkpoints on a prepared model; yields (checkpoints, a function that takes the gradient)."""
     checkpoints = modules.checkpoint.Checkpoints(torch.device("cpu"))
     ledger = modules.ledger.Ledger()
 

@@ -25,7 +25,7 @@ def test_modes_give_one_picture_with_less_and_less_memory(run, flux, plain):
     for (_, record, _), peak in zip(runs, peaks):
         counted = record.memory
         assert counted.repeats == 0 and counted.peak_kind == "saved for backward, counted"
-        # What is counted is a part of all that lives; most of it in plain backward.
+        # Only a share of the live memory is counted; with plain backward it is most of it.
         assert 0.25 * peak < counted.peak_bytes < peak
     assert runs[0][1].memory.peak_bytes > 0.7 * peaks[0]
 
@@ -63,7 +63,7 @@ def test_with_plenty_nothing_is_recomputed_from_the_start(run, flux, caplog):
 
 
 def test_too_little_for_what_was_measured_goes_to_host_memory(run, flux, plain):
-    lies = iter([2**20, 2**20, *[2 * MIB] * 20])  # the real memory is large, but the host says it is not
+    lies = iter([2**20, 2**20, *[2 * MIB] * 20])  # the memory is large, but the host reports little
     out, record, memory = run(flux, free=lambda: next(lies))
     assert record.memory.rungs[1:] == ["all blocks recomputed, their inputs in host memory"] * 2
     assert torch.equal(out, plain)
@@ -76,19 +76,21 @@ def block(modules, name, saved, inputs):
     return one
 
 
-def test_plan(modules):
-    plan = modules.sizes.blocks_to_keep
+def test_blocks_to_keep(modules):
+    blocks_to_keep = modules.sizes.blocks_to_keep
     blocks = [block(modules, "a", 100, 10), block(modules, "b", 60, 10), block(modules, "c", 300, 10)]
-    names = lambda budget, **more: (lambda found: found and [b.name for b in found])(
-        plan(blocks, **{"rest": 50, "transient": 0, **more}, budget=budget)
-    )
+
+    def names(budget, **changes):
+        kept = blocks_to_keep(blocks, **{"rest": 50, "transient": 0, **changes}, budget=budget)
+        return None if kept is None else [block.name for block in kept]
+
     smallest = 50 + 300 + 300 + 30  # rest, room to work in, one block's recomputation, inputs
     assert names(smallest - 1) is None and names(smallest) == []
     assert names(smallest + 50) == ["b"] and names(smallest + 140) == ["b", "a"] and names(10_000) == ["b", "a", "c"]
     assert names(smallest + 50, transient=350) == [] and names(smallest + 50, rest=101) is None
 
 
-def test_a_model_without_blocks_takes_the_plain_way_or_none(modules, caplog):
+def test_a_model_without_blocks_runs_plain_backward_or_fails(modules, caplog):
     for mode in ("auto", "low memory"):
         ladder = modules.memory.MemoryLadder(modules.MemorySettings(mode), torch.nn.Identity(), torch.device("cpu"))
         with ladder.installed([Linear(3, 3)]), caplog.at_level(logging.INFO):
@@ -98,7 +100,7 @@ def test_a_model_without_blocks_takes_the_plain_way_or_none(modules, caplog):
                 ladder.out_of_memory()
 
 
-# ---- around it
+# ---- the rest of the run
 
 
 def test_unguided_steps_keep_nothing(run, flux, modules, monkeypatch):
@@ -108,7 +110,7 @@ def test_unguided_steps_keep_nothing(run, flux, modules, monkeypatch):
     assert calls == [] and record.memory.rungs == []
 
 
-def test_the_host_is_asked_for_room(flux, modules, monkeypatch):
+def test_the_host_leaves_room(flux, modules, monkeypatch):
     import comfy.sampler_helpers
 
     shapes = []

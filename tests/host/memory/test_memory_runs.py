@@ -1,4 +1,4 @@
-"""Whole runs with what people put on a model: recomputing its blocks changes no bit of the picture. Cancelling, too."""
+"""Whole runs of patched models: recomputing blocks changes no bit of the picture. Canceling works too."""
 
 import importlib
 
@@ -122,14 +122,14 @@ def test_random_numbers_in_a_block(pack):
     assert_one_picture(pack, model)
 
 
-def test_cancelled_while_a_block_is_recomputed(pack):
+def test_canceled_while_a_block_is_recomputed(pack):
     import comfy.model_management as management
 
     patched, armed, passes = zoo.sd15().clone(), [False], []
 
     def cancel(q, k, v, extra_options):
         passes.append(torch.is_grad_enabled())
-        if armed[0] and len(passes) > attentions + 2:  # so this is backward's
+        if armed[0] and len(passes) > attentions + 2:  # so this is in the backward pass
             management.interrupt_current_processing(True)
         return q, k, v
 

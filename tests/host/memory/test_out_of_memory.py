@@ -7,8 +7,8 @@ import torch
 from ladder_runs import MIB, recomputed
 
 
-def test_out_of_memory_makes_the_step_again(run, flux, plain, caplog):
-    # The host says there is plenty; there is not.
+def test_out_of_memory_repeats_the_step(run, flux, plain, caplog):
+    # The host reports plenty of memory, but there is little.
     out, record, memory = run(flux, limit=3.5 * MIB, free=lambda: 2**60)
     assert memory.failures == record.memory.repeats >= 1
     assert recomputed(record.memory.rungs[0]) == 10 and recomputed(record.memory.rungs[-1]) > 0
@@ -68,14 +68,14 @@ def test_fastest_never_recomputes(run, flux, modules):
 
 
 def test_a_failed_step_leaves_nothing_in_memory(run, flux):
-    def lives(**options):
-        found = []
-        *_, memory = run(flux, callback=lambda memory, *_: found.append(memory.live), **options)
-        return found, memory.failures
+    def live_after_steps(**options):
+        live = []
+        *_, memory = run(flux, callback=lambda memory, *_: live.append(memory.live), **options)
+        return live, memory.failures
 
-    without, none = lives(mode="fastest")
-    found, failures = lives(limit=3.5 * MIB, free=lambda: 2**60)
-    assert none == 0 and failures > 0 and found == without
+    expected, no_failures = live_after_steps(mode="fastest")
+    live, failures = live_after_steps(limit=3.5 * MIB, free=lambda: 2**60)
+    assert no_failures == 0 and failures > 0 and live == expected
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_free_memory_is_the_hosts(modules, flux):
     assert modules.device_memory.free_memory(object(), torch.device("cpu")) > 0
 
 
-def test_a_real_failed_allocation_is_recognised(modules):
+def test_a_real_failed_allocation_is_recognized(modules):
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**58, dtype=torch.uint8)
     assert modules.device_memory.is_out_of_memory(caught.value)

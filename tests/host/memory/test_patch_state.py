@@ -1,4 +1,4 @@
-"""What patches remember, when blocks and steps are run a second time."""
+"""Patches that remember something, when blocks and steps run a second time."""
 
 import importlib
 
@@ -69,14 +69,14 @@ def test_patches_that_count_their_calls(pack, tmp_path):
     results, peaks = [], []
     for mode in ("fastest", "low memory", "auto"):
         patches = stateful_patches()
-        limit = sum(peaks) / 2 if mode == "auto" else float("inf")  # the first step is made again
+        limit = sum(peaks) / 2 if mode == "auto" else float("inf")  # the first step is repeated
         picture, memory = patched_run(pack, tmp_path, mode, [patch for patch, _ in patches.values()], limit)
         results.append((picture, {kind: state() for kind, (_, state) in patches.items()}))
         peaks.append(memory.peak)
         assert bool(memory.failures) == (mode == "auto")
     assert all(torch.equal(picture, results[0][0]) for picture, _ in results)
     assert results[0][1]["closure"] == results[0][1]["module"] > 0
-    assert results[1][1] == results[0][1] == results[2][1]  # once per attention, as if nothing had run twice
+    assert results[1][1] == results[0][1] == results[2][1]  # one call per attention layer, as if nothing had run twice
 
 
 def patched_run(pack, folder, mode, patches, limit):

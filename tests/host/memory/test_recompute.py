@@ -1,22 +1,22 @@
-"""Recomputed blocks of any network: what they may do with their arguments and results, and which are given up."""
+"""Recomputed blocks: what they may do with their arguments and results, and which can't be recomputed."""
 
 import importlib
 import threading
 
 import pytest
 import torch
-from block_chains import KINDS, Chain, Convolutions, Mlp, Random, Unsteady, Unsteady2, WritesWhatItSaved, plain_call
+from block_chains import KINDS, Chain, Convolutions, Mlp, Random, Unsteady, UnsteadyGraph, WritesWhatItSaved, plain_call
 
 
 @pytest.fixture(scope="module")
 def modules(pack):
-    parts = dict(
+    names = dict(
         autograd="autograd.bridge",
         checkpoint="memory.checkpoint",
         device_memory="memory.device_memory",
         ledger="memory.ledger",
     )
-    host = {name: importlib.import_module(f"{pack.__name__}.nodes.host.{part}") for name, part in parts.items()}
+    host = {name: importlib.import_module(f"{pack.__name__}.nodes.host.{path}") for name, path in names.items()}
     return type("Modules", (), host)
 
 
@@ -46,9 +46,9 @@ def chain_gradients(modules, kind, call, store=None, in_place=False):
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("elsewhere", [False, True])
-def test_blocks_may_do_what_they_like(modules, name, elsewhere):
+def test_blocks_may_change_anything(modules, name, elsewhere):
     kind, call = KINDS[name]
-    # Plain autograd refuses some of it; then the expected gradient comes from PyTorch's own way round.
+    # Plain autograd rejects some of it; then the expected gradient comes from PyTorch's own workaround.
     results, blocks = chain_gradients(
         modules, kind, call, modules.device_memory.to_host if elsewhere else None, in_place="written afterwards" in name
     )
@@ -81,7 +81,7 @@ def test_it_saves_memory_and_counts_it(modules):
 
 
 def test_backward_in_another_thread(modules):
-    """As on a GPU, where it runs in a thread of PyTorch's, which knows nothing of the caller's modes."""
+    """As on a GPU, where it runs in one of PyTorch's threads, without the caller's modes."""
     network, x = Chain(Random, plain_call), torch.randn(2, 5, 6, requires_grad=True)
 
     def gradient():
@@ -123,7 +123,7 @@ def test_convolutions_run_once(modules, monkeypatch):
                     out = network(x)
                     grad = torch.autograd.grad((out * out).sum(), x)[0]
                 assert torch.equal(grad, expected)
-                # The block's input, and two results of `twice` and one of `first`: `written` is no more what it was.
+                # The block's input, and two results of `twice` and one of `first`: `written` has been overwritten.
                 assert checkpoints.blocks[0].inputs == x.numel() * 4 * (4 if store is None else 1)
                 assert len(ran) == 3 * (5 + again) and all(not name.endswith("last") for name in ran[15:])
     assert ledger.live == 0
@@ -132,7 +132,7 @@ def test_convolutions_run_once(modules, monkeypatch):
 # ---- blocks that can't be recomputed
 
 
-@pytest.mark.parametrize("kind", [Unsteady, Unsteady2])
+@pytest.mark.parametrize("kind", [Unsteady, UnsteadyGraph])
 def test_a_block_that_changes_is_given_up(modules, kind, caplog):
     network = Chain(kind, plain_call)
     x = torch.randn(2, 5, 6, requires_grad=True)

@@ -31,10 +31,10 @@ def guided(tools, model, alignment, records=None, mask=None, **changes):
 
 
 def one_step(tools, model, alignment, family="sd15", **options):
-    """(gradient of the only guided step, its record)."""
+    """Return (the gradient of the only guided step, the run's record)."""
     noise, latent, mask = problem(family, seed=4)
     records = []
-    with gradients(tools) as found:
+    with gradients(tools) as taken:
         sample(
             guided(tools, model, alignment, records, **options),
             family,
@@ -44,7 +44,7 @@ def one_step(tools, model, alignment, family="sd15", **options):
             latent,
             mask,
         )
-    return found[0], records[0]
+    return taken[0], records[0]
 
 
 def alignment_for(tools, decoders, space, vae=None, **values):
@@ -53,7 +53,7 @@ def alignment_for(tools, decoders, space, vae=None, **values):
 
 
 def made(decoders, tools, model, space, approx, **values):
-    """(alignment settings, decoder) of the space."""
+    """Return (alignment settings, decoder) for the space."""
     if space == "tiny":
         write_tiny(approx)
     alignment = alignment_for(tools, decoders, space, tiny_vae() if space == "vae" else None, **values)

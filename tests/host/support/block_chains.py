@@ -25,7 +25,7 @@ class Chain(torch.nn.Module):
 
 
 class Mlp(torch.nn.Module):
-    """The plainest block; others change one thing."""
+    """The simplest block; the others change one thing."""
 
     def __init__(self):
         super().__init__()
@@ -67,7 +67,7 @@ class Random(Mlp):
         return super().forward(x) * torch.rand_like(x)
 
 
-class SideDoor(Mlp):
+class SideExit(Mlp):
     def forward(self, x, bank):
         y = super().forward(x)
         bank.append(y.exp() * 1e-3)
@@ -108,12 +108,12 @@ KINDS = {
     "nested arguments": (ManyArguments, many_arguments),
     "random": (Random, plain_call),
     "expanded input": (Mlp, expanded),
-    "side door": (SideDoor, lambda block, x, shared: block(x, shared["bank"])),
+    "side exit": (SideExit, lambda block, x, shared: block(x, shared["bank"])),
 }
 
 
 class Convolutions(torch.nn.Module):
-    """Results that are used as they are, written to, used twice, and the block's last."""
+    """Convolutions whose results are used unchanged, overwritten, used twice, and returned."""
 
     def __init__(self):
         super().__init__()
@@ -127,7 +127,7 @@ class Convolutions(torch.nn.Module):
 
 
 class Unsteady(Mlp):
-    """Computes something else at every second call. The counter is where nobody can find it."""
+    """Computes something different at every second call, and keeps its counter where it can't be found."""
 
     def __init__(self):
         super().__init__()
@@ -138,8 +138,8 @@ class Unsteady(Mlp):
         return super().forward(torch.tanh(x * self.used[-1]))
 
 
-class Unsteady2(Mlp):
-    """Its graph has other nodes at every second call."""
+class UnsteadyGraph(Mlp):
+    """Has a different graph at every second call."""
 
     def __init__(self):
         super().__init__()
