@@ -42,7 +42,7 @@ class Block:
     """
 
     def __init__(self, name: str, module: nn.Module) -> None:
-        self.name, self.module, self.forward = name, module, module.forward
+        self.name, self.forward = name, module.forward
         self.plain = self.broken = False
         self.written: set[int] = set()
         self.overwritten: set[int] = set()
@@ -172,7 +172,7 @@ class Checkpoints:
 
     def patches(self, callables: list[Callable]) -> PatchState:
         """Return the state of these patches, looked up once per evaluation."""
-        key = tuple(map(id, callables))
+        key = tuple(map(id, callables))  # unique: the calls of this evaluation keep them alive
         if key not in self._patches:
             self._patches[key] = PatchState(callables, self.network)
         return self._patches[key]
