@@ -83,7 +83,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def installed(self, models: Iterable[nn.Module], groups: Groups | None = None) -> Iterator[None]:
-        """Inside the block, the networks' blocks can be checkpointed.
+        """Let the networks' blocks be checkpointed while this context is active.
 
         Args:
             models: the networks.
@@ -154,7 +154,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def layers_of(self, layer: Callable) -> Iterator[None]:
-        """Inside the block, layer(module, forward, *args) replaces the forward of the layers worth keeping."""
+        """While active, layer(module, forward, *args) replaces the forward of the layers worth keeping."""
         self._layer = layer
         try:
             yield

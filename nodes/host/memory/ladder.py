@@ -78,7 +78,7 @@ class MemoryLadder:
         self._plain: set[Block] = set()
 
     def installed(self, modules: Iterable[nn.Module], groups: Groups | None = None) -> AbstractContextManager:
-        """Inside the block, the blocks of these networks can be recomputed. See Checkpoints.installed."""
+        """Let the blocks of these networks be recomputed while the context is active; see Checkpoints.installed."""
         modules = list(modules)
         self._outputs = sum(map(layer_outputs, modules))
         return self.checkpoints.installed(modules, groups)

@@ -41,7 +41,7 @@ class RandomState:
 
     @contextlib.contextmanager
     def again(self) -> Iterator[None]:
-        """Inside the block, the generators continue from the saved state; afterwards from where they were."""
+        """While active, the generators continue from the saved state; afterwards from where they were."""
         if self._state is None:
             yield
             return
