@@ -3,6 +3,7 @@
 The zip is what `comfy node pack` makes: the files git knows, less .comfyignore. `host/nodes/test_packed.py` runs it.
 """
 
+import ast
 import re
 from pathlib import Path
 
@@ -30,6 +31,7 @@ NEEDED = (
     "nodes/__init__.py",
 )
 NOT_PACKED = ("tests", "docs", "benchmarks", "training", "scripts", "assets", ".ci", ".github")
+COMMAND = ("gradpaint/cli/", "gradpaint/evaluation/", "gradpaint/__main__.py")  # which no node imports
 
 # What comfy-test's level "syntax" refuses in .py files (its own names for them differ).
 UNCOMFY = re.compile(
@@ -110,7 +112,8 @@ def test_what_comfy_test_refuses_is_nowhere():
 def test_the_pack_holds_what_it_needs(packed):
     assert [name for name in NEEDED if name not in packed] == []
     for folder, suffix in (("nodes", ".py"), ("gradpaint", ".py"), ("web/docs", ".md"), ("example_workflows", ".json")):
-        wanted = {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob(f"*{suffix}")}
+        files = (path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob(f"*{suffix}"))
+        wanted = {name for name in files if not name.startswith(COMMAND)}
         assert wanted and wanted <= set(packed), f"not packed: {sorted(wanted - set(packed))}; git add them"
 
 
@@ -118,9 +121,21 @@ def test_the_pack_holds_nothing_heavy(packed, capsys):
     sizes = {name: (ROOT / name).stat().st_size for name in packed}
     with capsys.disabled():
         print(f"\npacked: {len(sizes)} files, {sum(sizes.values()) / 1e6:.1f} MB before compression")
-    assert not [name for name in packed if name.split("/")[0] in NOT_PACKED]
+    assert not [name for name in packed if name.split("/")[0] in NOT_PACKED or name.startswith(COMMAND)]
     assert [name for name, size in sizes.items() if size > LARGEST_FILE] == []
     assert sum(sizes.values()) < LARGEST_PACK
+
+
+def test_the_pack_imports_nothing_that_is_not_packed(packed):
+    """Relative imports only, as the nodes are loaded under a name of the host's choice."""
+    for name in (name for name in packed if name.endswith(".py")):
+        package = name.split("/")[:-1]
+        for node in ast.walk(ast.parse((ROOT / name).read_text())):
+            if not isinstance(node, ast.ImportFrom) or not node.level:
+                continue
+            origin = "/".join([*package[: len(package) - node.level + 1], *(node.module or "").split(".")])
+            targets = [origin, *(f"{origin}/{alias.name}" for alias in node.names)]
+            assert not [t for t in targets if f"{t}/".startswith(COMMAND) or f"{t}.py" in COMMAND], (name, node.lineno)
 
 
 def test_the_pack_outside_a_git_checkout(tmp_path):
