@@ -1,8 +1,7 @@
 """Bounds for the tables: answers that need no diffusion model.
 
-The paper names COPY, latent COPY and GREYFILL without defining them; this is our reading. COPY is the true image
-itself, the floor of every metric; latent COPY is the true image through the codec of a latent model with the known
-pixels put back, the best that such a model can reach; GREYFILL paints the hole grey, what a method gets for nothing.
+COPY is the true image itself, the floor of every metric; latent COPY is the true image encoded and decoded by a latent
+model's codec, with nothing pasted back, as in the paper; GREYFILL paints the hole gray, what a method gets for nothing.
 The first two look at what is under the hole, which no method may.
 """
 
@@ -24,7 +23,7 @@ def copy(y: Tensor, mask: Tensor, image: Tensor) -> InpaintResult:
 
 
 def latent_copy(y: Tensor, mask: Tensor, image: Tensor, codec: tuple[Callable, Callable]) -> InpaintResult:
-    """The true images encoded and decoded. codec: (encode, decode), each images or latents -> the other."""
+    """The true images encoded and decoded, known pixels too. codec: (encode, decode), images to latents and back."""
     _check(y, mask, image)
     if codec is None:
         raise ValueError("codec is None, but latent_copy needs (encode, decode) of a latent model")
@@ -35,7 +34,7 @@ def latent_copy(y: Tensor, mask: Tensor, image: Tensor, codec: tuple[Callable, C
         raise ValueError(
             f"codec gives images of shape {tuple(decoded.shape)}, but must give y's shape {tuple(y.shape)}"
         )
-    return _result(decoded.to(y), y, mask)
+    return InpaintResult(image=decoded.to(y))
 
 
 def greyfill(y: Tensor, mask: Tensor) -> InpaintResult:
