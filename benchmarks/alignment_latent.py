@@ -27,8 +27,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "training")]
 
 import latent_space  # noqa: E402
+from on_tensors import MethodRun, compared, library_method, run_methods, tables  # noqa: E402
 
-from gradpaint.evaluation.compare import MethodRun, library_method, paired_table, score, summary_table  # noqa: E402
 from gradpaint.evaluation.tables import markdown  # noqa: E402
 from gradpaint.image.files import load_image  # noqa: E402
 from gradpaint.masks import make_masks, masks_above  # noqa: E402
@@ -215,8 +215,6 @@ class PixelProblem:
         }
 
     def run(self, settings: GuidanceSettings, decoder: None) -> MethodRun:
-        from gradpaint.evaluation.compare import run_methods
-
         method = library_method(self.denoiser, self.sigmas, sampler="ddpm", settings=settings, full_noise=False)
         return run_methods({"it": method}, self.images, self.masks, batch_size=self.args.batch)["it"]
 
@@ -260,8 +258,7 @@ def main() -> None:
     torch.set_num_threads(1)
     problem = PixelProblem(args) if args.pixels else LatentProblem(args)
     runs = finished(problem, args)
-    true_energy = score(runs, problem.images, problem.masks)
-    parts = [problem.title(), summary_table(runs, true_energy), paired_table(runs, true_energy, BASE)]
+    parts = [problem.title(), tables(compared(runs, problem.images, problem.masks, BASE))]
     if not args.pixels:
         parts.append(cost_table(problem))
     parts.append(

@@ -19,10 +19,10 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 from anime64_host import TOP, image_files  # noqa: E402
+from on_tensors import MethodRun, scores_of  # noqa: E402
 from torch import autocast  # noqa: E402
 
-from gradpaint.evaluation.compare import MethodRun, score  # noqa: E402
-from gradpaint.evaluation.metrics import mean_estimate, paired_difference, seam_improvement, seam_ratio  # noqa: E402
+from gradpaint.evaluation.results import Comparison, comparison  # noqa: E402
 from gradpaint.image.files import load_image  # noqa: E402
 from gradpaint.masks import masks_above  # noqa: E402
 from gradpaint.method.settings import GuidanceSettings, GuideSchedule  # noqa: E402
@@ -120,19 +120,20 @@ def run(args, schedule: GuideSchedule, denoiser, sigmas, images, masks, options)
     return MethodRun(torch.cat(parts), args.steps, backwards / count, seconds), ends
 
 
-def row(args, name: str, this: MethodRun, ends: list[int], base: MethodRun | None, truth) -> str:
-    share = torch.tensor(ends, dtype=torch.float64) / args.steps
+def row(args, name: str, ends: list[int], table: Comparison) -> str:
+    """A line of the table; `table` holds this run and, unless it is that itself, the one it is compared with."""
+    share, means = torch.tensor(ends, dtype=torch.float64) / args.steps, table.means[name]
     cells = [
         name,
         f"{share.mean():.2f} ({share.min():.2f} to {share.max():.2f})",
-        f"{mean_estimate(this.scores['masked_mse']).value:.4f}",
-        f"{seam_ratio(this.scores['seam_energy'], truth).value:.2f}",
-        f"{mean_estimate(this.scores['lpips']).value:.4f}",
+        f"{means['masked_mse'].value:.4f}",
+        f"{means['seam_ratio'].value:.2f}",
+        f"{means['lpips'].value:.4f}",
     ]
-    if base is None:
+    minus = table.minus.get(name)
+    if minus is None:
         return "| " + " | ".join([*cells, "", "", ""]) + " |"
-    differences = [paired_difference(this.scores[metric], base.scores[metric]) for metric in ("masked_mse", "lpips")]
-    differences.append(seam_improvement(this.scores["seam_energy"], base.scores["seam_energy"], truth))
+    differences = [minus[metric] for metric in ("masked_mse", "lpips", "abs_log_seam")]
     return "| " + " | ".join([*cells, *(f"{d.value:+.4f} +- {d.error:.4f}" for d in differences)]) + " |"
 
 
@@ -154,13 +155,14 @@ def main() -> None:
         f"\n{args.system}, {args.n} images from number {args.first} on, thick masks, {args.steps} {args.sampler} "
         "steps\n\n" + HEADER.format(args.against)
     )
-    runs: dict[str, MethodRun] = {}
+    base = None
     todo = schedules(args)
     for name in sorted(todo, key=lambda name: name != args.against):  # the row to compare with comes first
-        runs[name], ends = run(args, todo[name], denoiser, sigmas, images, masks, options)
-        truth = score({name: runs[name]}, images, masks)
-        base = None if name == args.against else runs.get(args.against)
-        write(row(args, name, runs[name], ends, base, truth))
+        result, ends = run(args, todo[name], denoiser, sigmas, images, masks, options)
+        scores = scores_of(name, result, images, masks)
+        base = scores if name == args.against else base
+        methods = [scores] if base is None or base is scores else [base, scores]
+        write(row(args, name, ends, comparison(methods, args.against)))
     write(f"\nCommand: `python {' '.join([Path(sys.argv[0]).as_posix(), *sys.argv[1:]])}`")
 
 

@@ -47,10 +47,10 @@ def main() -> None:
     sys.path.insert(0, str(args.assets / "anime64"))
     import anime64
     import torch
+    from on_tensors import compared, library_method, run_methods, tables
     from torch import autocast
     from tqdm import tqdm
 
-    from gradpaint.evaluation.compare import compare, library_method
     from gradpaint.image.files import load_image
     from gradpaint.masks import make_masks
     from gradpaint.method.settings import AlignmentSettings, GuidanceSettings
@@ -79,15 +79,15 @@ def main() -> None:
         "GradPaint": library_method(denoise, sigmas, settings=defaults, **common),
     }
     with tqdm(total=len(methods) * len(images)) as bar:
-        runs, table = compare(
+        runs = run_methods(
             methods,
             images,
             masks,
-            "combine_image",
             seed=args.seed,
             batch_size=args.batch,
             on_batch=lambda name, done: bar.update(done - (done - 1) // args.batch * args.batch),
         )
+    table = tables(compared(runs, images, masks, "combine_image"))
     title = (
         f"anime64, {len(files)} development images, {args.mask} masks, {args.steps} {args.sampler} steps, "
         f"seed {args.seed}, {defaults}"

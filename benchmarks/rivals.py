@@ -159,7 +159,7 @@ def kept(method: Method, model, problem: Problem, part: slice, number: int) -> d
 
 
 def run_all(args: argparse.Namespace, library: SimpleNamespace, problem: Problem) -> dict:
-    """name -> MethodRun, not scored; methods take turns batch by batch, so that a busy hour meets all of them."""
+    """name -> (images, costs); methods take turns batch by batch, so that a busy hour meets all of them."""
     loaded = []
 
     def model():
@@ -176,23 +176,25 @@ def run_all(args: argparse.Namespace, library: SimpleNamespace, problem: Problem
                 part = slice(start, min(start + args.batch, args.n))
                 results[method.text].append(kept(method, model, problem, part, number))
                 bar.update()
-    return {name: _joined(parts, library) for name, parts in results.items()}
+    return {name: _joined(batches) for name, batches in results.items()}
 
 
-def _joined(parts: list[dict], library: SimpleNamespace):
-    weight = [len(part["images"]) for part in parts]
-    mean = lambda name: sum(w * part[name] for w, part in zip(weight, parts)) / sum(weight)
-    return library.compare.MethodRun(
-        torch.cat([part["images"] for part in parts]), mean("forwards"), mean("backwards"), mean("seconds")
-    )
+def _joined(batches: list[dict]) -> tuple[torch.Tensor, dict[str, float]]:
+    weight = [len(batch["images"]) for batch in batches]
+    mean = lambda name: sum(w * batch[name] for w, batch in zip(weight, batches)) / sum(weight)
+    costs = {name: mean(name) for name in ("forwards", "backwards", "seconds")}
+    return torch.cat([batch["images"] for batch in batches]), costs
 
 
 def report(args: argparse.Namespace, library: SimpleNamespace) -> str:
     """Run what is missing; the tables as Markdown."""
     problem = Problem(args, library)
     runs = run_all(args, library, problem)
-    truth = library.compare.score(runs, problem.images, problem.masks)
-    number, estimate = library.tables.number, library.metrics.mean_estimate
+    scores = [
+        library.scoring.score_tensors(name, images, problem.images, problem.masks, costs=costs)
+        for name, (images, costs) in runs.items()
+    ]
+    table, number = library.results.comparison(scores, args.baseline), library.tables.number
     header = [
         "method",
         "LPIPS",
@@ -204,17 +206,15 @@ def report(args: argparse.Namespace, library: SimpleNamespace) -> str:
         "/ plain",
     ]
     rows = []
-    for name, run in runs.items():
-        seam = library.metrics.seam_ratio(run.scores["seam_energy"], truth)
-        ratio = f"{run.seconds / runs['plain'].seconds:.2f}" if "plain" in runs else "-"
+    for name, (_, costs) in runs.items():
+        ratio = f"{costs['seconds'] / runs['plain'][1]['seconds']:.2f}" if "plain" in runs else "-"
         rows.append(
             [
                 name,
-                *(number(estimate(run.scores[key]), key) for key in ("lpips", "masked_mse")),
-                number(seam, "seam_ratio"),
-                f"{run.evaluations:.0f}",
-                f"{run.backwards:.0f}",
-                f"{run.seconds:.2f}",
+                *(number(table.means[name][metric], metric) for metric in ("lpips", "masked_mse", "seam_ratio")),
+                f"{costs['forwards']:.0f}",
+                f"{costs['backwards']:.0f}",
+                f"{costs['seconds']:.2f}",
                 ratio,
             ]
         )
@@ -226,7 +226,7 @@ def report(args: argparse.Namespace, library: SimpleNamespace) -> str:
         f"{args.steps} steps {args.sampler}, {args.scheduler}, seed {args.seed}, {precision}. "
         "Mean +- standard error over images."
     )
-    paired = library.compare.paired_table(runs, truth, args.baseline) if args.baseline in runs else ""
+    paired = library.results.paired(table, ("masked_mse", "lpips", "seam_energy", "abs_log_seam"))
     return "\n\n".join(filter(None, [title, bench_host.table(header, rows), paired, bench_host.footer("cpu")]))
 
 
@@ -237,8 +237,8 @@ def load_library(pack) -> SimpleNamespace:
         "imageio": "image.files",
         "masks": "masks",
         "settings": "method.settings",
-        "compare": "evaluation.compare",
-        "metrics": "evaluation.metrics",
+        "scoring": "evaluation.scoring",
+        "results": "evaluation.results",
         "tables": "evaluation.tables",
         "methodspec": "evaluation.methodspec",
     }

@@ -132,7 +132,7 @@ def kept(lab: Lab, name: str, make):
 
 def quality(lab: Lab, system: str) -> str:
     """Markdown: scores of every variant, and differences to the exact gradient at every guided step."""
-    from gradpaint.evaluation.compare import library_method, paired_table, run_methods, score, summary_table
+    from on_tensors import compared, library_method, run_methods, tables
 
     runs = {}
     for name, settings in variants(system).items():
@@ -147,8 +147,7 @@ def quality(lab: Lab, system: str) -> str:
                 ),
             )
         )
-    energy = score(runs, lab.images, lab.masks)
-    return f"{summary_table(runs, energy)}\n\n{paired_table(runs, energy, BASE)}"
+    return tables(compared(runs, lab.images, lab.masks, BASE))
 
 
 def step_times(lab: Lab, system: str) -> str:

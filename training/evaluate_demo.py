@@ -14,33 +14,30 @@ import json
 import sys
 from pathlib import Path
 
-import torch
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from on_tensors import PAIRED, compared, library_method, run_methods, tables  # noqa: E402
 
-from gradpaint.drawing.contact_sheet import checkerboard, contact_sheet
-from gradpaint.evaluation.compare import compare, library_method, paired_statistics
-from gradpaint.evaluation.metrics import lpips, seam_energy
-from gradpaint.guided_diffusion import load_denoiser
-from gradpaint.masks import masks_above
-from gradpaint.models import bundled_model_path
-from gradpaint.models.scenes import HELD_OUT_SEEDS, landscapes
-from gradpaint.sampling.sigmas import spaced_sigmas
+from gradpaint.drawing.contact_sheet import checkerboard, contact_sheet  # noqa: E402
+from gradpaint.evaluation.scoring import lpips_problem  # noqa: E402
+from gradpaint.guided_diffusion import load_denoiser  # noqa: E402
+from gradpaint.masks import masks_above  # noqa: E402
+from gradpaint.models import bundled_model_path  # noqa: E402
+from gradpaint.models.scenes import HELD_OUT_SEEDS, landscapes  # noqa: E402
+from gradpaint.sampling.sigmas import spaced_sigmas  # noqa: E402
 
 FIRST_SCENE = 50_000  # within HELD_OUT_SEEDS; apart from the demonstration's and from those of the training log
 MIN_COVERAGE = 0.1  # of a mask: smaller holes show little
 SHEET_ROWS = 16
 
 
-def lpips_available() -> bool:
-    """Whether LPIPS can be computed here; says why if not."""
-    probe = torch.zeros(1, 3, 64, 64)
-    try:
-        lpips(probe, probe)
-    except (ImportError, RuntimeError) as error:
-        print(f"LPIPS left out: {error}", file=sys.stderr)
-        return False
-    return True
+def lpips_net() -> str | None:
+    """The network of LPIPS, or None where it can't be computed here, with the reason on stderr."""
+    problem = lpips_problem("squeeze", (64, 64))
+    if problem is not None:
+        print(f"LPIPS left out: {problem}", file=sys.stderr)
+    return None if problem is not None else "squeeze"
 
 
 def parse(arguments=None) -> argparse.Namespace:
@@ -68,28 +65,27 @@ def main() -> None:
         name: library_method(denoiser, sigmas, sampler=args.sampler, method=name)
         for name in ("combine_image", "gradpaint")
     }
-    runs, tables = compare(
+    runs = run_methods(
         methods,
         images,
         masks,
-        "combine_image",
         seed=args.seed,
         batch_size=args.batch,
-        with_lpips=lpips_available(),
         on_batch=lambda name, done: print(f"{name}: {done}", file=sys.stderr),
     )
+    table = compared(runs, images, masks, "combine_image", lpips_net())
     text = (
         f"{args.n} held-out scenes, {args.mask} masks (mean coverage {masks.mean():.2f}), {args.steps} "
-        f"{args.sampler} steps, seed {args.seed}\n\n{tables}"
+        f"{args.sampler} steps, seed {args.seed}\n\n{tables(table)}"
     )
     print(text)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "table.md").write_text(text + "\n")
-    paired = paired_statistics(runs, seam_energy(images, masks), "combine_image")
+    metrics = ("masked_mse", "masked_psnr", "seam_energy", "lpips")
     content = {
         "arguments": {name: str(value) for name, value in vars(args).items()},
-        "scores": {name: {k: v.tolist() for k, v in run.scores.items()} for name, run in runs.items()},
-        "paired": {m: {k: [e.value, e.error] for k, e in row.items()} for m, row in paired.items()},
+        "scores": {s.label: {k: s.values[k].tolist() for k in metrics if k in s.values} for s in table.methods},
+        "paired": {m: {k: [row[k].value, row[k].error] for k in PAIRED if k in row} for m, row in table.minus.items()},
     }
     (args.out / "scores.json").write_text(json.dumps(content, indent=1) + "\n")
     masked = checkerboard(images, masks)

@@ -1,1 +1,1 @@
-"""Measuring inpainting results: metrics per sample, paired statistics, comparisons of methods."""
+"""Measuring inpainting results: scores per image, paired statistics, comparisons of methods, the paper's tables."""

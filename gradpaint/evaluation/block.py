@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import platform
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from .. import __version__
 from ..image.files import load_image
 from .dataset import Cases, chosen_files, named_files
-from .fid import features_of
+from .fid import Features, features_of
+from .methodspec import MethodSpec
+from .metrics import WEIGHTS, missing_lpips_weights
+from .notes import notes
 from .records import check_config, write_text
-from .results import as_csv, collect, comparison, paired, summary
-from .runner import RunFolder, Setup, run
-from .scoring import KNOWN_TOLERANCE, Scorer, Source, lpips_problem
+from .results import Comparison, MethodScores, as_csv, collect, comparison, paired, summary
+from .runner import Denoiser, RunFolder, Setup, run
+from .scoring import Scorer, Source, lpips_problem
 from .sheets import write_sheets
 
 TABLES_EVERY = 30.0  # seconds between two versions of the tables while methods run
@@ -27,42 +32,58 @@ TABLES_EVERY = 30.0  # seconds between two versions of the tables while methods 
 class Scoring:
     """How results are scored.
 
-    net            LPIPS network, or "none".
-    features       network for FID, see `fid.load_features`; None: no FID.
-    fid_reference  folder of true images for it; None: the images that are inpainted.
-    baseline       label of the method that the others are compared with; None: the first.
-    sheets         images on contact sheets.
+    Attributes:
+        net: LPIPS network, or "none".
+        download: whether its weights may be downloaded; otherwise LPIPS is left out without them.
+        features: network for FID, see `fid.load_features`; None: no FID.
+        fid_reference: folder of true images for it; None: the images that are inpainted.
+        baseline: label of the method that the others are compared with; None: the first.
+        sheets: images on contact sheets.
+        pairs: with several seeds, score the distance between all pairs of an image's samples.
+        variance_features: network for the variance of an image's samples, table 8; None: none.
+        problems: metric -> why it is left out, as a clause, where the caller knows.
     """
 
     net: str = "squeeze"
-    features: object = None
+    download: bool = True
+    features: Features | None = None
     fid_reference: Path | None = None
     baseline: str | None = None
     sheets: int = 8
+    pairs: bool = True
+    variance_features: Features | None = None
+    problems: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
 class Block:
     """One folder's work.
 
-    specs     `MethodSpec` of the methods to run with every one of the seeds.
-    identity  JSON values that tell these data and this model from others, see `config`.
-    results   label -> folder of another method's finished pictures.
-    command   that makes all this, for the text.
+    Attributes:
+        title: for the text.
+        folder: where everything goes.
+        cases: images and masks.
+        specs: the methods to run, with every one of the seeds.
+        seeds: of the noise.
+        setup: what all methods share.
+        scoring: how they are scored.
+        identity: JSON values that tell these data and this model from others, see `config`.
+        results: label -> folder of another method's finished pictures.
+        command: that makes all this, for the text.
     """
 
     title: str
     folder: Path
     cases: Cases
-    specs: list
-    seeds: list
+    specs: list[MethodSpec]
+    seeds: list[int]
     setup: Setup
     scoring: Scoring
-    identity: dict
-    results: dict = field(default_factory=dict)
+    identity: dict[str, Any]
+    results: dict[str, Path] = field(default_factory=dict)
     command: str = ""
 
-    def config(self):
+    def config(self) -> dict[str, Any]:
         """What must stay the same for results to be comparable. Methods, seeds and images may be added."""
         return {
             "gradpaint": __version__,
@@ -79,20 +100,26 @@ class Block:
         }
 
     @property
-    def labels(self):
+    def labels(self) -> list[str]:
         return [spec.label for spec in self.specs] + list(self.results)
 
 
 class Evaluation:
-    """Runs and scores a block. `methods` holds the `MethodScores` so far, `table` their comparison."""
+    """Runs and scores a block.
+
+    Attributes:
+        methods: the scores so far.
+        table: their comparison.
+        no_lpips: why there is no LPIPS, as a sentence; "" where none is wanted, None where there is one.
+    """
 
     def __init__(self, block: Block):
         self.block, self.scoring, self.names = block, block.scoring, block.cases.names
         repeated = [label for label in block.labels if block.labels.count(label) > 1]
         if repeated:
             raise ValueError(f"method {repeated[0]} is named twice")
-        self.baseline = self.scoring.baseline or block.labels[0]
-        if self.baseline not in block.labels:
+        self.baseline = self.scoring.baseline or next(iter(block.labels), "")
+        if block.labels and self.baseline not in block.labels:
             raise ValueError(f"baseline is {self.baseline!r}, but must be one of: {', '.join(block.labels)}")
         others = {
             label: chosen_files(folder, self.names, f"the results of {label}", block.cases.size)
@@ -100,38 +127,55 @@ class Evaluation:
         }
         self.others = [Source(label, {0: files}) for label, files in others.items()]
         check_config(block.folder / "config.json", block.config())
+        conditions = block.cases.conditions()
+        if conditions:
+            write_text(block.folder / "conditions.csv", conditions)
         self.folder = RunFolder(block.folder)
-        self.no_lpips = lpips_problem(self.scoring.net, block.cases.size)
+        self.no_lpips = self._lpips_problem()
         net = None if self.no_lpips is not None else self.scoring.net
-        self.scorer = Scorer(block.folder, net, block.setup.device)
-        self.methods, self.table, self._written = [], None, 0.0
+        self.scorer = Scorer(block.folder, net, block.setup.device, self.scoring.pairs, self.scoring.variance_features)
+        self.methods: list[MethodScores] = []
+        self.table: Comparison | None = None
+        self._written = 0.0
 
-    def missing(self):
+    def _lpips_problem(self) -> str | None:
+        net = self.scoring.net
+        if net != "none" and not self.scoring.download:
+            missing = missing_lpips_weights(net)
+            if missing is not None:
+                others = [name for name in WEIGHTS if missing_lpips_weights(name) is None]
+                return missing + (f"; --lpips-net takes another network: {', '.join(others)}" if others else "")
+        return lpips_problem(net, self.block.cases.size)
+
+    def problems(self) -> dict[str, str]:
+        """Metric -> why it is left out, as a clause."""
+        if self.no_lpips is None:
+            return self.scoring.problems
+        return {"lpips": self.no_lpips or "--lpips-net is none"} | self.scoring.problems
+
+    def missing(self) -> int:
+        """Number of results still to be made."""
         return self.folder.missing(self.block.specs, self.block.seeds, self.names)
 
-    def sources(self, names=None):
+    def sources(self, names: Sequence[str] | None = None) -> list[Source]:
         """Our methods' results that are on disk, and the others'; of all images or of these."""
         wanted = self.names if names is None else names
-        ours = [
-            Source(
-                spec.label,
-                {
-                    seed: {
-                        name: self.folder.path(spec, seed, name)
-                        for name in wanted
-                        if self.folder.done(spec, seed, name)
-                    }
-                    for seed in self.block.seeds
-                },
-            )
-            for spec in self.block.specs
-        ]
-        return ours + self.others
+        return [self._source(spec, wanted) for spec in self.block.specs] + self.others
 
-    def run(self, denoiser, progress=True):
+    def _source(self, spec: MethodSpec, names: Sequence[str]) -> Source:
+        return Source(
+            spec.label,
+            {
+                seed: {name: self.folder.path(spec, seed, name) for name in names if self.folder.done(spec, seed, name)}
+                for seed in self.block.seeds
+            },
+        )
+
+    def run(self, denoiser: Denoiser, progress: bool = True) -> None:
         """Make and score what is missing, then write the tables and sheets.
 
-        A KeyboardInterrupt leaves the tables of what is done and is raised again.
+        Raises:
+            KeyboardInterrupt: after writing the tables of what is done.
         """
         bar = tqdm(total=self.missing(), desc=self.block.title, unit="image", disable=not progress)
         try:
@@ -155,21 +199,21 @@ class Evaluation:
             raise
         self.write(complete=True)
 
-    def _scored(self, names):
+    def _scored(self, names: Sequence[str]) -> None:
         for source in self.sources(names):
             self.scorer.score(source, names)
         if time.monotonic() - self._written > TABLES_EVERY:
             self.write(complete=False)
 
-    def write(self, complete):
-        """results.md and results.csv, and with `complete` the sheets; FID takes long and is computed then only."""
+    def write(self, complete: bool) -> None:
+        """Write results.md and results.csv, and with `complete` the sheets and FID, which takes long."""
         sources = self.sources()
-        found = [collect(source, self.names, self.scorer, self.folder.records) for source in sources]
-        self.methods = [scores for scores in found if scores is not None]
+        collected = [collect(source, self.names, self.scorer, self.folder.records) for source in sources]
+        self.methods = [scores for scores in collected if scores is not None]
         self._written = time.monotonic()
         reference = None
         if complete and self.scoring.features is not None:
-            reference = self._features(sources)
+            reference = self._add_features(sources, self.scoring.features)
         self.table = comparison(self.methods, self.baseline, reference)
         if self.methods:
             write_text(self.block.folder / "results.csv", as_csv(self.table))
@@ -183,26 +227,25 @@ class Evaluation:
                 self.names[: self.scoring.sheets],
             )
 
-    def _features(self, sources):
-        """Fill in the methods' features; returns the reference's."""
-        by_label = {source.label: source for source in sources}
+    def _add_features(self, sources: Sequence[Source], network: Features) -> Tensor:
+        """Take the methods' features; returns the reference's."""
+        files_of = {source.label: source.files.values() for source in sources}
         for scores in self.methods:
-            files = by_label[scores.label].files
-            scores.features = self._features_of([f[name] for name in scores.names for f in files.values()])
+            paths = [files[name] for name in scores.names for files in files_of[scores.label]]
+            scores.features = self._features_of(paths, network)
         if self.scoring.fid_reference is not None:
-            return self._features_of(list(named_files(self.scoring.fid_reference).values()))
-        return self._features_of([self.folder.input_path(name) for name in self.names])
+            return self._features_of(list(named_files(self.scoring.fid_reference).values()), network)
+        return self._features_of([self.folder.input_path(name) for name in self.names], network)
 
-    def _features_of(self, paths):
+    def _features_of(self, paths: Sequence[Path], network: Features) -> Tensor:
         size = max(1, self.block.setup.batch)
         groups = [paths[i : i + size] for i in range(0, len(paths), size)]
         batches = (batch for group in groups for batch in _of_one_size([load_image(path) for path in group]))
-        return features_of(self.scoring.features, batches)
+        return features_of(network, batches)
 
-    def text(self):
+    def text(self) -> str:
         """The results as Markdown."""
-        block = self.block
-        missing = self.missing()
+        block, missing = self.block, self.missing()
         state = f"; {missing} results are still missing" if missing else ""
         seeds = f"{len(block.seeds)} seeds" if len(block.seeds) > 1 else f"seed {block.seeds[0]}"
         lines = [
@@ -212,57 +255,15 @@ class Evaluation:
             f"{block.cases.mask_kind} masks, {block.setup.steps} {block.setup.sampler} steps, {seeds}{state}.",
             "",
         ]
-        if not self.methods:
+        if self.table is None or not self.methods:
             return "\n".join([*lines, "Nothing is finished yet.", ""])
         lines += [summary(self.table), ""]
         differences = paired(self.table)
         lines += [differences, ""] if differences else []
-        return "\n".join(lines + [f"* {note}" for note in self.notes()] + [""])
-
-    def notes(self):
-        """What a reader of the tables has to know."""
-        notes = [
-            "+- is one standard error over images (samples of one image averaged first); paired differences are "
-            "over the images that both methods have, z in units of their error."
-        ]
-        if self.no_lpips:
-            notes.append(f"No LPIPS: {self.no_lpips}")
-        elif self.no_lpips is None:
-            notes.append(f"LPIPS with the {self.scoring.net} network, of whole images; lower is better.")
-        notes.append(
-            "Seam: squared jump across the mask's border over that of the true images, pooled over images, "
-            "error by jackknife; abs log seam: distance from 1 on a logarithmic scale, lower is better."
-        )
-        if any("fid" in row for row in self.table.means.values()):
-            against = self.scoring.fid_reference or "the true images"
-            notes.append(
-                f"FID against {against}, error by a jackknife over 20 groups of images; biased upwards for "
-                "few images, so compare equal numbers only."
-            )
-        clock = "processor time" if torch.device(self.block.setup.device).type == "cpu" else "wall-clock time"
-        notes.append(f"s: {clock} per image in batches of up to {self.block.setup.batch}.")
-        for spec in self.block.specs:
-            skipped = self._skipped(spec)
-            if skipped:
-                notes.append(f"{spec.label}: {skipped} gradients were not finite and were left out.")
-        for scores in self.methods:
-            worst = float(scores.values["known_error"].max())
-            if worst > KNOWN_TOLERANCE:
-                notes.append(
-                    f"{scores.label}: known pixels differ by up to {worst * 127.5:.0f} of 255; scored as it is."
-                )
-        notes.append(
-            f"gradpaint {__version__}, torch {torch.__version__}, {platform.machine()}, "
-            f"{self.block.setup.device}, {torch.get_num_threads()} CPU thread(s)."
-        )
-        return notes + ([f"Command: `{self.block.command}`"] if self.block.command else [])
-
-    def _skipped(self, spec):
-        rows = [row for row in self.folder.records.rows.values() if row["method"] == spec.label]
-        return sum({(row["seed"], row["batch"]): row["skipped_nudges"] for row in rows}.values())
+        return "\n".join(lines + [f"* {note}" for note in notes(self)] + [""])
 
 
-def _of_one_size(images):
-    """Batches of equal size out of a list of (1, 3, H, W): a reference folder may hold any sizes."""
+def _of_one_size(images: Sequence[Tensor]) -> list[Tensor]:
+    """Batches of equal size out of (1, 3, H, W) images: a reference folder may hold any sizes."""
     sizes = {image.shape[2:] for image in images}
     return [torch.cat([image for image in images if image.shape[2:] == size]) for size in sizes]

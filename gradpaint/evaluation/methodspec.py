@@ -1,4 +1,4 @@
-"""Methods as one writes them on a command line: "gradpaint", "repaint:steps=250,resamplings=10"."""
+"""Methods as written on a command line: "gradpaint", "repaint:steps=250,resamplings=10", "gradpaint:preset=paper"."""
 
 from __future__ import annotations
 
@@ -6,34 +6,51 @@ import dataclasses
 import json
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..method.settings import AlignmentSettings, GuidanceSettings, GuideSchedule
-from ..sampling.methods import get_method
+from ..sampling.methods import Method, get_method
 
-PARTS = ("", "alignment", "schedule")  # of the guidance settings; "": themselves
+GUIDANCE, ALIGNMENT, SCHEDULE = "guidance", "alignment", "schedule"  # the settings objects that a field may belong to
+PREFIX = "alignment_"  # tells a field of the alignment's from one of the same name elsewhere: alignment_fraction=0.45
+
+# PRESETS: the one place that has to follow `GuidanceSettings` when it has presets of its own.
+_PRESETS = {
+    "paper": GuidanceSettings(schedule=GuideSchedule.full()),
+    "fast": GuidanceSettings(schedule=GuideSchedule.fast()),
+    "latent paper": GuidanceSettings(alignment=AlignmentSettings(lambda_al=0.0), schedule=GuideSchedule.full()),
+}
+
+
+def preset(name: str) -> GuidanceSettings:
+    """The named guidance settings. ValueError naming the choices."""
+    if name not in _PRESETS:
+        raise ValueError(f"preset is {name!r}, but must be one of: {', '.join(_PRESETS)}")
+    return _PRESETS[name]
 
 
 @dataclass(frozen=True)
 class MethodSpec:
     """A method of `gradpaint.sampling.methods` with what it runs with.
 
-    label     its name in tables, files and records.
-    name      in METHODS.
-    steps     instead of the run's, or None.
-    guidance  GuidanceSettings fields, those of alignment and schedule included, to replace; "stop" is the fraction or
-              "adaptive".
-    options   of the method itself.
+    Attributes:
+        label: its name in tables, files and records.
+        name: in METHODS.
+        steps: instead of the run's.
+        guidance: fields of GuidanceSettings, those of its alignment and schedule included, to replace; "stop" is the
+            fraction or "adaptive", "preset" the settings to start from instead of the run's.
+        options: of the method itself.
     """
 
     label: str
     name: str
     steps: int | None = None
-    guidance: dict = field(default_factory=dict)
-    options: dict = field(default_factory=dict)
+    guidance: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def recipe(self) -> str:
-        """All but the label, as text: results of one label are taken up again only if they were made like this."""
+        """Everything but the label, as text: results of one label are kept only if they were made like this."""
         return json.dumps([self.name, self.steps, self.guidance, self.options], sort_keys=True)
 
     @property
@@ -42,42 +59,45 @@ class MethodSpec:
         return slug(self.label)
 
     def settings(self, base: GuidanceSettings) -> GuidanceSettings:
-        """`base` with this method's own guidance."""
-        parts = {part: {} for part in PARTS}
+        """`base`, or the method's preset, with its own guidance fields."""
+        changes: dict[str, dict[str, Any]] = {GUIDANCE: {}, ALIGNMENT: {}, SCHEDULE: {}}
         for name, value in self.guidance.items():
-            if name == "stop":
+            if name == "preset":
+                base = preset(value)
+            elif name == "stop":
                 adaptive = value == "adaptive"
-                parts["schedule"] |= {"mode": "adaptive"} if adaptive else {"mode": "fraction", "fraction": value}
+                changes[SCHEDULE] |= {"mode": "adaptive"} if adaptive else {"mode": "fraction", "fraction": value}
             else:
-                parts[_home(name)][name] = value
-        if "strength" in parts[""] and "alpha" not in parts[""]:
-            parts[""]["alpha"] = None  # else the base's would go before it
+                changes[_owner(name) or GUIDANCE][name.removeprefix(PREFIX)] = value
+        if "strength" in changes[GUIDANCE] and "alpha" not in changes[GUIDANCE]:
+            changes[GUIDANCE]["alpha"] = None  # otherwise the base's alpha would override it
         return dataclasses.replace(
             base,
-            **parts[""],
-            alignment=dataclasses.replace(base.alignment, **parts["alignment"]),
-            schedule=dataclasses.replace(base.schedule, **parts["schedule"]),
+            **changes[GUIDANCE],
+            alignment=dataclasses.replace(base.alignment, **changes[ALIGNMENT]),
+            schedule=dataclasses.replace(base.schedule, **changes[SCHEDULE]),
         )
 
 
 def slug(label: str) -> str:
+    """A label as a file name."""
     return re.sub(r"[^A-Za-z0-9.+-]+", "_", label).strip("_")
 
 
-def _names(kind) -> set[str]:
+def _names(kind: Any) -> set[str]:
     return {f.name for f in dataclasses.fields(kind)}
 
 
-def _home(name: str) -> str | None:
-    """Which part of the guidance settings has a field of that name; None: no part."""
-    if name in _names(GuidanceSettings) - {"alignment", "schedule"}:
-        return ""
-    if name in _names(AlignmentSettings):
-        return "alignment"
-    return "schedule" if name in (_names(GuideSchedule) - {"steps"}) | {"stop"} else None
+def _owner(name: str) -> str | None:
+    """Which settings object has a field of that name; None: none of them."""
+    if name in _names(GuidanceSettings) - {"alignment", "schedule"} | {"preset"}:
+        return GUIDANCE
+    if name in (_names(GuideSchedule) - {"steps"}) | {"stop"}:
+        return SCHEDULE
+    return ALIGNMENT if name.removeprefix(PREFIX) in _names(AlignmentSettings) else None
 
 
-def _value(text: str):
+def _value(text: str) -> int | float | str:
     for kind in (int, float):
         try:
             return kind(text)
@@ -86,31 +106,53 @@ def _value(text: str):
     return text
 
 
-def parse_method(text: str) -> MethodSpec:
-    """ "NAME" or "NAME:option=value,option=value". Raises ValueError naming what is wrong and what is allowed."""
+def parse_method(text: str, label: str | None = None) -> MethodSpec:
+    """Parse "NAME" or "NAME:option=value,option=value".
+
+    Args:
+        text: the method.
+        label: its name in tables; None: the text.
+
+    Raises:
+        ValueError: names what is wrong and what is allowed.
+    """
     name, _, rest = text.partition(":")
     method = get_method(name)
-    steps, guidance, options = None, {}, {}
-    for part in filter(None, rest.split(",")):
-        key, equals, value = part.partition("=")
+    steps: int | None = None
+    guidance: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    for assignment in filter(None, rest.split(",")):
+        key, equals, value = assignment.partition("=")
         key = key.replace("-", "_")
         if not equals:
-            raise ValueError(f"method {text!r}: {part!r} is not option=value")
+            raise ValueError(f"method {text!r}: {assignment!r} is not option=value")
         if key == "steps":
-            steps = _value(value)
-            if not isinstance(steps, int) or steps < 1:
+            number = _value(value)
+            if not isinstance(number, int) or number < 1:
                 raise ValueError(f"method {text!r}: steps is {value!r}; it must be a whole number above 0")
+            steps = number
         elif key in method.options:
             options[key] = _value(value)
-        elif name.startswith("gradpaint") and _home(key) in (("", "alignment") if method.schedule else PARTS):
+        elif _guides(method, key):
             guidance[key] = _value(value)
         else:
-            allowed = ["steps", *method.options]
-            if method.schedule is not None:
-                allowed.append("strength, alpha, lambda_al and the other guidance settings but those of the schedule")
-            elif name == "gradpaint":
-                allowed.append("stop, strength, alpha, lambda_al and the other guidance settings")
-            raise ValueError(f"method {text!r}: {key!r} is no option of {name}; it takes {', '.join(allowed)}")
-    spec = MethodSpec(text, name, steps, guidance, options)
-    spec.settings(GuidanceSettings())  # values out of range are found here
+            raise ValueError(f"method {text!r}: {key!r} is no option of {name}; it takes {_allowed(method)}")
+    spec = MethodSpec(label or text, name, steps, guidance, options)
+    spec.settings(GuidanceSettings())  # raises for values out of range
     return spec
+
+
+def _guides(method: Method, key: str) -> bool:
+    """Whether that is a guidance setting which this method follows."""
+    if not method.name.startswith("gradpaint"):
+        return False
+    return _owner(key) in ((GUIDANCE, ALIGNMENT) if method.schedule else (GUIDANCE, ALIGNMENT, SCHEDULE))
+
+
+def _allowed(method: Method) -> str:
+    allowed = ["steps", *method.options]
+    if method.schedule is not None:
+        allowed.append("preset, strength, alpha, lambda_al and the other guidance settings except the schedule's")
+    elif method.name == "gradpaint":
+        allowed.append("preset, stop, strength, alpha, lambda_al and the other guidance settings")
+    return ", ".join(allowed)

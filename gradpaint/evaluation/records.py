@@ -1,19 +1,26 @@
 """Files that survive an interruption: records as JSON lines, pictures and settings replaced as a whole."""
 
+from __future__ import annotations
+
 import json
 import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]  # of JSON values
 
 
 class Records:
     """Rows of a JSON-lines file by key; a row added later under the same key replaces the earlier one.
 
     Every row is one write of one line, so a run that is killed loses at most the row it was writing; such a torn
-    line is passed over when the file is read again.
+    line is skipped when the file is read again.
     """
 
-    def __init__(self, path, key):
-        self.path, self.key, self.rows = Path(path), tuple(key), {}
+    def __init__(self, path: Path | str, key: Sequence[str]):
+        self.path, self.key = Path(path), tuple(key)
+        self.rows: dict[tuple, Row] = {}
         text = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
         self._torn = bool(text) and not text.endswith("\n")
         for line in text.splitlines():
@@ -23,12 +30,12 @@ class Records:
             except (json.JSONDecodeError, KeyError, TypeError):
                 continue
 
-    def get(self, *key):
+    def get(self, *key: Any) -> Row | None:
         """The row of that key, or None."""
         return self.rows.get(key)
 
-    def add(self, row):
-        """Keep a dict of JSON values, in memory and on disk."""
+    def add(self, row: Row) -> None:
+        """Keep a row, in memory and on disk."""
         line = json.dumps(row, allow_nan=True) + "\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
@@ -40,8 +47,8 @@ class Records:
         self.rows[tuple(row[name] for name in self.key)] = row
 
 
-def replace_file(path, write):
-    """write(temporary path) in the same folder, then move it over `path`: never half a file under that name."""
+def replace_file(path: Path | str, write: Callable[[Path], object]) -> Path:
+    """Call write(temporary path) in the same folder, then move that file to `path`, which is never half written."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
@@ -53,22 +60,24 @@ def replace_file(path, write):
     return path
 
 
-def write_text(path, text):
+def write_text(path: Path | str, text: str) -> Path:
+    """Replace a text file. Returns its path."""
     return replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def flat(settings, prefix=""):
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}."""
-    found = {}
+    flattened: dict[str, Any] = {}
     for name, value in settings.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return found
+        flattened |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flattened
 
 
-def check_config(path, config):
+def check_config(path: Path | str, config: Mapping[str, Any]) -> None:
     """Write `config` (JSON values) to `path`, or compare it with what an earlier run wrote there.
 
-    Raises ValueError that names what differs: results of two configurations must not mix in one folder.
+    Raises:
+        ValueError: they differ; names what does. Results of two configurations must not mix in one folder.
     """
     path = Path(path)
     config = json.loads(json.dumps(config))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gradpaint.evaluation.methodspec import parse_method
+from gradpaint.evaluation.methodspec import parse_method, preset
 from gradpaint.method.settings import AlignmentSettings, GuidanceSettings
 
 
@@ -35,6 +35,24 @@ def test_adaptive_stop_by_either_name():
         assert (schedule.mode, schedule.patience) == ("adaptive", 0.2)
 
 
+def test_presets_are_where_a_method_starts_from():
+    base = GuidanceSettings(strength=0.3, alignment=AlignmentSettings(lambda_al=7.0))
+    assert parse_method("gradpaint:preset=paper").settings(base) == preset("paper")
+    fewer = parse_method("gradpaint:stop=0.25,preset=paper").settings(base)  # in either order
+    assert fewer.schedule.fraction == 0.25 and fewer.alignment == preset("paper").alignment
+    assert parse_method("gradpaint:preset=latent paper").settings(base).alignment.lambda_al == 0
+    assert parse_method("gradpaint:preset=fast").settings(base).schedule.fraction == 0.5
+    with pytest.raises(ValueError, match="preset is 'best'.*paper, fast, latent paper"):
+        parse_method("gradpaint:preset=best")
+    with pytest.raises(ValueError, match="'preset' is no option of dps"):
+        parse_method("dps:preset=paper")
+
+
+def test_fields_of_one_name_are_told_apart():
+    assert parse_method("gradpaint:fraction=0.5").settings(GuidanceSettings()).schedule.fraction == 0.5
+    assert parse_method("gradpaint:alignment_softness=0.25").settings(GuidanceSettings()).alignment.softness == 0.25
+
+
 def test_labels_make_distinct_file_names():
     slugs = {parse_method(text).slug for text in ("gradpaint", "gradpaint:stop=0.5", "gradpaint:stop=0.25")}
     assert len(slugs) == 3 and all(":" not in slug and "=" not in slug and "," not in slug for slug in slugs)
@@ -50,7 +68,7 @@ def test_labels_make_distinct_file_names():
         ("repaint:steps=none", "steps is 'none'"),
         ("gradpaint:stop=2", "fraction is 2"),
         ("gradpaint:speed=2", "'speed' is no option of gradpaint"),
-        ("gradpaint_full:stop=0.5", "'stop' is no option of gradpaint_full; .* but those of the schedule"),
+        ("gradpaint_full:stop=0.5", "'stop' is no option of gradpaint_full; .* except the schedule's"),
     ],
 )
 def test_errors(text, message):

@@ -26,7 +26,7 @@ def rivals(pack, tmp_path, monkeypatch):
         "load_image",
         lambda i: torch.rand((1, 3, 16, 16), generator=torch.Generator().manual_seed(i)) * 2 - 1,
     )
-    monkeypatch.setattr(library.compare, "lpips", lambda a, b: (a - b).square().mean((1, 2, 3)))
+    monkeypatch.setattr(library.scoring, "lpips", lambda a, b, net: (a - b).square().mean((1, 2, 3)))
     arguments = ["--n", "4", "--batch", "2", "--steps", "4", "--mask", "box", "--state", str(tmp_path / "state")]
     script.run = lambda *more: script.report(script.arguments([*arguments, *more]), library)
     return script
