@@ -54,6 +54,20 @@ def seed(text: str) -> int:
     return int(text)
 
 
+def seeds(text: str) -> range | list[int]:
+    """Parse a seed, or a range of them like 0..499."""
+    first, dots, last = text.partition("..")
+    if not dots:
+        return [seed(text)]
+    try:
+        numbers = range(seed(first), seed(last) + 1)
+    except argparse.ArgumentTypeError:
+        numbers = range(0)
+    if not numbers:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a range of seeds, e.g. 0..499")
+    return numbers
+
+
 def threads(text: str) -> int:
     """Parse a number of threads."""
     if not text.isdecimal() or not 1 <= int(text) <= 1024:
