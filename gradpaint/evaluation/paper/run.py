@@ -140,7 +140,11 @@ class PaperRun:
             for metric in _plotted(means):
                 for name, label in (("seconds", "seconds per image"), ("share", "share of the steps that are guided")):
                     points = [
-                        (row["seconds"].value if name == "seconds" else shares[title], *_point(row, metric), f"{title}")
+                        (
+                            row["seconds"].value if name == "seconds" else shares[title],
+                            *_point(row, metric),
+                            f"{shares[title]:.0%}",
+                        )
                         for title, row in means.items()
                         if title in shares and metric in row and "seconds" in row
                     ]
