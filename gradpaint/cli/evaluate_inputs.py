@@ -203,21 +203,6 @@ def build_block(
     """
     if any(spec.name == "latent_copy" for spec in specs) and inputs.codec is None:
         raise ValueError("latent_copy needs --codec, a latent model's encoder and decoder")
-    denoiser = models.load(inputs)
-    side = PAPER_SIZE if denoiser is None else denoiser.image_size
-    kind, options = mask
-    cases = Cases(
-        inputs.data or SCENES,
-        arguments.size or (side, side),
-        count,
-        kind,
-        options,
-        arguments.mask_seed,
-        arguments.masks,
-        inputs.labels,
-        num_classes(denoiser),
-        inputs.captions,
-    )
     setup = Setup(
         steps=steps,
         sampler=arguments.sampler,
@@ -226,25 +211,50 @@ def build_block(
         device=shared.device(arguments.device),
         codec=_codec(inputs),
     )
-    scored: dict[str, Any] = {
+    return Block(
+        title,
+        folder,
+        _cases(arguments, inputs, models.load(inputs), count, mask),
+        specs,
+        seeds,
+        setup,
+        _scoring(arguments, inputs, scoring or {}),
+        _identity(arguments, inputs),
+        results,
+        arguments.command_line,
+    )
+
+
+def _cases(
+    arguments: argparse.Namespace,
+    inputs: Inputs,
+    denoiser: Denoiser,
+    count: int | None,
+    mask: tuple[str, Mapping[str, Any]],
+) -> Cases:
+    side = PAPER_SIZE if denoiser is None else denoiser.image_size
+    return Cases(
+        inputs.data or SCENES,
+        arguments.size or (side, side),
+        count,
+        *mask,
+        arguments.mask_seed,
+        arguments.masks,
+        inputs.labels,
+        num_classes(denoiser),
+        inputs.captions,
+    )
+
+
+def _scoring(arguments: argparse.Namespace, inputs: Inputs, changes: Mapping[str, Any]) -> Scoring:
+    common: dict[str, Any] = {
         "net": arguments.lpips_net or "squeeze",
         "features": arguments.network if arguments.fid else None,
         "fid_reference": inputs.fid_reference,
         "baseline": arguments.baseline,
         "sheets": arguments.sheet,
     }
-    return Block(
-        title,
-        folder,
-        cases,
-        specs,
-        seeds,
-        setup,
-        Scoring(**scored | dict(scoring or {})),
-        _identity(arguments, inputs),
-        results,
-        arguments.command_line,
-    )
+    return Scoring(**common | dict(changes))
 
 
 def _identity(arguments: argparse.Namespace, inputs: Inputs) -> dict[str, Any]:
