@@ -153,9 +153,9 @@ def quality(lab: Lab, system: str) -> str:
 def step_times(lab: Lab, system: str) -> str:
     """Markdown: CPU seconds of one step of each kind over those of a plain one, in float32, by interleaved rounds."""
     import torch
+    from gradpaint.sampling.guide import Guide
 
     from gradpaint.method.settings import GuidanceSettings, GuideSchedule
-    from gradpaint.sampling.guide import Guide
 
     y, mask, sigma = lab.images[:2], lab.masks[:2], float(lab.sigmas[lab.args.steps // 4])
     x = y + sigma * torch.randn(y.shape, generator=torch.Generator().manual_seed(1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -186,8 +187,8 @@ def inpaint(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         complain("interrupted; nothing was written")
         return INTERRUPTED
-    if result.skipped_nudges:
-        complain(f"warning: {result.skipped_nudges} steps had a gradient that was not finite and were not guided")
+    if result.skipped:
+        complain(f"warning: {result.skipped} steps had a gradient that was not finite and were not guided")
     print(
         f"wrote {save_image(result.image, out)} "
         f"({result.evaluations} model evaluations, {result.backwards} backward passes)"
@@ -235,11 +236,13 @@ def _kept_for_pictures(arguments: argparse.Namespace, guidance: GuidanceSettings
     if arguments.pictures is None:
         return {}
     from ..drawing.run_pictures import spread
-    from ..method.plan import guided_steps
+    from ..method.plan import step_kinds
+    from ..method.record import StepKind
 
     shared.check_folder(arguments.pictures, "--pictures")
     schedule = methods.get_method(arguments.method).schedule or guidance.schedule
-    guided = [i for i, on in enumerate(guided_steps(schedule, arguments.steps)) if on]
+    kinds = step_kinds(dataclasses.replace(guidance, schedule=schedule), arguments.steps)
+    guided = [i for i, kind in enumerate(kinds) if kind is StepKind.GUIDED]
     return {"keep_x0": spread(range(arguments.steps)), "keep_gradients": spread(guided)}
 
 

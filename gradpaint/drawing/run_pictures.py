@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ..method.term_maps import TermMaps
+from ..method.record import StepRecord
+from ..method.terms import ALIGNMENT, MSE, TOTAL
 from .contact_sheet import contact_sheet
 from .plots import loss_plot, tradeoff_plot
 
@@ -24,7 +25,7 @@ __all__ = ["as_image_batch", "gradient_maps", "loss_curves", "pictures_of", "spr
 
 COLUMNS = 8  # steps shown, by default
 OUTLINE = (90, 220, 255)
-TERM_NAMES = {"mse": "MSE", "alignment": "alignment"}  # of the fields of TermMaps
+TERM_NAMES = {MSE: "MSE"}  # where the name itself would not do
 # From black via purple and orange to pale yellow, in steps of equal lightness.
 _HEAT = np.array(
     [(0, 0, 0), (48, 10, 84), (115, 25, 95), (180, 50, 75), (230, 95, 40), (250, 165, 30), (250, 245, 190)], dtype=float
@@ -32,19 +33,6 @@ _HEAT = np.array(
 
 
 T = TypeVar("T")
-
-
-class RecordedStep(Protocol):
-    """What is drawn of a step's record; see `sampling.inpaint.StepRecord`."""
-
-    step: int
-    sigma: float
-    guided: bool
-    total: Tensor
-    mse: Tensor
-    alignment: Tensor
-    x0_hat: Tensor | None
-    maps: TermMaps | None
 
 
 def spread(steps: Sequence[int], count: int = COLUMNS) -> list[int]:
@@ -100,7 +88,7 @@ def timeline(
 
 
 def gradient_maps(
-    maps: Mapping[int, TermMaps],
+    maps: Mapping[int, Mapping[str, Tensor]],
     mask: Tensor,
     *,
     sigmas: Mapping[int, float] | None = None,
@@ -112,7 +100,7 @@ def gradient_maps(
     Each picture has its own scale. The range of its bright ends (99.5th percentiles) is written below the row's name.
 
     Args:
-        maps: guided step -> maps.
+        maps: guided step -> term -> |gradient|, see `term_maps`.
         mask: (B or 1, 1, H, W), 1 = repaint, possibly with frames; its outline is drawn.
         sigmas: step -> noise level, written above the columns.
         count: maximum number of columns.
@@ -123,11 +111,10 @@ def gradient_maps(
     """
     steps = spread(sorted(_not_empty("maps", maps)), count)
     rows, labels = [], []
-    for b in range(len(maps[steps[0]].mse)):
-        for name in TermMaps._fields:
-            drawn = [getattr(maps[step], name) for step in steps]
-            if any(values is None for values in drawn):
-                continue
+    names = [name for name in maps[steps[0]] if all(name in maps[step] for step in steps)]
+    for b in range(len(maps[steps[0]][names[0]])):
+        for name in names:
+            drawn = [maps[step][name] for step in steps]
             hole = _middle(mask[b if len(mask) > 1 else 0], 3)[0]
             heat = [_heat_map(_middle(values[b], 2), hole, cell) for values in drawn]
             rows.append([picture for picture, _ in heat])
@@ -166,7 +153,7 @@ def loss_curves(
     return loss_plot(curves, guided, title, "step" if sigmas is None else "sigma", "loss", size, names)
 
 
-def pictures_of(record: Sequence[RecordedStep], mask: Tensor, title: str = "") -> dict[str, Image.Image]:
+def pictures_of(record: Sequence[StepRecord], mask: Tensor, title: str = "") -> dict[str, Image.Image]:
     """Draw "losses", and "timeline" and "gradients" if the run has kept what they show.
 
     Args:
@@ -176,9 +163,10 @@ def pictures_of(record: Sequence[RecordedStep], mask: Tensor, title: str = "") -
     """
     sigmas = {step.step: step.sigma for step in record}
     estimates = {step.step: step.x0_hat for step in record if step.x0_hat is not None}
-    maps = {step.step: step.maps for step in record if step.maps is not None}
+    maps = {step.step: step.maps for step in record if step.maps}
     mse, alignment, total = (
-        [float(getattr(step, name).mean()) for step in record] for name in ("mse", "alignment", "total")
+        [float(step.losses[name].mean()) if name in step.losses else math.nan for step in record]
+        for name in (MSE, ALIGNMENT, TOTAL)
     )
     if not any(value > 0 for value in alignment):
         alignment, total = [], []

@@ -157,7 +157,7 @@ class Batch:
                     "forwards": result.evaluations - result.backwards,
                     "backwards": result.backwards,
                     "seconds": seconds / len(self.names),
-                    "skipped_nudges": result.skipped_nudges,
+                    "skipped_nudges": result.skipped,
                 }
             )
             if on_result is not None:

@@ -13,17 +13,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .losses import alignment_loss, border_band, check_shapes
-from .settings import AlignmentSettings
+from .losses import border_band, check_shapes
 
 Decoder = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class View:
-    """What eq. 6 compares where it does not look at x0_hat itself. Made by `view`.
+    """What a loss term sees where it looks at a decoded image instead of x0_hat itself. Made by `view`.
 
-    decode: the decoder; y: (B, 3, ..., H, W), the decoded given image; mask, border: broadcast to y.
+    Attributes:
+        decode: The decoder.
+        y: (B, 3, ..., H, W), the given image, decoded.
+        mask, border: Broadcast to y.
     """
 
     decode: Decoder
@@ -33,16 +35,12 @@ class View:
 
     def sample(self, i: int) -> View:
         """The i-th sample's own view, a batch of one."""
-        one = lambda t: t if len(t) == 1 else t[i : i + 1]
-        return View(self.decode, one(self.y), one(self.mask), one(self.border))
+        y, mask, border = (t if len(t) == 1 else t[i : i + 1] for t in (self.y, self.mask, self.border))
+        return View(self.decode, y, mask, border)
 
     def with_mask(self, mask: Tensor, border_width: int = 1) -> View:
         """The same given image with another mask, (B or 1, 1 or C, ..., h, w), at the latent's resolution."""
         return _with_mask(self.decode, self.y, enlarged_mask(mask, self.y.shape[-2:]), border_width)
-
-    def loss(self, image: Tensor, alignment: AlignmentSettings) -> Tensor:
-        """Eq. 6 on a decoded x0_hat, (B, 3, ..., H, W) -> (B,)."""
-        return alignment_loss(image, self.y, self.mask, softness=alignment.softness, border=self.border)
 
 
 def view(
@@ -54,12 +52,17 @@ def view(
 ) -> View:
     """Decode the given latent, once, and bring the mask to the decoded image's size.
 
-    y:          (B, C, ..., h, w). Only the known pixels of decode(y) enter the loss; those next to the hole depend on
-                the latent under it by the decoder's reach, so encode an image there rather than zeros.
-    mask:       (B or 1, 1 or C, ..., h, w), 1 = repaint; each cell's weight holds for all of its pixels.
-    fine_mask:  (B or 1, 1, ..., H, W), the mask at the image's resolution, where there is one; or a function that makes
-                it for an image of the given shape.
-    Raises ValueError if the decoder's answer or fine_mask does not fit.
+    Args:
+        decode: The decoder.
+        y: (B, C, ..., h, w). Only the known pixels of decode(y) enter a loss; those next to the hole depend on the
+            latent under it by the decoder's reach, so encode an image there rather than zeros.
+        mask: (B or 1, 1 or C, ..., h, w), 1 = repaint; each cell's weight holds for all of its pixels.
+        border_width: Of the border, in pixels of the decoded image.
+        fine_mask: (B or 1, 1, ..., H, W), the mask at the image's resolution, where there is one; or a function that
+            makes it for an image of the given shape.
+
+    Raises:
+        ValueError: The decoder's answer or fine_mask does not fit.
     """
     with torch.no_grad():
         image = decode(y).float()
@@ -86,7 +89,7 @@ def enlarged_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
 
 
 class LinearRGB:
-    """A latent's linear projection to colours, (B, C, ..., h, w) -> (B, 3, ..., h, w).
+    """A latent's linear projection to colors, (B, C, ..., h, w) -> (B, 3, ..., h, w).
 
     factors: (C, 3); bias: (3,) or None; reshape: applied to the latent first (FLUX.2 packs 2 x 2 cells into channels).
     """
@@ -101,7 +104,7 @@ class LinearRGB:
         latent = latent if self.reshape is None else self.reshape(latent)
         if latent.shape[1] != len(self.factors):
             raise ValueError(
-                f"the latent has {latent.shape[1]} channels, the projection to colours is for {len(self.factors)}"
+                f"the latent has {latent.shape[1]} channels, the projection to colors is for {len(self.factors)}"
             )
         return F.linear(latent.movedim(1, -1), self.factors.to(latent).T, self.bias.to(latent)).movedim(-1, 1)
 

@@ -14,6 +14,7 @@ NORMALIZATIONS = ("rms", "l2")
 SCHEDULE_MODES = ("fraction", "steps", "adaptive")
 GRADIENTS = ("model", "cond", "x0")
 BETWEEN = ("plain", "keep")
+ALIGNMENT_LOSSES = ("edge match",)
 ALIGNMENT_SPACES = ("auto", "off", "latent", "rgb", "tiny", "vae")
 
 AUTO, FASTEST, LOW_MEMORY, LOWEST_MEMORY = "auto", "fastest", "low memory", "lowest memory"
@@ -72,12 +73,16 @@ class AlignmentSettings:
     border_width: int = 1
     softness: float = DEFAULT_SOFTNESS
     space: str = "auto"
+    loss: str = ALIGNMENT_LOSSES[0]
+    fraction: float = 1.0
 
     def __post_init__(self):
         check_number("lambda_al", self.lambda_al, 0.0, 1e4)
         check_number("border_width", self.border_width, 1, 64, integer=True)
         check_number("softness", self.softness, 0.0, 2.0)
         check_choice("space", self.space, ALIGNMENT_SPACES)
+        check_choice("loss", self.loss, ALIGNMENT_LOSSES)
+        check_number("fraction", self.fraction, 0.0, 1.0)
 
     @classmethod
     def paper(cls) -> AlignmentSettings:
@@ -174,6 +179,7 @@ class GuidanceSettings:
     alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
     schedule: GuideSchedule = field(default_factory=GuideSchedule)
     gradient: str = "model"
+    lambda_mse: float = 1.0
 
     def __post_init__(self):
         check_number("strength", self.strength, 0.0, 100.0)
@@ -186,6 +192,7 @@ class GuidanceSettings:
                 f"with 'rms'. The paper's alpha is {PAPER_ALPHA:g}"
             )
         check_choice("gradient", self.gradient, GRADIENTS)
+        check_number("lambda_mse", self.lambda_mse, 0.0, 1e4)
         if not isinstance(self.alignment, AlignmentSettings):
             raise ValueError(f"alignment is {self.alignment!r}, but must be an AlignmentSettings")
         if not isinstance(self.schedule, GuideSchedule):

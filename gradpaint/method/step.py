@@ -28,55 +28,70 @@ from torch import Tensor
 
 from .settings import NORMALIZATIONS, GuidanceSettings, check_choice
 
-PARAMETRISATIONS = ("unit", "ve", "flow")
+PARAMETRIZATIONS = ("unit", "ve", "flow")
 
 # Chosen by measurement, docs/quality.md.
 RATE = 1.6  # alpha per radian at strength 1: 0.08 at 30 steps of equal angle
 MOST = 0.16  # largest alpha at strength 1: in runs of fewer than 15 steps a step that far already overshoots
 
+Level = tuple[float, float]
+"""(a, b) of a state `a*x0 + b*eps`."""
 
-def state_scale(sigma: Tensor | float, parametrisation: str = "ve") -> Tensor:
+
+def state_scale(sigma: Tensor | float, parametrization: str = "ve") -> Tensor:
     """s(sigma), the standard deviation of a state at noise level sigma for unit-variance data. Shape of sigma."""
-    check_choice("parametrisation", parametrisation, PARAMETRISATIONS)
+    check_choice("parametrization", parametrization, PARAMETRIZATIONS)
     sigma = torch.as_tensor(sigma)
-    if parametrisation == "unit":
+    if parametrization == "unit":
         return torch.ones_like(sigma)
-    a = 1 if parametrisation == "ve" else 1 - sigma
+    a = 1 if parametrization == "ve" else 1 - sigma
     return (a * a + sigma * sigma) ** 0.5
 
 
-def normalise(grad: Tensor, normalization: str = "rms") -> tuple[Tensor, Tensor]:
-    """g_hat and which samples are usable: ((B, ...), (B,) bool).
+def normalize(gradient: Tensor, normalization: str = "rms") -> tuple[Tensor, Tensor]:
+    """g_hat of eq. 9, per sample.
 
-    "rms": RMS 1 over each sample; "l2": L2 norm 1 over each sample (eq. 9 read literally). A sample whose gradient is
-    zero or not finite gets g_hat = 0; only the latter counts as unusable.
+    A sample whose gradient is zero or not finite gets g_hat = 0; only the latter counts as unusable.
+
+    Args:
+        gradient: (B, ...).
+        normalization: "rms": RMS 1 over each sample; "l2": L2 norm 1 over each sample, eq. 9 to the letter.
+
+    Returns:
+        g_hat (B, ...) and which samples are usable, (B,) bool.
     """
     check_choice("normalization", normalization, NORMALIZATIONS)
-    flat = grad.detach().float().flatten(1)
+    flat = gradient.detach().float().flatten(1)
     finite = flat.isfinite().all(1)
     flat = torch.where(finite[:, None], flat, 0.0)
     peak = flat.abs().amax(1, keepdim=True)  # scale first: squares of tiny or huge gradients would leave float32
     flat = flat / torch.where(peak == 0, 1.0, peak)
     norm = flat.square().mean(1, keepdim=True).sqrt() if normalization == "rms" else flat.norm(dim=1, keepdim=True)
     g_hat = flat / torch.where(norm == 0, 1.0, norm)
-    return g_hat.reshape(grad.shape).to(grad.dtype), finite
+    return g_hat.reshape(gradient.shape).to(gradient.dtype), finite
 
 
-def step_size(settings: GuidanceSettings, level: tuple[float, float], level_next: tuple[float, float]) -> float:
-    """alpha of the step from one noise level to the next; each is (a, b) of a state `a*x0 + b*eps`."""
+def step_size(settings: GuidanceSettings, level: Level, level_next: Level) -> float:
+    """alpha of eq. 9 for the step from one noise level to the next."""
     if settings.alpha is not None:
         return settings.alpha
     a_next, b_next = level_next
-    way = math.atan2(level[1], level[0]) - math.atan2(b_next, a_next)
-    left = 1.0 if b_next >= a_next else b_next / a_next
-    return settings.strength * min(RATE * max(way, 0.0), MOST) * left  # a step back towards noise: no push
+    angle = math.atan2(level[1], level[0]) - math.atan2(b_next, a_next)
+    remaining = 1.0 if b_next >= a_next else b_next / a_next
+    return settings.strength * min(RATE * max(angle, 0.0), MOST) * remaining  # a step back towards noise: no push
 
 
-def displacement(grad: Tensor, alpha: float, scale: float, normalization: str = "rms") -> tuple[Tensor, Tensor]:
-    """What eq. 9 adds to the next state, and which samples were usable: ((B, ...), (B,) bool).
+def displacement(gradient: Tensor, alpha: float, scale: float, normalization: str = "rms") -> tuple[Tensor, Tensor]:
+    """What eq. 9 adds to the next state.
 
-    grad: (B, ...), gradient of each sample's loss in the current state; any positive factor on it is irrelevant.
-    scale: s(sigma_next), see `state_scale`.
+    Args:
+        gradient: (B, ...), of each sample's loss in the current state; any positive factor on it is irrelevant.
+        alpha: See `step_size`.
+        scale: s(sigma_next), see `state_scale`.
+        normalization: See `normalize`.
+
+    Returns:
+        The displacement (B, ...) and which samples were usable, (B,) bool.
     """
-    g_hat, finite = normalise(grad, normalization)
+    g_hat, finite = normalize(gradient, normalization)
     return -(alpha * scale) * g_hat, finite

@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from .gradient import LossGradient
+from .terms import Terms
 
 
-class TermMaps(NamedTuple):
-    """|gradient in x| of one step, each (B, ..., H, W): root of the sum of squares over channels. mse: of eq. 5;
-    alignment: of eq. 6 times lambda_al, None where that term is off. Their vector sum is what eq. 9 normalises."""
+def term_maps(total: LossGradient, others: Mapping[str, LossGradient], terms: Terms) -> dict[str, Tensor]:
+    """|gradient in x| of each weighted term by name, (B, ..., H, W): the root of the sum of squares over channels.
 
-    mse: Tensor
-    alignment: Tensor | None
+    Args:
+        total: Of the whole loss.
+        others: Of each term that counts but the first one, without its weight. The first one's is what remains of the
+            total; a vector sum of all is what eq. 9 normalizes.
+        terms: See `terms.loss_terms`.
+    """
+    remaining, maps = _gradient(total), {}
+    counting = [term for term in terms if term.weight]
+    for term in counting[1:]:
+        gradient = term.weight * _gradient(others[term.name])
+        remaining = remaining - gradient
+        maps[term.name] = _magnitude(gradient)
+    return {counting[0].name: _magnitude(remaining), **maps} if counting else {}
 
 
-def term_maps(total: LossGradient, alignment: LossGradient | None, lambda_al: float) -> TermMaps:
-    """From the gradients of the total loss and of the alignment term alone; the rest is the MSE's, by linearity."""
-    whole = _gradient(total)
-    if alignment is None:
-        return TermMaps(_magnitude(whole), None)
-    part = lambda_al * _gradient(alignment)
-    return TermMaps(_magnitude(whole - part), _magnitude(part))
-
-
-def _gradient(found: LossGradient) -> Tensor:
+def _gradient(result: LossGradient) -> Tensor:
     """The gradient itself; LossGradient holds a positive multiple of it, and its RMS."""
-    grad = found.grad.detach().float()
-    rms = grad.flatten(1).square().mean(1).sqrt()
-    scale = found.rms.to(rms) / torch.where(rms > 0, rms, 1.0)
-    return grad * scale.view((-1,) + (1,) * (grad.ndim - 1))
+    gradient = result.gradient.detach().float()
+    rms = gradient.flatten(1).square().mean(1).sqrt()
+    scale = result.rms.to(rms) / torch.where(rms > 0, rms, 1.0)
+    return gradient * scale.view((-1,) + (1,) * (gradient.ndim - 1))
 
 
-def _magnitude(grad: Tensor) -> Tensor:
-    return grad.square().sum(1).sqrt()
+def _magnitude(gradient: Tensor) -> Tensor:
+    return gradient.square().sum(1).sqrt()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .guide import Denoiser
+from .evaluate import Denoiser
 
 
 class ClassifierFree:

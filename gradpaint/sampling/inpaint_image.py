@@ -64,5 +64,5 @@ def inpaint_image(
     result.image = cut(result.image)
     for step in result.record:
         step.x0_hat = cut(step.x0_hat)
-        step.maps = None if step.maps is None else type(step.maps)(*map(cut, step.maps))
+        step.maps = {name: cut(values) for name, values in step.maps.items()}
     return result

@@ -1,80 +1,109 @@
-"""Every method and oracle of the paper by name, behind one call. Importing this module does not import torch."""
+"""Every inpainting method and oracle by name, behind one call. Importing this module does not import torch.
+
+A new method needs a file of its own with an `InpaintMethod` and a line in `_ALL`; the command, the evaluation and the
+node *Inpaint Method* take it from there.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Any
 
 from ..method.settings import GuidanceSettings, GuideSchedule
 
 if TYPE_CHECKING:
-    from .inpaint import InpaintResult
+    from .inpaint_method import InpaintMethod
+    from .run import InpaintResult
 
 
 @dataclass(frozen=True)
 class Method:
-    """name: the key in METHODS; title: for tables; summary: a line for help texts; oracle: no method that one could
-    use, but a bound to compare with; options: numbers that `run` takes beside the arguments that all methods share;
-    extras: what else it takes, see `samplers.inpaint`; schedule: its own, in place of that of the settings.
+    """A method or an oracle.
+
+    Attributes:
+        name: The key in METHODS.
+        title: For tables.
+        summary: A line for help texts.
+        place: Where it is: "module:name" of an `InpaintMethod`, or of a function for an oracle.
+        oracle: No method that one could use, but a bound to compare with.
+        options: Numbers that `run` takes beside the arguments that all methods share.
+        extras: What else it takes, see `inpaint`.
+        guided: It takes GuidanceSettings.
+        schedule: Its own, in place of that of the settings.
     """
 
     name: str
     title: str
     summary: str
-    oracle: bool
-    options: tuple[str, ...]
-    function: Callable[..., InpaintResult]
+    place: str
+    oracle: bool = False
+    options: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()
+    guided: bool = False
     schedule: GuideSchedule | None = None
+
+    def make(self, settings: GuidanceSettings | None = None, **options: float) -> InpaintMethod:
+        """The method itself, with its options.
+
+        Args:
+            settings: GradPaint's, None for the defaults; the other methods have no use for them.
+            options: See `options`.
+        """
+        self._check(options)
+        made = self._place()
+        if not self.guided:
+            return made(**options)
+        settings = GuidanceSettings() if settings is None else settings
+        return made(dataclasses.replace(settings, schedule=self.schedule or settings.schedule), **options)
 
     def run(
         self,
-        denoiser,
-        y,
-        mask,
+        denoiser: Any,
+        y: Any,
+        mask: Any,
         *,
-        sigmas,
-        noise=None,
-        seed=0,
-        sampler="ddpm",
-        settings=None,
-        full_noise=True,
-        clip=(-1.0, 1.0),
-        progress=False,
-        callback=None,
-        image=None,
-        codec=None,
-        **options,
+        settings: GuidanceSettings | None = None,
+        sampler: str = "ddpm",
+        progress: bool = False,
+        image: Any = None,
+        codec: Any = None,
+        **arguments: Any,
     ) -> InpaintResult:
-        """Repaint y's hole; arguments as in `samplers.inpaint`, with these beside them.
+        """Repaint y's hole; arguments as in `inpaint`, with these beside them.
 
-        settings  GradPaint's, None for the defaults; the other methods have no use for them.
-        image     (B, C, H, W), the true images; only oracles look at them.
-        codec     (encode, decode) of a latent model, for latent_copy.
-        options   see `options` and `extras`; ValueError for any other.
+        Args:
+            denoiser, y, mask, settings, sampler, progress: See `inpaint`.
+            image: (B, C, H, W), the true images; only oracles look at them.
+            codec: (encode, decode) of a latent model, for latent_copy.
+            arguments: The other arguments of `inpaint`, and this method's `options` and `extras`.
+
+        Raises:
+            ValueError: An option that this method does not have.
         """
+        shared = {key: arguments.pop(key) for key in tuple(arguments) if key in _SHARED}
+        self._check(arguments)
+        if self.oracle:
+            return self._place()(y, mask, image=image, codec=codec)
+        from .run import run_method
+
+        shared.update({key: arguments.pop(key) for key in self.extras if key in arguments})
+        method = self.make(settings, **arguments)
+        return run_method(denoiser, y, mask, method, sampler=sampler, progress=progress, **shared)
+
+    def _check(self, options: dict[str, Any]) -> None:
         unknown = sorted(set(options) - {*self.options, *self.extras})
         if unknown:
             allowed = ", ".join((*self.options, *self.extras)) or "none"
             raise ValueError(f"{unknown[0]} is no option of {self.name}; its options: {allowed}")
-        return self.function(
-            denoiser,
-            y,
-            mask,
-            sigmas=sigmas,
-            noise=noise,
-            seed=seed,
-            sampler=sampler,
-            settings=settings,
-            full_noise=full_noise,
-            clip=clip,
-            progress=progress,
-            callback=callback,
-            image=image,
-            codec=codec,
-            **options,
-        )
+
+    def _place(self) -> Any:
+        module, name = self.place.split(":")
+        return getattr(importlib.import_module(module, __package__), name)
+
+
+_SHARED = ("sigmas", "noise", "seed", "full_noise", "clip", "callback")
 
 
 def get_method(name: str) -> Method:
@@ -84,83 +113,58 @@ def get_method(name: str) -> Method:
     return METHODS[name]
 
 
-def _sampled(
-    name: str, title: str, summary: str, method: str = "gradpaint", schedule: GuideSchedule | None = None
-) -> Method:
-    """A method of `samplers.inpaint`; schedule replaces that of the settings."""
-
-    def run(denoiser, y, mask, *, settings, image, codec, **arguments):
-        from .inpaint import inpaint
-
-        settings = GuidanceSettings() if settings is None else settings
-        if schedule is not None:
-            settings = dataclasses.replace(settings, schedule=schedule)
-        return inpaint(denoiser, y, mask, method=method, settings=settings, **arguments)
-
-    return Method(name, title, summary, False, (), run, ("keep_x0", "keep_gradients", "view"), schedule)
+_KEPT = ("keep_x0", "keep_gradients", "view")
 
 
-def _repaint(denoiser, y, mask, *, settings, image, codec, **arguments):
-    from .baselines.repaint import repaint
-
-    return repaint(denoiser, y, mask, **arguments)
-
-
-def _mcg(denoiser, y, mask, *, settings, image, codec, **arguments):
-    from .baselines.mcg import mcg
-
-    return mcg(denoiser, y, mask, **arguments)
-
-
-def _dps(denoiser, y, mask, *, settings, image, codec, **arguments):
-    from .baselines.dps import dps
-
-    return dps(denoiser, y, mask, **arguments)
-
-
-def _copy(denoiser, y, mask, *, image, **unused):
-    from .baselines.oracles import copy
-
-    return copy(y, mask, image)
-
-
-def _latent_copy(denoiser, y, mask, *, image, codec, **unused):
-    from .baselines.oracles import latent_copy
-
-    return latent_copy(y, mask, image, codec)
-
-
-def _greyfill(denoiser, y, mask, **unused):
-    from .baselines.oracles import greyfill
-
-    return greyfill(y, mask)
+def _gradpaint(name: str, title: str, summary: str, schedule: GuideSchedule | None = None) -> Method:
+    return Method(name, title, summary, ".inpaint_method:InpaintMethod", extras=_KEPT, guided=True, schedule=schedule)
 
 
 _ALL = (
-    _sampled("combine_image", "Combine-image", "known pixels pasted into x0_hat at each step (eq. 3)", "combine_image"),
-    _sampled("combine_noisy", "Combine-noisy", "known pixels, noised, pasted into the state (eq. 4)", "combine_noisy"),
+    Method(
+        "combine_image",
+        "Combine-image",
+        "known pixels pasted into x0_hat at each step (eq. 3)",
+        ".baselines.combine:CombineImage",
+        extras=_KEPT,
+    ),
+    Method(
+        "combine_noisy",
+        "Combine-noisy",
+        "known pixels, noised, pasted into the state (eq. 4)",
+        ".baselines.combine:CombineNoisy",
+        extras=_KEPT,
+    ),
     Method(
         "repaint",
         "RePaint",
         "eq. 4, and each stretch of the run repeated from noise put back",
-        False,
-        ("resamplings", "jump_length"),
-        _repaint,
+        ".baselines.repaint:RePaint",
+        options=("resamplings", "jump_length"),
     ),
-    Method("mcg", "MCG", "eq. 4, and a gradient step on the known part's error at each step", False, ("step",), _mcg),
-    Method("dps", "DPS", "a gradient step on the known part's error at each step", False, ("zeta",), _dps),
-    _sampled("gradpaint", "GradPaint", "eqs. 3 and 5-9 with the given settings"),
-    _sampled(
-        "gradpaint_fast",
-        "GradPaint-Fast",
-        "GradPaint guided in the first half of the run",
-        schedule=GuideSchedule.fast(),
-    ),
-    _sampled("gradpaint_full", "GradPaint-Full", "GradPaint guided at every step", schedule=GuideSchedule.full()),
-    Method("copy", "COPY", "oracle: the true image", True, (), _copy),
     Method(
-        "latent_copy", "latent COPY", "oracle: the true image through a latent model's codec", True, (), _latent_copy
+        "mcg",
+        "MCG",
+        "eq. 4, and a gradient step on the known part's error at each step",
+        ".baselines.mcg:MCG",
+        options=("step",),
     ),
-    Method("greyfill", "GREYFILL", "oracle: the hole filled with grey", True, (), _greyfill),
+    Method(
+        "dps", "DPS", "a gradient step on the known part's error at each step", ".baselines.dps:DPS", options=("zeta",)
+    ),
+    _gradpaint("gradpaint", "GradPaint", "eqs. 3 and 5-9 with the given settings"),
+    _gradpaint(
+        "gradpaint_fast", "GradPaint-Fast", "GradPaint guided in the first half of the run", GuideSchedule.fast()
+    ),
+    _gradpaint("gradpaint_full", "GradPaint-Full", "GradPaint guided at every step", GuideSchedule.full()),
+    Method("copy", "COPY", "oracle: the true image", ".baselines.oracles:copy", oracle=True),
+    Method(
+        "latent_copy",
+        "latent COPY",
+        "oracle: the true image through a latent model's codec",
+        ".baselines.oracles:latent_copy",
+        oracle=True,
+    ),
+    Method("greyfill", "GREYFILL", "oracle: the hole filled with grey", ".baselines.oracles:greyfill", oracle=True),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}

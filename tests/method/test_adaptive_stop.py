@@ -203,8 +203,8 @@ def test_maximum_and_fixed_schedules_are_reported_as_such(case):
 def test_kept_steps_end_too(case):
     result = run(*case, mode="adaptive", every=2, between="keep", **ALWAYS)
     end = result.stop.step
-    assert end < 18 and not any(r.guided or r.kept for r in result.record[end:])
-    assert any(r.kept for r in result.record[:end])
+    assert end < 18 and not any(r.guided or r.reused for r in result.record[end:])
+    assert any(r.reused for r in result.record[:end])
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ import torch
 from torch.nn import functional as F
 
 from gradpaint.method.decoders import LinearRGB, enlarged_mask, fit_linear_rgb, view
-from gradpaint.method.losses import alignment_loss, border_band
-from gradpaint.method.settings import AlignmentSettings
+from gradpaint.method.losses import border_band, edge_match_loss
+from gradpaint.method.settings import AlignmentSettings, GuidanceSettings
+from gradpaint.method.terms import loss_terms
 
 
 def tiny_decoder(channels=4, ratio=2, dtype=torch.float64):
@@ -60,12 +61,14 @@ def test_enlarged_mask_repeats_cells_and_keeps_grey():
 
 def test_loss_is_eq_6_on_decoded_images_and_passes_gradcheck():
     x0_hat, y, mask = latents()
-    decode, settings = tiny_decoder(), AlignmentSettings(softness=0.4, border_width=1)
+    decode = tiny_decoder()
+    _, term = loss_terms(GuidanceSettings(alignment=AlignmentSettings(softness=0.4, border_width=1)))
     seen = view(decode, y, mask)
     big = mask.repeat_interleave(2, -1).repeat_interleave(2, -2)
-    expected = alignment_loss(decode(x0_hat), decode(y).float().double(), big, border_width=1, softness=0.4)
-    assert torch.allclose(seen.loss(decode(x0_hat), settings), expected, rtol=1e-6) and (expected > 1e-3).all()
-    assert torch.autograd.gradcheck(lambda z: seen.loss(decode(z), settings), x0_hat.requires_grad_())
+    expected = edge_match_loss(decode(x0_hat), decode(y).float().double(), big, border_width=1, softness=0.4)
+    loss = lambda z: term.function(decode(z), seen.y, seen.mask, seen.border)
+    assert torch.allclose(loss(x0_hat), expected, rtol=1e-6) and (expected > 1e-3).all()
+    assert torch.autograd.gradcheck(loss, x0_hat.requires_grad_())
 
 
 def test_linear_rgb_is_a_product_per_cell():
@@ -92,7 +95,7 @@ def test_errors_name_the_shapes():
         view(lambda z: z, y, mask)
     with pytest.raises(ValueError, match=r"mask has shape \(1, 1, 9, 9\).*\(2, 3, 10, 10\)"):
         view(tiny_decoder(), y, mask, fine_mask=torch.zeros(1, 1, 9, 9))
-    with pytest.raises(ValueError, match="4 channels, the projection to colours is for 16"):
+    with pytest.raises(ValueError, match="4 channels, the projection to colors is for 16"):
         LinearRGB(torch.zeros(16, 3))(y)
     with pytest.raises(ValueError, match=r"factors has shape \(3, 4\)"):
         LinearRGB(torch.zeros(3, 4))

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from gradpaint.method.settings import GuidanceSettings
-from gradpaint.method.step import MOST, RATE, displacement, normalise, state_scale, step_size
+from gradpaint.method.step import MOST, RATE, displacement, normalize, state_scale, step_size
 
 
 @pytest.mark.parametrize(
-    "parametrisation, sigma, expected",
+    "parametrization, sigma, expected",
     [
         ("unit", 14.0, 1.0),
         ("ve", 0.0, 1.0),
@@ -18,45 +18,45 @@ from gradpaint.method.step import MOST, RATE, displacement, normalise, state_sca
         ("flow", 0.25, math.sqrt(0.75**2 + 0.25**2)),
     ],
 )
-def test_state_scale(parametrisation, sigma, expected):
-    assert float(state_scale(sigma, parametrisation)) == pytest.approx(expected)
+def test_state_scale(parametrization, sigma, expected):
+    assert float(state_scale(sigma, parametrization)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
-    "parametrisation, to_state",
+    "parametrization, to_state",
     [("ve", lambda x, ab: x / ab**0.5), ("flow", lambda x, ab: x / (ab**0.5 + (1 - ab) ** 0.5))],
 )
-def test_one_alpha_means_the_same_in_every_parametrisation(parametrisation, to_state):
+def test_one_alpha_means_the_same_in_every_parametrization(parametrization, to_state):
     # The unit-variance state x, moved by alpha*g_hat, and then expressed in the other units, moves by alpha*s*g_hat.
     alpha_bar = torch.tensor(0.3, dtype=torch.float64)
     ratio = ((1 - alpha_bar) / alpha_bar) ** 0.5
-    sigma = ratio if parametrisation == "ve" else ratio / (1 + ratio)
+    sigma = ratio if parametrization == "ve" else ratio / (1 + ratio)
     x, g_hat = torch.randn(4, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
     moved = to_state(x - 0.1 * g_hat, alpha_bar) - to_state(x, alpha_bar)
-    assert torch.allclose(moved, -0.1 * state_scale(sigma, parametrisation) * g_hat)
+    assert torch.allclose(moved, -0.1 * state_scale(sigma, parametrization) * g_hat)
 
 
-def test_bad_parametrisation():
-    with pytest.raises(ValueError, match="parametrisation is 'vp'.*unit, ve, flow"):
+def test_bad_parametrization():
+    with pytest.raises(ValueError, match="parametrization is 'vp'.*unit, ve, flow"):
         state_scale(1.0, "vp")
 
 
 @pytest.mark.parametrize("factor", [1e-30, 1.0, 1e30])
 @pytest.mark.parametrize("normalization", ["rms", "l2"])
-def test_normalise_has_the_stated_norm_whatever_the_scale(normalization, factor):
+def test_normalize_has_the_stated_norm_whatever_the_scale(normalization, factor):
     grad = torch.randn(3, 4, 5, 6) * factor
-    g_hat, finite = normalise(grad, normalization)
+    g_hat, finite = normalize(grad, normalization)
     flat = g_hat.flatten(1)
     norm = flat.square().mean(1).sqrt() if normalization == "rms" else flat.norm(dim=1)
     assert torch.allclose(norm, torch.ones(3), atol=1e-5) and finite.all()
     assert torch.nn.functional.cosine_similarity(flat.double(), grad.flatten(1).double() / factor).min() > 1 - 1e-6
 
 
-def test_normalise_never_looks_across_the_batch():
+def test_normalize_never_looks_across_the_batch():
     grad = torch.randn(2, 3, 4, 4)
     other = grad.clone()
     other[1] *= 1e6
-    assert torch.equal(normalise(grad)[0][0], normalise(other)[0][0])
+    assert torch.equal(normalize(grad)[0][0], normalize(other)[0][0])
 
 
 def test_unusable_samples_are_left_out_and_reported():
@@ -64,7 +64,7 @@ def test_unusable_samples_are_left_out_and_reported():
     grad[1, 0, 0, 0] = float("nan")
     grad[2, 1, 1, 1] = float("inf")
     grad[3] = 0
-    g_hat, finite = normalise(grad)
+    g_hat, finite = normalize(grad)
     assert finite.tolist() == [True, False, False, True]
     assert g_hat[1:].abs().max() == 0 and g_hat[0].abs().max() > 0
 

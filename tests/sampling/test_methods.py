@@ -65,7 +65,7 @@ def test_known_pixels_costs_and_records(case, name, sampler):
     known = (mask == 0).expand_as(y)
     assert torch.equal(result.image[known], y[known]) or name == "latent_copy"  # which pastes nothing back
     assert result.image.isfinite().all() and result.image.abs().max() <= 1
-    assert (result.evaluations, result.backwards) == COSTS[name] and result.skipped_nudges == 0
+    assert (result.evaluations, result.backwards) == COSTS[name] and result.skipped == 0
     assert seen == result.record and len(seen) == result.evaluations
     assert sum(record.guided for record in seen) == result.backwards
 

@@ -1,48 +1,7 @@
 import pytest
 import torch
 
-from gradpaint.method.plan import guided_steps, kept_steps
-from gradpaint.method.settings import GuideSchedule
 from gradpaint.sampling.sigmas import spaced_sigmas
-
-
-@pytest.mark.parametrize(
-    "schedule, total, expected",
-    [
-        (GuideSchedule.fast(), 30, range(15)),
-        (GuideSchedule.paper(), 100, range(45)),
-        (GuideSchedule(), 30, range(13)),
-        (GuideSchedule(), 4, range(2)),
-        (GuideSchedule.thorough(), 30, range(22)),
-        (GuideSchedule(fraction=0.29), 100, range(29)),
-        (GuideSchedule.full(), 7, range(7)),
-        (GuideSchedule(fraction=0.0), 7, ()),
-        (GuideSchedule(fraction=0.01), 7, (0,)),
-        (GuideSchedule(fraction=0.5, every=3), 20, (0, 3, 6, 9)),
-        (GuideSchedule(mode="steps", steps=4), 20, range(4)),
-        (GuideSchedule(mode="steps", steps=40), 5, range(5)),
-        (GuideSchedule(mode="steps", steps=0), 5, ()),
-        (GuideSchedule.fast(), 0, ()),
-    ],
-)
-def test_guided_steps(schedule, total, expected):
-    guided = guided_steps(schedule, total)
-    assert len(guided) == total and [i for i, on in enumerate(guided) if on] == list(expected)
-
-
-@pytest.mark.parametrize(
-    "schedule, total, expected",
-    [
-        (GuideSchedule(fraction=0.5, every=3, between="keep"), 20, (1, 2, 4, 5, 7, 8)),
-        (GuideSchedule(mode="steps", steps=4, every=2, between="keep"), 20, (1, 3)),
-        (GuideSchedule(fraction=0.5, every=3), 20, ()),
-        (GuideSchedule(fraction=0.5, between="keep"), 20, ()),
-        (GuideSchedule(fraction=0.0, every=2, between="keep"), 20, ()),
-    ],
-)
-def test_kept_steps(schedule, total, expected):
-    kept = kept_steps(schedule, total)
-    assert len(kept) == total and [i for i, on in enumerate(kept) if on] == list(expected)
 
 
 def test_spaced_sigmas_are_the_table_when_steps_is_its_length():

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from gradpaint.sampling.baselines.dps import dps
-from gradpaint.sampling.baselines.mcg import mcg
+from gradpaint.sampling.methods import METHODS
 
 SIGMAS = torch.tensor([3.0, 1.2, 0.0])
 SHAPE = (2, 1, 4, 5)
+mcg, dps = METHODS["mcg"].run, METHODS["dps"].run
 
 
 @pytest.fixture
@@ -85,8 +85,8 @@ def test_the_record_tells_the_length_of_the_error(case):
     x = noise * (1 + float(SIGMAS[0]) ** 2) ** 0.5 + y * (1 - mask)
     error = (1 - mask) * (denoiser(matrix)(x, SIGMAS[0]) - y)
     first = result.record[0]
-    assert torch.allclose(first.total.double(), error.flatten(1).norm(dim=1), rtol=1e-5)
-    assert torch.allclose(first.mse.double(), error.square().flatten(1).sum(1) / 14, rtol=1e-5)
+    assert torch.allclose(first.losses["total"].double(), error.flatten(1).norm(dim=1), rtol=1e-5)
+    assert torch.allclose(first.losses["mse"].double(), error.square().flatten(1).sum(1) / 14, rtol=1e-5)
 
 
 @pytest.mark.parametrize("method", [mcg, dps])
@@ -103,7 +103,7 @@ def test_a_sample_whose_gradient_is_not_finite_stays(case, method):
         method(model, y, mask, sigmas=SIGMAS, noise=noise, sampler="ddim", clip=None, progress=False)
         for model in (denoiser(matrix), broken)
     ]
-    assert runs[1].skipped_nudges == 2 and runs[1].image.isfinite().all()
+    assert runs[1].skipped == 2 and runs[1].image.isfinite().all()
     assert torch.equal(runs[0].image[0], runs[1].image[0])
     assert not torch.allclose(runs[0].image[1], runs[1].image[1])
 
@@ -130,8 +130,8 @@ def test_nothing_known_or_known_exactly_moves_nothing(case, method):
         sampler="ddim",
         clip=None,
         progress=False,
-        **{"step" if method is mcg else "zeta": 0.0},
+        **{"step" if method == mcg else "zeta": 0.0},
     )
-    assert torch.equal(result.image, still.image) and result.skipped_nudges == 0
+    assert torch.equal(result.image, still.image) and result.skipped == 0
     exact = method(lambda x, sigma: y + 0 * x, y, mask, sigmas=SIGMAS, noise=noise, clip=None, progress=False)
-    assert torch.allclose(exact.image, y) and exact.skipped_nudges == 0
+    assert torch.allclose(exact.image, y) and exact.skipped == 0

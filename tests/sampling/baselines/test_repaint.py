@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from gradpaint.sampling.baselines.repaint import repaint, repaint_path
+from gradpaint.sampling.baselines.repaint import repaint_path
+from gradpaint.sampling.methods import METHODS
 
 
 def evaluations(path):
@@ -54,7 +55,7 @@ def test_every_state_has_its_noise_level(sampler):
         seen.append((float(sigma), noise[..., :32].std().item(), noise[..., 32:].std().item()))
         return y.clone()
 
-    result = repaint(
+    result = METHODS["repaint"].run(
         oracle, y, mask, sigmas=sigmas, sampler=sampler, full_noise=False, resamplings=4, jump_length=3, progress=False
     )
     assert result.evaluations == len(seen) == 6 + 3 * 3

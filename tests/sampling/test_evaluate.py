@@ -4,14 +4,16 @@ import pytest
 import torch
 
 from gradpaint.method.gradient import loss_gradient, wiener, x0_gradient
-from gradpaint.method.losses import total_loss
 from gradpaint.method.settings import AlignmentSettings, GuidanceSettings, GuideSchedule
-from gradpaint.method.step import normalise
+from gradpaint.method.step import normalize
+from gradpaint.method.terms import loss_terms, total_loss
 from gradpaint.sampling.classifier_free import ClassifierFree
 from gradpaint.sampling.inpaint import inpaint
 
 SIGMAS = torch.tensor([10.0, 6.0, 3.0, 1.5, 0.7, 0.3, 0.0])
 ALIGNMENT = AlignmentSettings(lambda_al=0.5)
+TERMS = loss_terms(GuidanceSettings(alignment=ALIGNMENT))
+MSE_ALONE = loss_terms(GuidanceSettings(alignment=AlignmentSettings(lambda_al=0.0)))
 
 
 def blur(size):
@@ -55,7 +57,7 @@ def test_through_cond_is_the_gradient_with_the_other_branch_constant(case):
     grads = []
     for call in (system.through_cond, lambda x, s: constant + 3.0 * (blur(3)(x, s) - constant), system):
         leaf = x.clone().requires_grad_()
-        grads.append(loss_gradient(leaf, call(leaf, 1.5), y, mask, ALIGNMENT).grad)
+        grads.append(loss_gradient(leaf, call(leaf, 1.5), y, mask, TERMS).gradient)
     assert torch.allclose(grads[0], grads[1]) and not torch.allclose(grads[0], grads[2], rtol=0.1)
     assert positive.graphs == [True, True] and negative.graphs == [False, True]
     assert torch.equal(system(x, 1.5), system.through_cond(x, 1.5))
@@ -78,14 +80,14 @@ def test_inpaint_by_cond(case):
 def test_x0_gradient_is_the_filtered_gradient_of_the_masked_mse(case):
     y, mask = case
     x0_hat = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
-    found = x0_gradient(x0_hat, y, mask, ALIGNMENT, 0.8, 0.6)
+    found = x0_gradient(x0_hat, y, mask, TERMS, 0.8, 0.6)
     leaf = x0_hat.clone().requires_grad_()
-    terms = total_loss(leaf, y, mask, 0.5, softness=ALIGNMENT.softness)
-    (grad,) = torch.autograd.grad(terms.mse.sum(), leaf)
-    assert torch.allclose(found.grad, wiener(grad, 0.8, 0.6), atol=1e-7)
-    assert torch.allclose(found.rms, found.grad.flatten(1).square().mean(1).sqrt())
-    assert torch.allclose(found.terms.total, terms.total.detach()) and found.terms.alignment.gt(0).all()
-    assert found.grad[..., 4:8, 5:9].abs().min() > 0  # it reaches the middle of the hole
+    losses = total_loss(leaf, y, mask, TERMS)
+    (grad,) = torch.autograd.grad(losses["mse"].sum(), leaf)
+    assert torch.allclose(found.gradient, wiener(grad, 0.8, 0.6), atol=1e-7)
+    assert torch.allclose(found.rms, found.gradient.flatten(1).square().mean(1).sqrt())
+    assert torch.allclose(found.losses["total"], losses["total"].detach()) and found.losses["alignment"].gt(0).all()
+    assert found.gradient[..., 4:8, 5:9].abs().min() > 0  # it reaches the middle of the hole
 
 
 def test_x0_gradient_of_a_packed_state_filters_each_part():
@@ -94,11 +96,11 @@ def test_x0_gradient_of_a_packed_state_filters_each_part():
     x0_hat, y = ([torch.randn(shape, generator=generator) for shape in parts] for _ in range(2))
     masks = [(torch.rand(shape, generator=generator) > 0.5).float() for shape in parts]
     pack = lambda tensors: torch.cat([t.flatten(1) for t in tensors], 1)[:, None]
-    found = x0_gradient(pack(x0_hat), pack(y), pack(masks), AlignmentSettings(lambda_al=0.0), 0.8, 0.6, parts=parts)
+    found = x0_gradient(pack(x0_hat), pack(y), pack(masks), MSE_ALONE, 0.8, 0.6, components=parts)
     errors = [(1 - m) * (x - t) for m, x, t in zip(masks, x0_hat, y)]
     expected = pack([wiener(errors[0], 0.8, 0.6), wiener(errors[1], 0.8, 0.6), errors[2]])
     scale = 2 / (1 - pack(masks)).sum((1, 2), keepdim=True)
-    assert torch.allclose(found.grad, scale * expected, atol=1e-7)
+    assert torch.allclose(found.gradient, scale * expected, atol=1e-7)
 
 
 @pytest.mark.parametrize("a, b", [(1.0, 0.1), (1.0, 5.0), (0.3, 0.7), (0.0, 1.0)])
@@ -135,16 +137,16 @@ def test_x0_points_the_way_of_the_exact_gradient_of_an_ideal_denoiser(case):
     for sigma in (0.5, 3.0, 20.0):
         leaf = (torch.randn(y.shape, generator=torch.Generator().manual_seed(1)) * sigma).requires_grad_()
         x0_hat = torch.nn.functional.conv2d(leaf / (1 + sigma**2), kernel, padding=1, groups=3)
-        exact = loss_gradient(leaf, x0_hat, y, mask, AlignmentSettings(lambda_al=0.0), sigma).grad
-        cheap = x0_gradient(x0_hat, y, mask, ALIGNMENT, b=sigma).grad
+        exact = loss_gradient(leaf, x0_hat, y, mask, MSE_ALONE, sigma).gradient
+        cheap = x0_gradient(x0_hat, y, mask, TERMS, b=sigma).gradient
         assert (torch.nn.functional.cosine_similarity(exact.flatten(1), cheap.flatten(1)) > 0.3).all()
 
 
 def test_x0_leaves_packed_latents_unfiltered():
     y, x0_hat = torch.zeros(1, 2, 6), torch.ones(1, 2, 6)
     mask = torch.tensor([0.0, 0, 0, 1, 1, 1]).expand(1, 2, 6)
-    found = x0_gradient(x0_hat, y, mask, AlignmentSettings(lambda_al=0.0))
-    assert torch.allclose(found.grad, (1 - mask) * 2 / 6)
+    found = x0_gradient(x0_hat, y, mask, MSE_ALONE)
+    assert torch.allclose(found.gradient, (1 - mask) * 2 / 6)
 
 
 def test_inpaint_by_x0_never_differentiates_the_model(case):
@@ -153,7 +155,7 @@ def test_inpaint_by_x0_never_differentiates_the_model(case):
     result = inpaint(denoise, y, mask, sigmas=SIGMAS, progress=False, settings=settings(fraction=0.5, gradient="x0"))
     assert denoise.graphs == [False] * 6 and result.evaluations == 6 and result.backwards == 0
     assert [r.guided for r in result.record] == [True] * 3 + [False] * 3
-    assert all(r.total.isfinite().all() and r.grad_rms.gt(0).all() for r in result.record[:3])
+    assert all(r.losses["total"].isfinite().all() and r.gradient_rms.gt(0).all() for r in result.record[:3])
     plain = inpaint(blur(3), y, mask, sigmas=SIGMAS, progress=False, method="combine_image")
     assert not torch.allclose(result.image, plain.image)
 
@@ -173,17 +175,17 @@ def test_kept_steps_take_the_last_direction_at_their_own_scale(case, sampler, gr
         options = settings(every=3, between=between, gradient=gradient, alignment=ALIGNMENT, alpha=0.1)
         result = inpaint(fixed, y, mask, sigmas=SIGMAS, sampler=sampler, settings=options, progress=False)
         assert [r.guided for r in result.record] == [i % 3 == 0 for i in range(6)]
-        assert [r.kept for r in result.record] == [between == "keep" and i % 3 != 0 for i in range(6)]
-        assert all(r.total.isnan().all() for r in result.record if not r.guided)
+        assert [r.reused for r in result.record] == [between == "keep" and i % 3 != 0 for i in range(6)]
+        assert all(not r.losses and r.gradient_rms is None for r in result.record if not r.guided)
         assert result.backwards == (2 if gradient == "model" else 0) and result.evaluations == 6
     start = states["keep"][0].clone().requires_grad_()
     x0_hat = torch.tanh(start) * 1e-6 + y.flip(-1)
     found = (
-        loss_gradient(start, x0_hat, y, mask, ALIGNMENT, 10.0)
+        loss_gradient(start, x0_hat, y, mask, TERMS, 10.0)
         if gradient == "model"
-        else x0_gradient(x0_hat, y, mask, ALIGNMENT, b=10.0)
+        else x0_gradient(x0_hat, y, mask, TERMS, b=10.0)
     )
-    g_hat, _ = normalise(found.grad)
+    g_hat, _ = normalize(found.gradient)
     moved = torch.zeros_like(y)
     for k, (sigma, sigma_next) in enumerate(zip(SIGMAS[:3].tolist(), SIGMAS[1:4].tolist())):
         ratio = sigma_next / sigma if sampler == "ddim" else (sigma_next / sigma) ** 2  # how far a state is inherited
@@ -195,4 +197,4 @@ def test_a_direction_that_is_not_finite_is_not_kept_either(case):
     y, mask = case
     broken = lambda x, sigma: blur(3)(x, sigma) + 0 * (x - x).sqrt()
     result = inpaint(broken, y, mask, sigmas=SIGMAS, progress=False, settings=settings(every=3, between="keep"))
-    assert result.image.isfinite().all() and result.skipped_nudges == 12
+    assert result.image.isfinite().all() and result.skipped == 12

@@ -1,0 +1,18 @@
+"""The loss terms, one file each, and what they share. Every loss is per sample: (B, C, ..., H, W) -> (B,).
+
+`mask` is 1 in the hole and 0 where the image is known, as the paper's M. It broadcasts to the images; grays weigh.
+"""
+
+from .common import border_band, check_shapes, image_gradients, normalized_gradients, weighted_mean
+from .edge_match import edge_match_loss
+from .masked_mse import masked_mse
+
+__all__ = [
+    "border_band",
+    "check_shapes",
+    "edge_match_loss",
+    "image_gradients",
+    "masked_mse",
+    "normalized_gradients",
+    "weighted_mean",
+]

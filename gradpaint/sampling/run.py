@@ -1,0 +1,180 @@
+"""The sampling loop of the library: one for GradPaint and for every method that it is compared with.
+
+Everything is written in VE form, `x = x0 + sigma*eps`; the unit-variance state of the paper is x / sqrt(1 + sigma^2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..method.adaptive_stop import StopReport
+from ..method.decoders import View
+from ..method.losses import check_shapes
+from ..method.plan import RunPlan, Step
+from ..method.record import StepRecord
+from ..method.settings import check_choice
+from ..method.step import Level, state_scale
+from .evaluate import Denoiser, StepEvaluator
+from .inpaint_method import InpaintMethod
+
+SAMPLERS = ("ddpm", "ddim")
+
+
+@dataclass
+class InpaintResult:
+    """What a run made.
+
+    Attributes:
+        image: (B, C, H, W), the known pixels exactly y's.
+        record: One per model evaluation.
+        evaluations: Of the model.
+        backwards: Backward passes through the model.
+        skipped: Samples whose displacement was left out because their gradient was not finite, over all steps.
+        stop: How guidance ended.
+    """
+
+    image: Tensor
+    record: list[StepRecord] = field(default_factory=list)
+    evaluations: int = 0
+    backwards: int = 0
+    skipped: int = 0
+    stop: StopReport = field(default_factory=StopReport)
+
+
+def ddim_step(x: Tensor, x0_hat: Tensor, sigma: float, sigma_next: float, noise: Callable[[], Tensor]) -> Tensor:
+    """Deterministic DDIM (Song et al., eq. 12 with eta = 0), which in VE form is an Euler step."""
+    return x0_hat + (x - x0_hat) * (sigma_next / sigma)
+
+
+def ddpm_step(x: Tensor, x0_hat: Tensor, sigma: float, sigma_next: float, noise: Callable[[], Tensor]) -> Tensor:
+    """Ancestral sampling (Ho et al.; eq. 2 of the paper): draw from q(x_next | x, x0_hat)."""
+    if sigma_next == 0:
+        return x0_hat
+    keep = (sigma_next / sigma) ** 2
+    return x0_hat + (x - x0_hat) * keep + noise() * (sigma_next * (1 - keep) ** 0.5)
+
+
+STEPS = {"ddim": ddim_step, "ddpm": ddpm_step}
+
+
+class VELevels:
+    """States `x0 + sigma*eps`, as `method.plan.NoiseLevels`."""
+
+    def __getitem__(self, sigma: float) -> Level:
+        return 1.0, sigma
+
+    def scale(self, sigma: float) -> float:
+        return float(state_scale(sigma))
+
+
+def initial_state(noise: Tensor, sigma: float, y: Tensor, mask: Tensor, full_noise: bool = True) -> Tensor:
+    """First state of a run: noise at level sigma over the known image, with nothing in the hole. (B, C, H, W).
+
+    Args:
+        noise: Standard normal, shaped like y.
+        sigma: The run's first level.
+        y, mask: See `inpaint`.
+        full_noise: The run starts at the model's highest level, where the state has the spread sqrt(1 + sigma^2) of a
+            noised image of unit variance (ComfyUI's rule at denoise 1); otherwise noise is scaled by sigma.
+    """
+    return noise * ((1 + sigma**2) ** 0.5 if full_noise else sigma) + y * (1 - mask)
+
+
+class Start(NamedTuple):
+    """Where every method starts from.
+
+    Attributes:
+        y: The given image, blank under the hole.
+        mask: On y's device, in its type.
+        levels: The noise levels.
+        x: The first state.
+        draw: Draws the noise of the steps.
+    """
+
+    y: Tensor
+    mask: Tensor
+    levels: list[float]
+    x: Tensor
+    draw: Callable[[], Tensor]
+
+
+def prepare(y: Tensor, mask: Tensor, sigmas: Tensor, noise: Tensor | None, seed: int, full_noise: bool) -> Start:
+    """Check `inpaint`'s arguments of these names and start from them.
+
+    Raises:
+        ValueError: Names the argument that is wrong.
+    """
+    check_shapes(y, y, mask)
+    levels = _checked_levels(sigmas)
+    mask = mask.to(y)
+    y = y.where(mask < 1, torch.zeros_like(y))  # nothing from under the hole can leak
+    # As ComfyUI does: drawn on the CPU, the steps' noise with the next seed, so as not to repeat the first state's.
+    generator = torch.Generator().manual_seed(seed)
+    first = torch.randn(y.shape, generator=generator).to(y) if noise is None else noise.to(y)
+    generator.manual_seed((seed + 1) % 2**64)
+    if first.shape != y.shape:
+        raise ValueError(f"noise has shape {tuple(first.shape)}, but must have y's shape {tuple(y.shape)}")
+    x = initial_state(first, levels[0], y, mask, full_noise)
+    return Start(y, mask, levels, x, lambda: torch.randn(y.shape, generator=generator).to(y))
+
+
+def run_method(
+    denoiser: Denoiser,
+    y: Tensor,
+    mask: Tensor,
+    method: InpaintMethod,
+    *,
+    sigmas: Tensor,
+    noise: Tensor | None = None,
+    seed: int = 0,
+    sampler: str = "ddim",
+    full_noise: bool = True,
+    clip: tuple[float, float] | None = (-1.0, 1.0),
+    progress: bool = True,
+    callback: Callable[[StepRecord], None] | None = None,
+    keep_x0: bool | Collection[int] = False,
+    keep_gradients: bool | Collection[int] = False,
+    view: View | None = None,
+) -> InpaintResult:
+    """Repaint y's hole by a method. Arguments as in `inpaint`."""
+    check_choice("sampler", sampler, SAMPLERS)
+    y, mask, levels, x, draw = prepare(y, mask, sigmas, noise, seed, full_noise)
+    count, scales = len(levels) - 1, VELevels()
+    keep_x0, map_steps = (range(count) if keep is True else keep or () for keep in (keep_x0, keep_gradients))
+    plan = RunPlan(method.settings, y, mask, count)
+    evaluate = StepEvaluator(denoiser, method, plan, y, mask, view, map_steps)
+    result, path = InpaintResult(image=y), method.path(count)
+    for index, index_next in zip(tqdm(path[:-1], desc=method.name, disable=not progress), path[1:]):
+        step = Step(index, levels[index], levels[index_next])
+        if index_next < index:  # back up the noise
+            x = x + (step.sigma_next**2 - step.sigma**2) ** 0.5 * draw()
+            continue
+        x0_hat, record = evaluate(x, step)
+        record.x0_hat = x0_hat.cpu() if index in keep_x0 else None
+        x0_hat = method.to_sampler(x0_hat if clip is None else x0_hat.clamp(*clip), y, mask)
+        x = STEPS[sampler](x, x0_hat, step.sigma, step.sigma_next, draw)
+        displacement = method.displacement(plan, step, scales, mask)
+        x = x if displacement is None else x + displacement
+        if method.replaces_state and step.sigma_next > 0:
+            x = method.enter(x, y, mask, draw(), scales[step.sigma_next])
+        result.record.append(record)
+        if callback is not None:
+            callback(record)
+    result.evaluations, result.backwards, result.skipped = len(result.record), evaluate.backwards, plan.skipped
+    result.stop = plan.report()
+    result.image = method.end(x if clip is None else x.clamp(*clip), y, mask)
+    return result
+
+
+def _checked_levels(sigmas: Tensor) -> list[float]:
+    levels = torch.as_tensor(sigmas, dtype=torch.float64).tolist()
+    descending = all(high > low for high, low in zip(levels, levels[1:]))
+    if len(levels) < 2 or not descending or levels[-1] < 0:
+        raise ValueError(f"sigmas is {levels}, but must hold at least two noise levels, descending, the last one >= 0")
+    return levels
