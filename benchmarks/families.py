@@ -170,9 +170,9 @@ def sampling(subject: Subject, pack, pairs: int) -> tuple[float, float]:
     seconds(patcher)
     _, out = seconds(guided)
     (record,) = records
-    if not bool(out.isfinite().all()) or (record.backwards, record.skipped_nudges) != (STEPS, 0):
+    if not bool(out.isfinite().all()) or (record.backwards, record.skipped) != (STEPS, 0):
         raise RuntimeError(
-            f"{record.backwards} of {STEPS} steps guided, {record.skipped_nudges} nudges left out, "
+            f"{record.backwards} of {STEPS} steps guided, {record.skipped} nudges left out, "
             f"result {'finite' if bool(out.isfinite().all()) else 'not finite'}"
         )
     error = (out - host.in_model_units(patcher, latent))[host.known_part(mask, latent)].abs().max().item()

@@ -10,7 +10,7 @@ from .guidance_inputs import RECORDS, guidance_inputs, guidance_settings, keep_r
 from .host.latents.convert import masked_latent
 from .host.latents.mask_check import check_keeps_something
 from .host.report.record import RunRecord
-from .host.sampling.ksample_part import check_clean, with_handover
+from .host.sampling.ksample_segment import check_clean, with_handover
 from .host.sampling.ksampler import ksample
 from .host.sampling.wrapper import apply_gradpaint
 from .sockets import CATEGORY, Record

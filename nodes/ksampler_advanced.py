@@ -9,7 +9,7 @@ from ..gradpaint.method.settings import AlignmentSettings, GuideSchedule, Memory
 from .guidance_inputs import RECORDS, guidance_inputs, guidance_settings, keep_record_input, sampler_inputs
 from .host.latents.convert import masked_latent
 from .host.latents.mask_check import check_keeps_something
-from .host.sampling.ksample_part import ksample_part
+from .host.sampling.ksample_segment import ksample_segment
 from .sockets import CATEGORY, Record
 
 SWITCH = ("enable", "disable")
@@ -94,7 +94,7 @@ class GradPaintKSamplerAdvanced(io.ComfyNode):
         check_keeps_something(latent["noise_mask"])
         settings = guidance_settings(strength, normalization, alignment, schedule, gradient, alpha)
         return io.NodeOutput(
-            *ksample_part(
+            *ksample_segment(
                 model,
                 settings,
                 latent,

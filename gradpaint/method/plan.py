@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
@@ -31,7 +32,8 @@ class NoiseLevels(Protocol):
         """s(sigma) = sqrt(a^2 + b^2), see `step`."""
 
 
-class Step(NamedTuple):
+@dataclass(frozen=True)
+class Step:
     """One step of a run.
 
     Attributes:

@@ -22,7 +22,7 @@ def term_maps(total: LossGradient, others: Mapping[str, LossGradient], terms: Te
     """
     remaining, maps = _gradient(total), {}
     counting = [term for term in terms if term.weight]
-    for term in counting[1:]:
+    for term in [term for term in counting[1:] if term.name in others]:
         gradient = term.weight * _gradient(others[term.name])
         remaining = remaining - gradient
         maps[term.name] = _magnitude(gradient)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import statistics
 import weakref
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from ....gradpaint.method.record import StepKind
 from .record import RunRecord
+
+if TYPE_CHECKING:
+    from ..sampling.run import GuidedRun
 
 # A guided step over a plain one, lowest and highest seen (benchmarks/results/speed_cpu.md, speed_options.md).
 MODEL, POSITIVE_ONLY = (1.8, 2.3), (1.5, 1.7)
@@ -14,50 +18,53 @@ FREE = (1.0, 1.0)
 
 
 class Measured(NamedTuple):
-    """Of a model's last guided run. ratio: guided step over plain step; plain: seconds of a plain step; key: what
-    the ratio and the seconds depend on."""
+    """What a model's last guided run took.
+
+    Attributes:
+        key: What the other two depend on.
+        ratio: A guided step over a plain step.
+        plain: Seconds of a plain step.
+    """
 
     key: tuple
     ratio: float
     plain: float
 
 
-_last: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # the host's BaseModel -> Measured
+_measured: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # the host's BaseModel -> Measured
 
 
-def key_of(run) -> tuple:
-    """What a step's cost depends on, of a GuidedRun."""
-    cfg = float(getattr(run.guider, "cfg", 1.0))
-    return tuple(run.y.shape), run.settings.gradient, cfg == 1.0
-
-
-def estimate(run) -> str | None:
+def estimate(run: GuidedRun) -> str | None:
     """One line for the log, None for a run without guided steps."""
-    guided, total = sum(run.guided), len(run.guided)
+    kinds = run.plan.planned()
+    guided, total = kinds.count(StepKind.GUIDED), len(kinds)
     if not guided:
         return None
-    most = "at most " if run.stop is not None else ""
-    said, made = f"{most}{guided} of {total} steps will be guided", guided + _for_pictures(run)
-    known = _last.get(run.guider.inner_model)
-    if known is not None and known.key == key_of(run):
-        factor = _factor(known.ratio, guided, made, total)
-        seconds = (factor - 1) * total * known.plain
+    most = "at most " if run.plan.stop is not None else ""
+    first_part, made = f"{most}{guided} of {total} steps will be guided", guided + _for_pictures(run)
+    measured = _measured.get(run.setup.guider.inner_model)
+    if measured is not None and measured.key == _key_of(run):
+        factor = _factor(measured.ratio, guided, made, total)
+        seconds = (factor - 1) * total * measured.plain
         return (
-            f"{said}: {most or 'about '}{factor:.1f} times a plain run's time, {seconds:.0f} "
-            f"s more (a guided step took as long as {known.ratio:.1f} plain ones in this model's last run)"
+            f"{first_part}: {most or 'about '}{factor:.1f} times a plain run's time, {seconds:.0f} "
+            f"s more (a guided step took as long as {measured.ratio:.1f} plain ones in this model's last run)"
         )
     low, high = (_factor(ratio, guided, made, total) for ratio in _expected(run))
     if high == 1:
-        return f"{said}, at next to no cost in time"
-    return f"{said}: {most or 'about '}{low:.1f} to {high:.1f} times a plain run's time, more where memory is short"
+        return f"{first_part}, at next to no cost in time"
+    return (
+        f"{first_part}: {most or 'about '}{low:.1f} to {high:.1f} times a plain run's time, more "
+        "where memory is short"
+    )
 
 
-def learn(run, record: RunRecord) -> None:
-    """Remember what the run's steps took."""
-    ratio = ratio_of(record)
+def learn(run: GuidedRun) -> None:
+    """Remember what the steps of a run that is over took."""
+    ratio = ratio_of(run.record)
     if ratio is not None:
-        plain = statistics.median(record.step_seconds["plain"])
-        _last[run.guider.inner_model] = Measured(key_of(run), ratio, plain)
+        plain = statistics.median(run.record.step_seconds["plain"])
+        _measured[run.setup.guider.inner_model] = Measured(_key_of(run), ratio, plain)
 
 
 def ratio_of(record: RunRecord) -> float | None:
@@ -66,17 +73,23 @@ def ratio_of(record: RunRecord) -> float | None:
     return statistics.median(guided) / statistics.median(plain) if guided and plain else None
 
 
-def _expected(run) -> tuple[float, float]:
-    _, gradient, one_branch = key_of(run)
+def _key_of(run: GuidedRun) -> tuple:
+    cfg = float(getattr(run.setup.guider, "cfg", 1.0))
+    return tuple(run.setup.y.shape), run.setup.settings.gradient, cfg == 1.0
+
+
+def _expected(run: GuidedRun) -> tuple[float, float]:
+    _, gradient, one_branch = _key_of(run)
     if gradient == "x0":
         return FREE
     return POSITIVE_ONLY if gradient == "cond" and not one_branch else MODEL
 
 
-def _for_pictures(run) -> int:
-    """Guided evaluations that are made a second time, for the maps of the alignment loss's own gradient."""
-    keeps = run.keeper is not None and run.needs_model_gradient and run.settings.alignment.lambda_al > 0
-    return len(run.keeper.map_steps) if keeps else 0
+def _for_pictures(run: GuidedRun) -> int:
+    """Guided evaluations that are made again, for the maps of all terms but the first."""
+    if run.keeper is None or not run.setup.takes_gradient:
+        return 0
+    return sum(max(sum(bool(term.weight) for term in run.plan.terms_at(i)) - 1, 0) for i in run.keeper.map_steps)
 
 
 def _factor(ratio: float, guided: int, made: int, total: int) -> float:

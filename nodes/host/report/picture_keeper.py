@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
 from ....gradpaint.drawing.run_pictures import spread
 from ....gradpaint.method.gradient import LossGradient
-from ....gradpaint.method.term_maps import TermMaps, term_maps
+from ....gradpaint.method.record import StepKind, StepRecord
+from ....gradpaint.method.term_maps import term_maps
+from ....gradpaint.method.terms import Terms
 from ..latents.packed import first_part
+from .record import RunRecord
 
 ESTIMATES, MAPS = 8, 4  # steps; a step with maps costs a second evaluation with its backward pass
 
@@ -17,36 +21,37 @@ ESTIMATES, MAPS = 8, 4  # steps; a step with maps costs a second evaluation with
 class Keeper:
     """Made once per run. Tensors stay where they are until `close`, so that a GPU is not waited for.
 
-    Nested latents: the first part (the video) is kept.
+    Nested latents: the first component (the video) is kept.
     """
 
-    def __init__(self, guided: Sequence[bool], guider):
+    def __init__(self, kinds: Sequence[StepKind], guider: Any) -> None:
         self.guider = guider
-        self.estimate_steps = frozenset(spread(range(len(guided)), ESTIMATES))
-        self.map_steps = frozenset(spread([i for i, on in enumerate(guided) if on], MAPS))
-        self.x0_hat: dict[int, Tensor] = {}
-        self.maps: dict[int, TermMaps] = {}
+        guided = [i for i, kind in enumerate(kinds) if kind is StepKind.GUIDED]
+        self.estimate_steps = frozenset(spread(range(len(kinds)), ESTIMATES))
+        self.map_steps = frozenset(spread(guided, MAPS))
 
-    def estimate(self, i: int, x0_hat: Tensor) -> None:
-        """x0_hat of step i, before compositing."""
-        if i in self.estimate_steps:
-            self.x0_hat[i] = self.first_part(x0_hat).detach().clone()
+    def estimate(self, record: StepRecord, x0_hat: Tensor) -> None:
+        """A step's x0_hat, before compositing."""
+        if record.step in self.estimate_steps:
+            record.x0_hat = self._first(x0_hat).detach().clone()
 
-    def gradients(self, i: int, total: LossGradient, alignment: LossGradient | None, lambda_al: float) -> None:
-        """Step i's; alignment: that term's alone, None where it is off."""
-        total, alignment = (
-            None if found is None else found._replace(grad=self.first_part(found.grad)) for found in (total, alignment)
-        )
-        self.maps[i] = term_maps(total, alignment, lambda_al)
+    def gradients(
+        self, record: StepRecord, total: LossGradient, others: Mapping[str, LossGradient], terms: Terms
+    ) -> None:
+        """A step's gradients; others: of each term that counts but the first one, alone."""
+        kept = {name: self._of_first(gradient) for name, gradient in others.items()}
+        record.maps = term_maps(self._of_first(total), kept, terms)
 
-    def first_part(self, t: Tensor) -> Tensor:
+    def close(self, record: RunRecord, mask: Tensor) -> None:
+        """Bring everything to the CPU."""
+        for step in record.history:
+            step.x0_hat = None if step.x0_hat is None else step.x0_hat.float().cpu()
+            step.maps = {name: values.cpu() for name, values in step.maps.items()}
+        record.mask = self._first(mask)[:, :1].float().cpu()
+        record.latent_format = self.guider.inner_model.latent_format
+
+    def _first(self, t: Tensor) -> Tensor:
         return first_part(t, self.guider.conds)
 
-    def close(self, record, mask: Tensor) -> None:
-        """Hand everything to the RunRecord, on the CPU."""
-        record.x0_hat = {i: x0_hat.float().cpu() for i, x0_hat in self.x0_hat.items()}
-        record.maps = {
-            i: TermMaps(*(None if part is None else part.cpu() for part in maps)) for i, maps in self.maps.items()
-        }
-        record.mask = self.first_part(mask)[:, :1].float().cpu()
-        record.latent_format = self.guider.inner_model.latent_format
+    def _of_first(self, gradient: LossGradient) -> LossGradient:
+        return gradient._replace(gradient=self._first(gradient.gradient))

@@ -9,53 +9,65 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ....gradpaint.method.adaptive_stop import StopReport
-from ....gradpaint.method.term_maps import TermMaps
+from ....gradpaint.method.record import StepRecord
 from ..memory.record import MemoryRecord
 
 
 @dataclass
 class RunRecord:
-    """What a run did, for logs, reports and pictures. Loss terms are lists with one (B,) CPU tensor per guided step.
+    """What a run did, for logs, reports and pictures.
 
-    stop: how guidance ended; seconds: of the whole run; step_seconds: of each step by kind (guided, kept, plain, and
-    pictured: guided with gradient maps); known_error: the largest difference of the result from the given latent
-    where nothing is to be repainted, in the model's units, None where all is; contrast: (B,), see
-    `seam.border_contrast`, of the result in the model's units.
-
-    The rest is there only for runs that were told to keep it (see `keep`), by step, on the CPU: x0_hat before
-    compositing (B, C, ..., H, W) in the model's units, maps of the loss terms' gradients, the mask, the host's
-    latent_format; the evaluations and backward passes made for the maps count like all others.
+    Attributes:
+        steps: How many it had.
+        history: What each of them did, in order; tensors on the CPU once the run is over. A run that was told to keep
+            it has estimates and gradient maps there, of some steps (see `picture_keeper`).
+        evaluations: Of the model, those for gradient maps included.
+        backwards: Backward passes through it, likewise.
+        skipped: Samples whose displacement was left out, their gradient not being finite, over all steps.
+        memory: How the guided steps made do with memory.
+        stop: How guidance ended.
+        seconds: Of the whole run.
+        step_seconds: Of each step by kind: guided, reused, plain, and pictured: guided with gradient maps.
+        known_error: Largest difference of the result from the given latent where nothing is to be repainted, in the
+            model's units; None where all is, or if the run ended with noise.
+        contrast: (B,), `seam.border_contrast` of the result in the model's units; None if the run ended with noise.
+        mask, latent_format: Of a run that kept pictures: its mask, (B or 1, 1, ..., H, W), and the host's format.
     """
 
     steps: int = 0
+    history: list[StepRecord] = field(default_factory=list)
     evaluations: int = 0
     backwards: int = 0
-    skipped_nudges: int = 0
-    guided_sigmas: list[float] = field(default_factory=list)
-    kept_sigmas: list[float] = field(default_factory=list)  # steps nudged in the last guided step's direction
-    total: list[Tensor] = field(default_factory=list)
-    mse: list[Tensor] = field(default_factory=list)
-    alignment: list[Tensor] = field(default_factory=list)
-    grad_rms: list[Tensor] = field(default_factory=list)
+    skipped: int = 0
     memory: MemoryRecord = field(default_factory=MemoryRecord)
     stop: StopReport = field(default_factory=StopReport)
     seconds: float = 0.0
     step_seconds: dict[str, list[float]] = field(default_factory=dict)
     known_error: float | None = None
     contrast: Tensor | None = None
-    sigmas: dict[int, float] = field(default_factory=dict)  # of the steps' states
-    guided_steps: list[int] = field(default_factory=list)
-    x0_hat: dict[int, Tensor] = field(default_factory=dict)
-    maps: dict[int, TermMaps] = field(default_factory=dict)
     mask: Tensor | None = None
     latent_format: Any = None
+
+    @property
+    def guided(self) -> list[StepRecord]:
+        """The steps whose gradient was taken."""
+        return [step for step in self.history if step.guided]
+
+    @property
+    def reused(self) -> list[StepRecord]:
+        """The steps displaced along the last gradient."""
+        return [step for step in self.history if step.reused]
+
+    def losses(self, name: str) -> list[Tensor]:
+        """A term's value, (B,), at each guided step."""
+        return [step.losses[name] for step in self.guided]
 
     @property
     def last(self) -> RunRecord:
         """Itself, so that a node may take this or a LiveRecord."""
         return self
 
-    def of(self, result) -> RunRecord:
+    def of(self, result: Any) -> RunRecord:
         """Likewise."""
         return self
 
@@ -67,7 +79,7 @@ class LiveRecord:
     been asked about.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._last = RunRecord()
         self._asked = WeakTensorKeyDictionary()
 
@@ -84,8 +96,11 @@ class LiveRecord:
         """The last run's; an empty one before any run is over."""
         return self._last
 
-    def of(self, result) -> RunRecord:
-        """The record of the run behind a LATENT or IMAGE: the last one when asked the first time, which is right after
-        that run, and still that one when asked again, whatever other runs there were."""
+    def of(self, result: Any) -> RunRecord:
+        """The record of the run behind a LATENT or IMAGE.
+
+        The last one when asked the first time, which is right after that run, and still that one when asked again,
+        whatever other runs there were.
+        """
         values = result.get("samples") if isinstance(result, dict) else result
         return self._asked.setdefault(values, self._last) if isinstance(values, Tensor) else self._last

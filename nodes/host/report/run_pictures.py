@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ....gradpaint.drawing.run_pictures import gradient_maps, loss_curves, timeline
 from ....gradpaint.method.decoders import LinearRGB
+from ....gradpaint.method.terms import ALIGNMENT, MSE, TOTAL
 from ..latents.space import is_pixel_space
 from .record import RunRecord
 
@@ -19,17 +20,19 @@ NOT_KEPT = "this record holds no {}: set keep_record of the GradPaint KSampler t
 
 def timeline_of(record: RunRecord, vae=None, cell: int = 192) -> Image.Image | ExecutionBlocker:
     """Fig. 2; where nothing was kept, what tells the user so if the picture is used."""
-    if not record.x0_hat:
+    estimates = {step.step: step.x0_hat for step in record.history if step.x0_hat is not None}
+    if not estimates:
         return ExecutionBlocker(NOT_KEPT.format("x0_hat", ""))
-    images = {i: _as_rgb(x0_hat, record, vae) for i, x0_hat in record.x0_hat.items()}
-    return timeline(images, sigmas=record.sigmas, cell=cell)
+    images = {i: _as_rgb(x0_hat, record, vae) for i, x0_hat in estimates.items()}
+    return timeline(images, sigmas=_sigmas(record), cell=cell)
 
 
 def gradients_of(record: RunRecord, cell: int = 192) -> Image.Image | ExecutionBlocker:
     """Fig. 3a, likewise."""
-    if not record.maps:
+    maps = {step.step: step.maps for step in record.history if step.maps}
+    if not maps:
         return ExecutionBlocker(NOT_KEPT.format("gradients", ", and guide at least one step through the model"))
-    return gradient_maps(record.maps, record.mask, sigmas=record.sigmas, cell=cell)
+    return gradient_maps(maps, record.mask, sigmas=_sigmas(record), cell=cell)
 
 
 def losses_of(record: RunRecord) -> Image.Image | ExecutionBlocker:
@@ -37,23 +40,23 @@ def losses_of(record: RunRecord) -> Image.Image | ExecutionBlocker:
     if not record.steps:
         return ExecutionBlocker("this record is of a run without steps, as one of denoise 0 is")
 
-    def per_step(values: list[Tensor]) -> list[float]:
+    def per_step(name: str) -> list[float]:
         series = [math.nan] * record.steps
-        for i, value in zip(record.guided_steps, values):
-            series[i] = float(value.float().mean())
+        for step in record.guided:
+            series[step.step] = float(step.losses[name].float().mean())
         return series
 
-    guided = [i in record.guided_steps for i in range(record.steps)]
-    alignment = per_step(record.alignment)
-    shown = any(value > 0 for value in alignment)
-    title = f"{record.steps} steps: {record.stop}" if record.guided_steps else f"{record.steps} steps, none guided"
-    return loss_curves(
-        per_step(record.mse),
-        alignment if shown else (),
-        per_step(record.total) if shown else (),
-        guided=guided,
-        title=title,
-    )
+    guided = [step.step for step in record.guided]
+    alignment, total = per_step(ALIGNMENT), per_step(TOTAL)
+    if not any(value > 0 for value in alignment):
+        alignment = total = []
+    title = f"{record.steps} steps: {record.stop}" if guided else f"{record.steps} steps, none guided"
+    marks = [i in guided for i in range(record.steps)]
+    return loss_curves(per_step(MSE), alignment, total, guided=marks, title=title)
+
+
+def _sigmas(record: RunRecord) -> dict[int, float]:
+    return {step.step: step.sigma for step in record.history}
 
 
 def _as_rgb(x0_hat: Tensor, record: RunRecord, vae) -> Tensor:

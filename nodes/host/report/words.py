@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import statistics
 
 from torch import Tensor
 
+from ....gradpaint.method.terms import ALIGNMENT, MSE
 from .estimate import ratio_of
 from .record import RunRecord
 
@@ -25,17 +27,15 @@ def summary_lines(record: RunRecord) -> list[str]:
 
 
 def _steps(record: RunRecord) -> list[str]:
-    guided, kept = len(record.guided_sigmas), len(record.kept_sigmas)
+    guided, reused = len(record.guided), len(record.reused)
     line = f"steps: {record.steps}, of which guided {guided}"
-    lines = [line + (f", nudged in a kept direction {kept}" if kept else "")]
+    lines = [line + (f", displaced along the last gradient {reused}" if reused else "")]
     lines.append(f"end of guidance: {record.stop}" if guided else "end of guidance: no step was guided")
     if record.stop.samples and len(set(record.stop.samples)) > 1:
         lines.append("end of guidance, by image: step " + ", ".join(map(str, record.stop.samples)))
     lines.append(f"model evaluations: {record.evaluations}, of which with a backward pass {record.backwards}")
-    if record.skipped_nudges:
-        lines.append(
-            f"nudges left out, their gradient not finite: {record.skipped_nudges} (try the model in bf16 or fp32)"
-        )
+    if record.skipped:
+        lines.append(f"nudges left out, their gradient not finite: {record.skipped} (try the model in bf16 or fp32)")
     return lines
 
 
@@ -50,27 +50,23 @@ def _cost(record: RunRecord) -> list[str]:
     memory = record.memory
     if not memory.rungs:
         return [line, "memory: no step needed any for a backward pass"]
-    peak = (
-        ""
-        if memory.peak_bytes is None
-        else (f"; at most {memory.peak_bytes / 2**20:.1f} MiB in a guided step ({memory.peak_kind})")
-    )
     times = "a step" if memory.repeats == 1 else f"{memory.repeats} steps"
     again = f"; {times} made again after running out of memory" if memory.repeats else ""
-    return [line, f"memory: {memory.rungs[-1]}{peak}{again}"]
+    return [line, f"memory: {memory.rungs[-1]}{_peak(record)}{again}"]
 
 
 def _losses(record: RunRecord) -> list[str]:
-    if not record.mse:
+    if not record.guided:
         return []
+    first, last = record.guided[0].losses, record.guided[-1].losses
     lines = [
-        f"masked MSE of x0_hat (eq. 5): {_mean(record.mse[0]):.4g} at the first guided step, "
-        f"{_mean(record.mse[-1]):.4g} at the last"
+        f"masked MSE of x0_hat (eq. 5): {_mean(first[MSE]):.4g} at the first guided step, {_mean(last[MSE]):.4g} at "
+        "the last"
     ]
-    if any(float(term.max()) > 0 for term in record.alignment):
+    if any(float(value.max()) > 0 for value in record.losses(ALIGNMENT)):
         lines.append(
-            f"alignment loss (eq. 6): {_mean(record.alignment[0]):.4g} at the first guided step, "
-            f"{_mean(record.alignment[-1]):.4g} at the last"
+            f"alignment loss (eq. 6): {_mean(first[ALIGNMENT]):.4g} at the first guided step, "
+            f"{_mean(last[ALIGNMENT]):.4g} at the last"
         )
     return lines
 
@@ -122,3 +118,42 @@ def show_in_node(text: str, node_id: str | None) -> None:
     server = getattr(PromptServer, "instance", None)
     if server is not None and node_id:
         server.send_progress_text(text, node_id)
+
+
+def log_lines(record: RunRecord, adaptive: bool) -> list[tuple[int, str]]:
+    """What the log says of a run that is over, each line with its level. adaptive: the stop was not known before."""
+    lines = [
+        (
+            logging.INFO,
+            f"{record.steps} steps, {len(record.guided)} guided, {record.evaluations} model evaluations, "
+            f"{record.backwards} backward passes",
+        )
+    ]
+    if adaptive:
+        lines.append((logging.INFO, str(record.stop)))
+    memory = record.memory
+    if memory.rungs:
+        lines.append((logging.INFO, f"memory: {memory.rungs[-1]}{_peak(record)}, {memory.repeats} steps made again"))
+    if record.guided:
+        first, last = record.losses(MSE)[0], record.losses(MSE)[-1]
+        lines.append(
+            (
+                logging.INFO,
+                f"masked MSE of x0_hat {_mean(first):.4g} at the first guided step, {_mean(last):.4g} at the last",
+            )
+        )
+    if record.skipped:
+        lines.append(
+            (
+                logging.WARNING,
+                f"{record.skipped} nudges left out because their gradient was not finite; try a model in bf16 or fp32",
+            )
+        )
+    return lines
+
+
+def _peak(record: RunRecord) -> str:
+    memory = record.memory
+    if memory.peak_bytes is None:
+        return ""
+    return f"; at most {memory.peak_bytes / 2**20:.1f} MiB in a guided step ({memory.peak_kind})"

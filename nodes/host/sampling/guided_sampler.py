@@ -6,38 +6,66 @@ patched MODEL arranges for before that is arranged for late.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import comfy.patcher_extension
 import comfy.sampler_helpers
 import comfy.samplers
+import torch
 from torch import Tensor
 
 from ....gradpaint.method.settings import GuidanceSettings, MemorySettings
+from ....gradpaint.sampling.inpaint_method import InpaintMethod
 from ..memory.device_memory import with_room
-from .wrapper import KEY, GradPaintWrapper, without_graph_replay
+from .entry_point import EntryPoint
+from .run_setup import SamplerCallback, without_graph_replay
+from .wrapper import KEY, GradPaintWrapper, OnRecord
 
 
 def wrap_sampler(
-    sampler, settings: GuidanceSettings, on_record=None, memory: MemorySettings | None = None, keep: bool = False
+    sampler: Any,
+    settings: GuidanceSettings,
+    on_record: OnRecord | None = None,
+    memory: MemorySettings | None = None,
+    keep: bool = False,
 ) -> GuidedSampler:
     """A SAMPLER whose masked runs are GradPaint runs of the host's SAMPLER `sampler`, which is not changed.
 
-    The arguments are those of `apply_gradpaint`. A sampler that is wrapped already is wrapped anew: the later settings
-    hold.
+    A sampler that is wrapped already is wrapped anew: the later settings hold.
+
+    Args:
+        sampler: The host's SAMPLER, or one of these.
+        settings, on_record, memory, keep: See `apply_gradpaint`.
     """
     inner = sampler.inner if isinstance(sampler, GuidedSampler) else sampler
-    return GuidedSampler(inner, _SamplerWrapper(settings, on_record, memory, keep=keep))
+    wrapper = GradPaintWrapper(InpaintMethod(settings), SamplerEntryPoint(), on_record, memory, keep=keep)
+    return GuidedSampler(inner, wrapper)
 
 
 class GuidedSampler(comfy.samplers.Sampler):
-    """inner: the sampler that makes the steps; wrapper: what guides it."""
+    """The SAMPLER.
 
-    acts_for_gradpaint = True  # see GradPaintWrapper
+    Args:
+        inner: The sampler that makes the steps.
+        wrapper: What guides it.
+    """
 
-    def __init__(self, inner, wrapper: GradPaintWrapper):
+    acts_for_gradpaint = True  # see wrapper.reason_for_plain_sampling
+
+    def __init__(self, inner: Any, wrapper: GradPaintWrapper) -> None:
         self.inner, self.wrapper = inner, wrapper
 
     def sample(
-        self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False
+        self,
+        model_wrap: Any,
+        sigmas: Tensor,
+        extra_args: dict,
+        callback: SamplerCallback | None,
+        noise: Tensor,
+        latent_image: Tensor | None = None,
+        denoise_mask: Tensor | None = None,
+        disable_pbar: bool = False,
     ) -> Tensor:
         """As the host calls it, with the guider as model_wrap."""
         executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(
@@ -47,7 +75,7 @@ class GuidedSampler(comfy.samplers.Sampler):
             executor.execute, model_wrap, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar
         )
 
-    def max_denoise(self, model_wrap, sigmas) -> bool:
+    def max_denoise(self, model_wrap: Any, sigmas: Tensor) -> bool:
         return self.inner.max_denoise(model_wrap, sigmas)
 
     @property
@@ -59,7 +87,7 @@ class GuidedSampler(comfy.samplers.Sampler):
         return self.inner.inpaint_options
 
     @property
-    def sampler_function(self):
+    def sampler_function(self) -> Callable:
         """Samplers that wrap others call this one, past our `sample`: they would lose GradPaint without a word."""
         raise AttributeError(
             "GradPaint Sampler must be the last one before the sampling node: put the node that wraps "
@@ -67,13 +95,15 @@ class GuidedSampler(comfy.samplers.Sampler):
         )
 
 
-class _SamplerWrapper(GradPaintWrapper):
-    def _prepare(self, guider, settings: GuidanceSettings, noise: Tensor) -> None:
-        if self.differentiates:
+class SamplerEntryPoint(EntryPoint):
+    """Runs of a wrapped SAMPLER."""
+
+    def prepare(self, guider: Any, settings: GuidanceSettings, noise: Tensor) -> None:
+        if settings.gradient != "x0" and self.may_guide(settings):
             load_again(guider, noise.shape, getattr(settings.alignment, "patchers", []))
 
 
-def load_again(guider, noise_shape, decoders: list) -> None:
+def load_again(guider: Any, noise_shape: torch.Size, decoders: list) -> None:
     """Load a run's models once more, the decoders with them, with the room that guided steps need."""
     patcher = guider.model_patcher
     # Other models of the guider's own (DualModelGuider) must not be unloaded for it.

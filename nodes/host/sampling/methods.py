@@ -1,56 +1,44 @@
-"""The paper's methods by name, as patches on the host's MODEL.
+"""The inpainting methods by name, as patches on the host's MODEL.
 
-GREYFILL and the COPY oracles are not among them: they need no model, and what is grey in pixels is not so in latents.
+GREYFILL and the COPY oracles are not among them: they need no model, and what is gray in pixels is not so in latents.
 """
 
 from __future__ import annotations
 
-import dataclasses
+from typing import Any
 
-from ....gradpaint.method.settings import GuidanceSettings, check_choice, check_number
-from ....gradpaint.sampling.baselines.defaults import (
-    DEFAULT_JUMP_LENGTH,
-    DEFAULT_RESAMPLINGS,
-    DEFAULT_STEP,
-    DEFAULT_ZETA,
-)
+from ....gradpaint.method.settings import GuidanceSettings, MemorySettings, check_choice
 from ....gradpaint.sampling.methods import METHODS
-from .baselines import UNGUIDED, DescentWrapper, ManifoldWrapper, NoisyWrapper
-from .repaint import RepaintWrapper
-from .wrapper import GradPaintWrapper, with_wrapper
+from .wrapper import GradPaintWrapper, OnRecord, with_wrapper
 
 NAMES = tuple(name for name, method in METHODS.items() if not method.oracle)
 
 
 def apply_method(
-    model,
+    model: Any,
     method: str,
     *,
-    resamplings: int = DEFAULT_RESAMPLINGS,
-    jump_length: int = DEFAULT_JUMP_LENGTH,
-    step: float = DEFAULT_STEP,
-    zeta: float = DEFAULT_ZETA,
     settings: GuidanceSettings | None = None,
-    on_record=None,
-    memory=None,
-):
+    on_record: OnRecord | None = None,
+    memory: MemorySettings | None = None,
+    **options: float,
+) -> Any:
     """A clone of the host's ModelPatcher `model` whose masked sampling runs are this method's.
 
-    method: see NAMES; resamplings, jump_length: of repaint; step: of mcg; zeta: of dps; settings: GradPaint's, None
-    for the defaults; gradpaint_fast and gradpaint_full replace its schedule. on_record, memory: see `apply_gradpaint`.
+    Args:
+        model: The host's ModelPatcher.
+        method: See NAMES.
+        settings: GradPaint's, None for the defaults; gradpaint_fast and gradpaint_full replace its schedule.
+        on_record, memory: See `apply_gradpaint`.
+        options: Of any of the methods, see `Method.options`; each takes its own.
+
+    Raises:
+        ValueError: An unknown method, or one of its options out of range.
     """
     check_choice("method", method, NAMES)
-    check_number("step", step, 0.0, 1e3)
-    check_number("zeta", zeta, 0.0, 1e3)
-    settings = GuidanceSettings() if settings is None else settings
-    settings = dataclasses.replace(settings, schedule=METHODS[method].schedule or settings.schedule)
-    common = {"on_record": on_record, "memory": memory}
-    wrappers = {
-        "combine_image": lambda: GradPaintWrapper(UNGUIDED, **common),
-        "combine_noisy": lambda: NoisyWrapper(UNGUIDED, **common),
-        "repaint": lambda: RepaintWrapper(resamplings, jump_length, **common),
-        "mcg": lambda: ManifoldWrapper(step, **common),
-        "dps": lambda: DescentWrapper(zeta, **common),
-    }
-    wrapper = wrappers.get(method, lambda: GradPaintWrapper(settings, **common))
-    return with_wrapper(model, wrapper())
+    known = {name for other in METHODS.values() for name in other.options}
+    for name in options:
+        check_choice("option", name, sorted(known))
+    chosen = METHODS[method]
+    own = {name: value for name, value in options.items() if name in chosen.options}
+    return with_wrapper(model, GradPaintWrapper(chosen.make(settings, **own), None, on_record, memory))

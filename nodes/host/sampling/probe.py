@@ -5,7 +5,7 @@ numbers with a model that returns zeros; every call and every callback is record
 its call is the one that is given the tensor which the callback reports as the state, the others are inner stages.
 A second run adds 1 to the tensors of those calls: where that reaches the next step, the tensor is the sampler's own
 state and moving it is eq. 9. Where it does not (UniPC hands the model a rescaled copy), two more runs measure how far
-the later states move with x0_hat, and the displacement is made through x0_hat (see `shift`).
+the later states move with x0_hat, and the displacement is made through x0_hat (see `history_shift`).
 """
 
 from __future__ import annotations
@@ -16,27 +16,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ....gradpaint.method.plan import Step
+
 log = logging.getLogger(__name__)
 
 ADAPTIVE = ("dpm_adaptive_function", "sample_dpm_adaptive")  # their calls depend on the model's answers
-
-
 MAX_STEPS = 2000  # beyond it a dry run would take longer than it is worth
 
 
-class Step(NamedTuple):
-    """index: position among the run's steps; sigma, sigma_next: noise levels of the state that the step starts from and
-    of the one that it produces."""
+class CallMap(NamedTuple):
+    """Which of a sampler's model calls are its steps.
 
-    index: int
-    sigma: float
-    sigma_next: float
-
-
-class SamplerPlan(NamedTuple):
-    """steps: model call number -> Step; counts: model calls made at each callback; total: number of steps; in_place:
-    each step's call is given the sampler's own state tensor, so that adding to it moves the state; reported: the
-    callback reports that same tensor; effects: see `shift`, None where in_place."""
+    Attributes:
+        steps: Model call number -> Step.
+        counts: Model calls made at each callback.
+        total: Number of steps.
+        in_place: Each step's call is given the sampler's own state tensor, so that adding to it moves the state.
+        reported: The callback reports that same tensor.
+        effects: See `history_shift`; None where in_place.
+    """
 
     steps: dict[int, Step]
     counts: list[int]
@@ -124,8 +122,8 @@ class _DryRuns:
         return moves.tolist()
 
 
-def probe_sampler(sampler, guider, sigmas: Tensor, like: Tensor, seed=None) -> SamplerPlan | None:
-    """The sampler's plan on these sigmas, None if it can't be found out (adaptive samplers, samplers without a
+def probe_sampler(sampler, guider, sigmas: Tensor, like: Tensor, seed=None) -> CallMap | None:
+    """The sampler's call map on these sigmas, None if it can't be found out (adaptive samplers, samplers without a
     `sampler_function`). like: a state of the run; only its device and number of dimensions are used."""
     function = getattr(sampler, "sampler_function", None)
     adaptive = getattr(function, "__name__", "") in ADAPTIVE
@@ -145,7 +143,7 @@ def probe_sampler(sampler, guider, sigmas: Tensor, like: Tensor, seed=None) -> S
         return None
     steps = {k: Step(i, levels[i], levels[i + 1]) for i, k in enumerate(calls)}
     counts = [count for count, _ in recorder.callbacks]
-    return SamplerPlan(steps, counts, len(calls), in_place, reported, effects)
+    return CallMap(steps, counts, len(calls), in_place, reported, effects)
 
 
 def _is_state(carried: list[float]) -> bool:

@@ -1,4 +1,4 @@
-"""Which step of a run a model call belongs to, by the dry run's plan or, without one, by the noise level."""
+"""Which step of a run a model call belongs to, by the call map of a dry run or, without one, by the noise level."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ import math
 import torch
 from torch import Tensor
 
-from .probe import SamplerPlan, Step
+from ....gradpaint.method.plan import Step
+from .probe import CallMap
 
 
 class StepCounter:
-    """Counts a run's model calls. `plan` becomes None when the sampler turns out not to follow it."""
+    """Counts a run's model calls. `call_map` becomes None when the sampler turns out not to follow it."""
 
-    def __init__(self, plan: SamplerPlan | None, sigmas: Tensor):
-        self.plan, self.sigmas = plan, sigmas
+    def __init__(self, call_map: CallMap | None, sigmas: Tensor):
+        self.call_map, self.sigmas = call_map, sigmas
         self._calls = self._callbacks = 0
         self._last_index = -1
 
     @property
     def total(self) -> int:
         """Number of the run's steps."""
-        return len(self.sigmas) - 1 if self.plan is None else self.plan.total
+        return len(self.sigmas) - 1 if self.call_map is None else self.call_map.total
 
     def step(self, timestep: Tensor) -> Step | None:
         """Called at each model call: the step that it belongs to, None for a step's inner stages."""
         self._calls += 1
-        if self.plan is not None:
-            return self.plan.steps.get(self._calls - 1)  # no look at timestep: it may lie on a busy GPU
-        # No plan: the first call at or below each noise level of the schedule is a step.
+        if self.call_map is not None:
+            return self.call_map.steps.get(self._calls - 1)  # no look at timestep: it may lie on a busy GPU
+        # No call map: the first call at or below each noise level of the schedule is a step.
         sigma = float(timestep.flatten()[0])
         index = int((self.sigmas[:-1] >= sigma * (1 - 1e-4)).sum()) - 1
         if index <= self._last_index or index < 0:
@@ -37,16 +38,16 @@ class StepCounter:
         return Step(index, sigma, float(self.sigmas[index + 1]))
 
     def callback(self) -> bool:
-        """Called at each of the sampler's callbacks: whether the plan has just been given up."""
-        if self.plan is None:
+        """Called at each of the sampler's callbacks: whether the call map has just been given up."""
+        if self.call_map is None:
             return False
         self._callbacks += 1
-        planned = self.plan.counts[self._callbacks - 1] if self._callbacks <= len(self.plan.counts) else None
+        planned = self.call_map.counts[self._callbacks - 1] if self._callbacks <= len(self.call_map.counts) else None
         if planned == self._calls:
             return False
-        done = [step.index for call, step in self.plan.steps.items() if call < self._calls]
+        done = [step.index for call, step in self.call_map.steps.items() if call < self._calls]
         self._last_index = max(done, default=-1)
-        self.plan = None
+        self.call_map = None
         return True
 
 

@@ -1,19 +1,23 @@
 """Runs that end with noise left in their result, remembered for the run that goes on with it.
 
 The host's ways of splitting a run (KSampler (Advanced), SplitSigmas) hand only the noisy latent on, which does not say
-what is to be kept. The clean latents of the last few such runs are remembered here, and found by the noisy ones; not
-by the MODEL or SAMPLER: the second part may have another, and the host may have dropped the first one's by then.
+what is to be kept, and in a new tensor that has nothing of ours on it. So the clean latents of the last few such runs
+are remembered here, and found by the values of the noisy ones; not by the MODEL or SAMPLER: the second part may have
+another, and the host may have dropped the first one's by then.
 """
 
 from __future__ import annotations
 
 import collections
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .part_run import Handover, PartRun
+from .segment import Handover
+
+if TYPE_CHECKING:
+    from .run import GuidedRun
 
 KEPT = 4  # runs: parallel ones of one graph. Their latents are in host memory
 SAMPLED = 4096  # values by which a latent is known again
@@ -21,13 +25,18 @@ SAME = 0.01  # relative difference: the host may store latents in 16 bits
 
 
 class Before(NamedTuple):
-    """What a run goes on from. sigmas: noise levels of all steps so far."""
+    """What a run goes on from.
+
+    Attributes:
+        sigmas: Noise levels of all steps so far.
+        handover: Of the segment before.
+    """
 
     sigmas: Tensor
     handover: Handover
 
 
-class _Left(NamedTuple):
+class _Unfinished(NamedTuple):
     """How a run ended."""
 
     shape: torch.Size
@@ -35,33 +44,28 @@ class _Left(NamedTuple):
     before: Before
 
 
-_runs: collections.deque[_Left] = collections.deque(maxlen=KEPT)  # the last one first
+_runs: collections.deque[_Unfinished] = collections.deque(maxlen=KEPT)  # the last one first
 
 
-def remember(run: PartRun, samples: Tensor) -> None:
-    """samples: the run's result, in the model's units."""
-    again, others = _found(samples), list(_runs)
+def remember(run: GuidedRun, samples: Tensor, handover: Handover) -> None:
+    """A run ended with noise in these samples, in the model's units."""
+    again, others = _find(samples), list(_runs)
     _runs.clear()
-    _runs.extend(left for left in others if left is not again)
-    _runs.appendleft(_Left(samples.shape, _sampled(samples), Before(run.part.sigmas.cpu(), run.handover())))
+    _runs.extend(other for other in others if other is not again)
+    before = Before(run.setup.segment.sigmas.cpu(), handover)
+    _runs.appendleft(_Unfinished(samples.shape, _sampled(samples), before))
 
 
 def before(latent: Tensor) -> Before | None:
-    """Of the run that left this latent, None if it is not remembered. latent: in the model's units."""
-    found = _found(latent)
-    return None if found is None else found.before
+    """Of the run that left this latent, in the model's units; None if it is not remembered."""
+    run = _find(latent)
+    return None if run is None else run.before
 
 
-def _found(latent: Tensor) -> _Left | None:
+def _find(latent: Tensor) -> _Unfinished | None:
     values = _sampled(latent)
-    return next(
-        (
-            left
-            for left in _runs
-            if left.shape == latent.shape and bool((values - left.values).norm() <= SAME * left.values.norm())
-        ),
-        None,
-    )
+    same = (run for run in _runs if run.shape == latent.shape)
+    return next((run for run in same if bool((values - run.values).norm() <= SAME * run.values.norm())), None)
 
 
 def _sampled(latent: Tensor) -> Tensor:

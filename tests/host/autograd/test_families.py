@@ -100,8 +100,8 @@ def test_sampling(family, patcher, modules):
     known, expected = known_part(mask, latent), in_model_units(patcher, latent)
     assert out.isfinite().all() and (out - expected)[known].abs().max() < 1e-4
     (record,) = records
-    assert (record.steps, record.backwards, record.skipped_nudges) == (3, 3, 0)
-    assert all(rms.gt(0).all() for rms in record.grad_rms) and not torch.allclose(out, before)
+    assert (record.steps, record.backwards, record.skipped) == (3, 3, 0)
+    assert all(step.gradient_rms.gt(0).all() for step in record.guided) and not torch.allclose(out, before)
     # The caller's model is as it was.
     assert not any("forward" in vars(m) for m in patcher.model.modules())
     assert repr(patcher.model_options) == options and not patcher.wrappers.get("sampler_sample")

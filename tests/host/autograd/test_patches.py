@@ -253,5 +253,5 @@ class TestPatches:
         settings = tools.settings.GuidanceSettings(schedule=tools.settings.GuideSchedule(fraction=fraction))
         guided = tools.guidance.apply_gradpaint(model, settings, (records := []).append)
         out = sample(guided, "sd15", "euler", schedule(model, "euler", 6), noise, latent, mask)
-        assert out.isfinite().all() and records[0].skipped_nudges == 0
+        assert out.isfinite().all() and records[0].skipped == 0
         assert records[0].backwards == 6 * fraction and len(graphs) >= 3

@@ -46,7 +46,7 @@ def test_gradient_of_a_run_matches_finite_differences(decoders, tools, approx, s
     model = zoo.sd15()
     alignment, _ = made(decoders, tools, model, space, approx, lambda_al=50.0)
     grad, record = one_step(tools, model, alignment)
-    assert record.backwards == 1 and float(record.alignment[0]) > 1e-4
+    assert record.backwards == 1 and float(record.losses("alignment")[0]) > 1e-4
     direction = grad / grad.norm()
     noise, latent, mask = problem("sd15", seed=4)
     sigma = float(schedule(model, "euler", 8)[3])
@@ -63,11 +63,11 @@ def test_gradient_of_a_run_matches_finite_differences(decoders, tools, approx, s
             latent,
             mask,
         )
-        return float(records[0].total[0].double())
+        return float(records[0].losses("total")[0].double())
 
     step = 0.3
     numeric = (loss(step) - loss(-step)) / (2 * step)
-    rms = float(record.grad_rms[0])  # of the gradient itself
+    rms = float(record.guided[0].gradient_rms)  # of the gradient itself
     assert numeric == pytest.approx(rms * grad[0].numel() ** 0.5, rel=0.03)
 
 
@@ -76,12 +76,14 @@ def test_the_decoder_changes_the_gradient_and_off_does_not(decoders, tools, appr
     none, _ = one_step(tools, model, tools.settings.AlignmentSettings(lambda_al=0.0))
     for space in ("auto", "off"):
         same, record = one_step(tools, model, alignment_for(tools, decoders, space))
-        assert torch.equal(none, same) and not record.alignment[0].any()
+        assert torch.equal(none, same) and not record.losses("alignment")[0].any()
     write_tiny(approx)
     grads = [none]
     for space in ("latent", "rgb", "tiny"):
         grad, record = one_step(tools, model, alignment_for(tools, decoders, space))
-        assert record.alignment[0].all() and all(not torch.allclose(grad, other, rtol=1e-2) for other in grads)
+        assert record.losses("alignment")[0].all() and all(
+            not torch.allclose(grad, other, rtol=1e-2) for other in grads
+        )
         grads.append(grad)
 
 
@@ -163,7 +165,7 @@ def test_a_vae_in_half_precision(decoders, tools, approx):
     half, record = one_step(
         tools, model, alignment_for(tools, decoders, "vae", tiny_vae(dtype=torch.bfloat16), lambda_al=50.0)
     )
-    assert record.skipped_nudges == 0
+    assert record.skipped == 0
     assert torch.nn.functional.cosine_similarity(half.flatten(), full.flatten(), dim=0) > 0.9
 
 

@@ -53,7 +53,7 @@ def test_known_regions_of_video_and_audio_are_kept(tools, ltxav, kind):
     out = sample(guided(tools, ltxav, records := []), "ltxav", "euler", sigmas, noise, latent, mask, **RUN)
     assert out.isfinite().all() and (out - expected)[known].abs().max() < 1e-5
     (record,) = records
-    assert (record.steps, record.backwards, record.skipped_nudges) == (3, 3, 0)
+    assert (record.steps, record.backwards, record.skipped) == (3, 3, 0)
     # Each component's hole is repainted, and the loss in one moves the other.
     for component in (slice(None, video), slice(video, None)):
         hole = ~known[..., component]
@@ -84,8 +84,8 @@ def test_with_cfg(tools, family, batch, gradient):
     known = known_part(mask, latent)
     assert out.isfinite().all() and (out - in_model_units(model, latent))[known].abs().max() < 1e-5
     (record,) = records
-    assert (record.backwards, record.skipped_nudges) == (0 if gradient == "x0" else 2, 0)
-    assert all(rms.shape == (batch,) and rms.gt(0).all() for rms in record.grad_rms)
+    assert (record.backwards, record.skipped) == (0 if gradient == "x0" else 2, 0)
+    assert all(step.gradient_rms.shape == (batch,) and step.gradient_rms.gt(0).all() for step in record.guided)
 
 
 def test_both_components_see_one_noise_level(tools, ltxav):

@@ -324,7 +324,7 @@ def test_the_whole_chain_on_the_bundled_model(pack_nodes, vaes, encode, composit
             latent_image=latent,
         )
         decoded = vaes["pixel_space"].decode(out["samples"])
-    assert decoded.shape == shown.shape and record.guided_steps
+    assert decoded.shape == shown.shape and record.guided
     result, share = composite(decoded, stitch)
     assert result.shape == image.shape and result.dtype == image.dtype
     assert torch.equal(result[share == 0], image[share == 0]) and 0.3 < (share == 0).float().mean() < 0.9

@@ -82,7 +82,8 @@ def test_known_error_and_contrast_are_those_of_the_result(tools, model, pack):
 
 
 def test_result_that_strays_from_the_known_part_is_told(tools, model, monkeypatch, pack_nodes):
-    monkeypatch.setattr(tools.run.GuidedRun, "_end_with_known", lambda self, samples: samples + 0.25)
+    method = tools.module("gradpaint.sampling.inpaint_method").InpaintMethod
+    monkeypatch.setattr(method, "end", lambda self, samples, y, mask: samples + 0.25)
     record, _, _ = guided(tools, model)
     assert "kept area: largest difference from the given latent 0.25" in report(pack_nodes, record)
 

@@ -60,8 +60,8 @@ def test_guidance_stops_and_the_rest_of_the_run_is_plain(pack, tools, model, pro
     count = record.stop.step
     assert record.stop.reason == "loss" and 3 <= count < STEPS - 1
     assert graphs[:STEPS] == [True] * count + [False] * (STEPS - count)
-    assert record.backwards == count == len(record.mse) == len(record.memory.rungs)
-    assert record.stop.saved == STEPS - count and record.guided_steps == list(range(count))
+    assert record.backwards == count == len(record.losses("mse")) == len(record.memory.rungs)
+    assert record.stop.saved == STEPS - count and [s.step for s in record.guided] == list(range(count))
     assert f"guidance stopped after step {count}" in caplog.text and "at most 12 of 12 steps will be" in caplog.text
     fixed, other, _ = run(pack, tools, model, one(problem, 0), sampler, mode="steps", steps=count)
     assert torch.equal(out, fixed)
@@ -73,8 +73,9 @@ def test_a_decision_that_is_read_late_costs_a_backward_pass_and_changes_nothing(
 ):
     """As on a GPU, whose work the host does not wait for."""
     prompt, first, _ = run(pack, tools, model, one(problem, 0), **EARLY)
-    stop = tools.run.AdaptiveStop
-    monkeypatch.setattr(tools.run, "AdaptiveStop", lambda *args, lag: stop(*args, lag=1))
+    plan = tools.module("gradpaint.method.plan")
+    stop = plan.AdaptiveStop
+    monkeypatch.setattr(plan, "AdaptiveStop", lambda schedule, y, mask, steps, lag: stop(schedule, y, mask, steps, 1))
     late, second, graphs = run(pack, tools, model, one(problem, 0), **EARLY)
     assert torch.equal(prompt, late) and first.stop.step == second.stop.step
     assert (second.backwards, second.stop.saved) == (first.backwards + 1, first.stop.saved - 1)

@@ -46,8 +46,8 @@ def test_a_guider_with_a_second_model(tools):
 def test_the_network_that_is_loaded_twice_counts_once(tools):
     model = Linear(2, 2)
     patcher = SimpleNamespace(model=model, model_patches_models=lambda: [])
-    guider = SimpleNamespace(inner_model=model, loaded_models=[patcher], model_patcher=patcher, conds={})
-    assert tools.guidance._differentiated_modules(guider) == [model]
+    guider = SimpleNamespace(inner_model=model, loaded_models=[patcher], model_patcher=patcher, conds={}, model_options={})
+    assert tools.module("nodes.host.sampling.run_setup").differentiated_modules(guider) == (model,)
 
 
 def test_an_evaluation_that_failed_is_looked_at_again(tools):

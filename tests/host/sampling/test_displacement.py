@@ -54,7 +54,7 @@ def test_one_step(tools, models, family, sampler):
     model = models[family]
     noise, latent, mask = problem(family)
     sigmas = schedule(model, sampler, 8)[2:4]
-    with recorded(tools.run, "displacement") as nudges:
+    with recorded(tools.module("gradpaint.method.plan"), "displacement") as nudges:
         with_it = sample(guided(tools, model, ALPHA), family, sampler, sigmas, noise, latent, mask)
     without = sample(guided(tools, model, 0.0), family, sampler, sigmas, noise, latent, mask)
     ((nudge, finite),) = nudges
@@ -86,7 +86,7 @@ def test_history_of_a_multistep_sampler_is_clean(tools, models, sampler):
 
         run_class.callback = callback
         try:
-            with recorded(tools.run, "displacement") as nudges:
+            with recorded(tools.module("gradpaint.method.plan"), "displacement") as nudges:
                 sample(guided(tools, model, alpha, steps=1), "sd15", sampler, sigmas, noise, latent, mask)
         finally:
             run_class.callback = original
@@ -179,18 +179,18 @@ def test_displacement_without_a_plan_stays_near_eq_9(tools, models):
     """dpm_adaptive chooses its own steps: no x0_hat may be moved by much more than eq. 9's displacement."""
     noise, latent, mask = problem("sd15")
     sigmas = schedule(models["sd15"], "dpm_adaptive", 30)
-    run_class, ratios = tools.run.GuidedRun, []
-    original = run_class._shift
+    mover, ratios = tools.run.StateMover, []
+    original = mover.depart
 
-    def spy(self, step, nudge):
-        shift = original(self, step, nudge)
-        if nudge is not None:
-            ratios.append(float(shift.norm() / nudge.norm()))
-        return shift
+    def spy(self, x, estimate, step, displacement):
+        shifted = original(self, x, estimate, step, displacement)
+        if displacement is not None:
+            ratios.append(float((shifted - estimate).norm() / displacement.norm()))
+        return shifted
 
-    run_class._shift = spy
+    mover.depart = spy
     try:
         sample(guided(tools, models["sd15"], ALPHA), "sd15", "dpm_adaptive", sigmas, noise, latent, mask)
     finally:
-        run_class._shift = original
+        mover.depart = original
     assert ratios and max(ratios) <= 2.0 + 1e-4

@@ -85,9 +85,9 @@ def test_empty_and_full_masks_among_others_in_a_batch(comfy_host, pack, pack_nod
     problem.mask = torch.stack([torch.zeros_like(hole), hole, torch.ones_like(hole)])
     out, record = door(pack_nodes, problem)
     given, out = problem.latent["samples"], out["samples"]
-    assert out.isfinite().all() and record.skipped_nudges == 0
-    assert all(values.isfinite().all() for values in record.total)
-    assert float(record.grad_rms[0][2]) == 0  # nothing is known of it
+    assert out.isfinite().all() and record.skipped == 0
+    assert all(values.isfinite().all() for values in record.losses("total"))
+    assert float(record.guided[0].gradient_rms[2]) == 0  # nothing is known of it
     assert torch.allclose(out[0], given[0], atol=1e-6)
     problem.latent, problem.mask = {"samples": given[1:2], "batch_index": [1]}, hole[None]
     assert torch.allclose(out[1], door(pack_nodes, problem)[0]["samples"][0], atol=1e-4)
@@ -198,4 +198,4 @@ def test_what_is_not_set_free_is_guided_towards(pack_nodes, model, pack):
     for i, mask in list(enumerate(masks))[:5]:
         held = 1 - mask.expand_as(given)
         expected = ((record.x0_hat[i] - given) ** 2 * held).sum() / held.sum()
-        assert float(record.mse[i]) == pytest.approx(float(expected), rel=1e-4)
+        assert float(record.losses("mse")[i]) == pytest.approx(float(expected), rel=1e-4)

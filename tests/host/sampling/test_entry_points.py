@@ -65,13 +65,13 @@ def test_live_record_is_the_last_runs(pack_nodes, models, door):
     else:
         model = problem.model
         sampler, record = entry_points.sampler(pack_nodes, problem, keep_record="pictures")
-    assert record.last.steps == 0 and not record.last.mse
+    assert record.last.steps == 0 and not record.last.losses("mse")
     entry_points.custom(problem, model, sampler)
     first = record.last
     assert (first.steps, len(first.mse), len(first.x0_hat), len(first.maps)) == (4, 2, 4, 2)
     problem.steps = 6
     entry_points.custom(problem, model, sampler)
-    assert record.last is not first and (record.last.steps, len(record.last.mse)) == (6, 3)
+    assert record.last is not first and (record.last.steps, len(record.last.losses("mse"))) == (6, 3)
     problem.mask = torch.zeros_like(problem.mask)  # a plain run: nothing of the one before it is left
     entry_points.custom(problem, model, sampler)
     assert record.last.steps == 0 and not record.last.x0_hat

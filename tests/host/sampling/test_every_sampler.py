@@ -32,7 +32,9 @@ def check(node, given, **choice):
         latent, record = node.execute(**given, **choice, strength=1.0, normalization="rms").args[:2]
     known = (given["mask"] == 0)[:, None].expand(1, 3, 16, 16)
     assert torch.equal(latent["samples"][known], given["latent_image"]["samples"][known]), choice
-    assert latent["samples"].isfinite().all() and record.backwards >= 1 and record.grad_rms[0].min() > 0, choice
+    assert latent["samples"].isfinite().all() and record.backwards >= 1 and record.guided[0].gradient_rms.min() > 0, (
+        choice
+    )
 
 
 def test_every_sampler(pack_nodes, given):

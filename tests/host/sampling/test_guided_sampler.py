@@ -92,7 +92,7 @@ def test_a_noise_sampler_of_somebodys_own_is_drawn_from_by_the_run_only(pack_nod
     drawn.clear()
     sampler, record = entry_points.sampler(pack_nodes, problem, inner=inner())
     out = entry_points.custom(problem, problem.model, sampler)["samples"]
-    assert len(drawn) == 3 and record.last.guided_steps == [0, 1]
+    assert len(drawn) == 3 and [s.step for s in record.last.guided] == [0, 1]
     unguided = entry_points.sampler(pack_nodes, problem, inner=inner(), strength=0.0)[0]
     unguided = entry_points.custom(problem, problem.model, unguided)["samples"]
     hole = (problem.mask > 0)[:, None].expand_as(out)

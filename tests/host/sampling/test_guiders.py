@@ -80,7 +80,7 @@ def test_gradient_against_finite_differences(tools, pack, pack_nodes, models, fa
     with gradients(tools) as found:
         run(problem, guider, sampler, noise, sigmas)
     (found,) = found
-    gradient = found / found.square().mean().sqrt() * float(record.last.grad_rms[0])
+    gradient = found / found.square().mean().sqrt() * float(record.last.guided[0].gradient_rms)
     other = torch.randn(noise.shape, generator=generator)
     direction = gradient / gradient.norm() + other / other.norm()
 
@@ -103,6 +103,6 @@ def test_guidance_lowers_the_loss_and_keeps_what_is_known(pack, pack_nodes, mode
         sampler, record = entry_points.sampler(pack_nodes, problem, alpha=alpha)
         out = entry_points.custom_advanced(problem, guider, sampler)[0]["samples"]
         assert torch.allclose(out[known], problem.latent["samples"][known], atol=1e-6) and out.isfinite().all()
-        assert record.last.skipped_nudges == 0 and record.last.backwards == 4
-        late[alpha] = float(sum(record.last.mse[2:]))
+        assert record.last.skipped == 0 and record.last.backwards == 4
+        late[alpha] = float(sum(record.last.losses("mse")[2:]))
     assert late[0.05] < 0.98 * late[1e-9]

@@ -7,10 +7,8 @@ import torch
 import zoo
 from sampling import in_model_units, known_part, problem, sample, schedule
 
-import gradpaint.sampling.baselines.mcg as mcg
-import gradpaint.sampling.baselines.repaint as repaint
 from gradpaint.guided_diffusion import load_denoiser
-from gradpaint.sampling import inpaint as samplers
+from gradpaint.sampling import run as library_run
 from gradpaint.sampling.methods import METHODS
 
 COSTS = {  # 8 steps: evaluations, backward passes; RePaint with 3 resamplings of 4 steps
@@ -84,11 +82,10 @@ class Drawn:
     def __init__(self, pack, monkeypatch, shape):
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(9))
         host = lambda name: importlib.import_module(f"{pack.__name__}.nodes.host.sampling.{name}")
-        monkeypatch.setattr(host("baselines").NoisyRun, "draw", lambda self: noise)
-        monkeypatch.setattr(host("repaint"), "_draw", lambda like, generator: noise)
-        prepare = samplers.prepare
-        for module in (samplers, mcg, repaint):
-            monkeypatch.setattr(module, "prepare", lambda *a: prepare(*a)._replace(draw=lambda: noise))
+        monkeypatch.setattr(host("run").GuidedRun, "_draw", lambda self: noise)
+        monkeypatch.setattr(host("stretches"), "_draw", lambda like, generator: noise)
+        prepare = library_run.prepare
+        monkeypatch.setattr(library_run, "prepare", lambda *a: prepare(*a)._replace(draw=lambda: noise))
 
 
 @pytest.mark.parametrize("method", ["combine_image", "combine_noisy", "dps", "mcg", "repaint"])
@@ -162,14 +159,12 @@ def test_states_of_a_known_image_have_their_noise_level(pack, methods, models, f
 
 
 def test_every_stretch_has_noise_of_its_own(pack, methods, models, monkeypatch):
-    wrapper = importlib.import_module(f"{pack.__name__}.nodes.host.sampling.repaint")._StretchWrapper
-    call, seeds = wrapper.__call__, []
+    wrapper = importlib.import_module(f"{pack.__name__}.nodes.host.sampling.wrapper").GradPaintWrapper
+    sample_one, seeds = wrapper.sample, []
     monkeypatch.setattr(
         wrapper,
-        "__call__",
-        lambda self, executor, guider, sigmas, arguments, *rest: (
-            seeds.append(arguments["seed"]) or call(self, executor, guider, sigmas, arguments, *rest)
-        ),
+        "sample",
+        lambda self, call, entry: seeds.append(call.extra_args["seed"]) or sample_one(self, call, entry),
     )
     noise, latent, mask = problem("sd15")
     sigmas = schedule(models["sd15"], "euler_ancestral", 8)

@@ -74,9 +74,9 @@ def test_every_schedule_over_the_whole_run(pack, pack_nodes, models, changes):
     for cuts in ((3,), (2, 5)):
         latent, records = in_parts(pack_nodes, problem, *cuts)
         assert torch.allclose(latent["samples"], whole["samples"], atol=2e-5)
-        guided = [start + i for start, r in zip((0, *cuts), records) for i in r.guided_steps]
-        assert guided == record.guided_steps and records[-1].stop == record.stop
-        assert sum((r.kept_sigmas for r in records), []) == record.kept_sigmas
+        guided = [start + i for start, r in zip((0, *cuts), records) for i in [s.step for s in r.guided]]
+        assert guided == [s.step for s in record.guided] and records[-1].stop == record.stop
+        assert sum(([s.sigma for s in r.reused] for r in records), []) == [s.sigma for s in record.reused]
 
 
 @pytest.mark.parametrize("gradient, cuts", [("model", (-1,)), ("x0", (1,))])
@@ -177,7 +177,7 @@ def test_end_before_the_last_step_without_leftover_noise(pack_nodes, models):
     out, record = entry_points.advanced(pack_nodes, problem, end_at_step=4)
     known = (problem.mask == 0)[:, None].expand_as(out["samples"])
     assert (out["samples"] - problem.latent["samples"])[known].abs().max() < 1e-5
-    assert record.steps == 4 and len(record.guided_steps) == 3  # 45% of 6, not of 4
+    assert record.steps == 4 and len(record.guided) == 3  # 45% of 6, not of 4
     assert "gradpaint" not in out
 
 
@@ -195,7 +195,7 @@ def test_guided_steps_are_those_of_the_window(pack, pack_nodes, models):
     guided = {}
     for start in (0, 3, 4, 8):
         record = entry_points.advanced(pack_nodes, problem, start_at_step=start)[1]
-        guided[start] = record.guided_steps
+        guided[start] = [s.step for s in record.guided]
     assert guided == {0: [0, 1, 2, 3], 3: [0], 4: [], 8: []}
 
 

@@ -215,10 +215,10 @@ def test_x0_never_differentiates_the_model(tools, models, family):
         )
     assert calls == [(1, False)] * 4 and patched == [False] * 4
     (record,) = records
-    assert (record.evaluations, record.backwards, len(record.mse), len(record.grad_rms)) == (4, 0, 4, 4)
+    assert (record.evaluations, record.backwards, len(record.losses("mse")), len(record.guided)) == (4, 0, 4, 4)
     y = model.model.process_latent_in(latent)
     library = tools.module("gradpaint.method.gradient")
-    for grad, x0_hat, mse, sigma in zip(found, estimates, record.mse, sigmas.tolist()):
+    for grad, x0_hat, mse, sigma in zip(found, estimates, record.losses("mse"), sigmas.tolist()):
         expected = library.wiener((1 - mask) * (x0_hat - y), 1 - sigma if family == "flux" else 1.0, sigma)
         assert_parallel(grad, expected)
         assert mse.item() == pytest.approx(((x0_hat - y) ** 2)[(mask == 0).expand_as(y)].mean().item(), 1e-4)
@@ -240,8 +240,8 @@ def test_kept_steps_move_by_eq_9_with_the_last_direction(tools, models, family, 
         sample(wrapped, family, sampler, sigmas, noise, latent, mask)
     (record,) = records
     levels = [pytest.approx(level, 1e-4) for level in sigmas.tolist()]
-    assert record.guided_sigmas == [levels[0], levels[3]]
-    assert record.kept_sigmas == [levels[1], levels[2], levels[4], levels[5]]
+    assert [s.sigma for s in record.guided] == [levels[0], levels[3]]
+    assert [s.sigma for s in record.reused] == [levels[1], levels[2], levels[4], levels[5]]
     assert record.backwards == (2 if gradient == "model" else 0) and record.evaluations == 8
     assert [graph for _, graph in calls] == [gradient == "model" and i in (0, 3) for i in range(8)]
     scale = [math.hypot(1 - s, s) if family == "flux" else math.hypot(1, s) for s in sigmas[1:7].tolist()]

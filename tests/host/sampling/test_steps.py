@@ -54,7 +54,7 @@ def test_another_wrapper_that_answers_some_calls_itself_changes_no_count(tools, 
             mask,
         )
     assert calls == [(1, True), (1, True), (1, False)] and out.isfinite().all()
-    assert records[0].evaluations == 6 and len(records[0].guided_sigmas) == 3
+    assert records[0].evaluations == 6 and len(records[0].guided) == 3
 
 
 def test_a_sampler_that_does_not_follow_its_dry_run_is_followed_by_its_noise_levels(tools, models, caplog):
@@ -93,7 +93,7 @@ def test_a_sampler_that_does_not_follow_its_dry_run_is_followed_by_its_noise_lev
         assert (out - latent)[(mask == 0).expand_as(out)].abs().max() < 1e-4 and out.isfinite().all()
     assert "does not follow its dry run" in caplog.text
     (record,) = records
-    assert record.evaluations == 12 and record.guided_sigmas == pytest.approx(sigmas[:3].tolist(), 1e-4)
+    assert record.evaluations == 12 and [s.sigma for s in record.guided] == pytest.approx(sigmas[:3].tolist(), 1e-4)
 
 
 def test_planned_steps_do_not_look_at_the_noise_level_of_the_call(tools):
@@ -101,5 +101,5 @@ def test_planned_steps_do_not_look_at_the_noise_level_of_the_call(tools):
     plan = probe.SamplerPlan({0: probe.Step(0, 2.0, 1.0), 2: probe.Step(1, 1.0, 0.0)}, [2, 3], 2, True, True, None)
     counter = steps.StepCounter(plan, torch.tensor([2.0, 1.0, 0.0]))
     assert counter.step(None) == (0, 2.0, 1.0) and counter.step(None) is None and not counter.callback()
-    assert counter.step(None) == (1, 1.0, 0.0) and counter.total == 2
+    assert counter.step(None) == probe.Step(1, 1.0, 0.0) and counter.total == 2
     assert not counter.callback() and counter.plan is plan

@@ -39,8 +39,8 @@ def test_the_callers_model_is_untouched(tools, models, family):
     assert state.keys() == weights.keys() and all(torch.equal(state[k], weights[k]) for k in weights)
     assert not any("forward" in vars(m) for m in model.model.modules())
     (record,) = records
-    assert (record.steps, record.evaluations, record.backwards, len(record.mse)) == (4, 4, 2, 2)
-    assert record.skipped_nudges == 0 and all(rms.gt(0).all() for rms in record.grad_rms)
+    assert (record.steps, record.evaluations, record.backwards, len(record.losses("mse"))) == (4, 4, 2, 2)
+    assert record.skipped == 0 and all(step.gradient_rms.gt(0).all() for step in record.guided)
 
 
 @pytest.mark.parametrize("fraction", [0.5, 1.0])
@@ -94,7 +94,7 @@ def test_guidance_with_cfg_lowers_the_loss(tools, models, family):
             mask,
             cfg=3.0,
         )
-        last[alpha] = float(sum(records[0].mse[6:]))
+        last[alpha] = float(sum(records[0].losses("mse")[6:]))
     assert last[0.05] < last[1e-9]
 
 
@@ -228,7 +228,7 @@ def test_a_gradient_that_is_not_finite_skips_the_nudge(tools, models, caplog):
     )
     with caplog.at_level("WARNING"):
         out = sample(broken, "sd15", "euler", sigmas, noise, latent, mask)
-    assert out.isfinite().all() and records[0].skipped_nudges == 2
+    assert out.isfinite().all() and records[0].skipped == 2
     assert "not finite" in caplog.text and "left out" in caplog.text
 
 
@@ -258,7 +258,7 @@ def test_alignment_is_off_on_latents_and_on_on_pixels(tools, models):
             latent,
             mask,
         )
-        assert bool(records[0].alignment[0].gt(0).all()) is active
+        assert bool(records[0].losses("alignment")[0].gt(0).all()) is active
 
 
 def test_a_patch_that_cuts_the_gradient_off_is_named(tools, models):

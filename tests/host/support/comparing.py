@@ -36,7 +36,7 @@ def run(tools, model, positive=None, negative=None, cfg=2.0, sampler="euler", me
     known = (mask == 0).expand_as(out)
     assert out.isfinite().all() and (out - model.model.process_latent_in(latent))[known].abs().max() < 1e-5
     (record,) = records
-    assert record.backwards == steps and record.skipped_nudges == 0
+    assert record.backwards == steps and record.skipped == 0
     return out, record
 
 

@@ -17,18 +17,18 @@ def gradpaint(tools, model, records=None, every=1, between="plain", fraction=1.0
 @contextlib.contextmanager
 def gradients(tools):
     """(x0_hat's loss gradient) of each guided step inside the block."""
-    run_class, found = tools.run.GuidedRun, []
-    original = run_class._note
+    plan, found = tools.module("gradpaint.method.plan").RunPlan, []
+    original = plan.take
 
-    def spy(self, step, result):
-        found.append(result.grad.clone())
-        original(self, step, result)
+    def spy(self, i, gradient, level):
+        found.append(gradient.gradient.clone())
+        original(self, i, gradient, level)
 
-    run_class._note = spy
+    plan.take = spy
     try:
         yield found
     finally:
-        run_class._note = original
+        plan.take = original
 
 
 @contextlib.contextmanager
