@@ -18,8 +18,8 @@ from gradpaint.guided_diffusion.config import NOISE_SCHEDULES
 from gradpaint.image.files import load_image, save_image, save_mask
 from gradpaint.masks import MASK_KINDS, make_mask, mask_options
 from gradpaint.sampling import inpaint_image as inpaint_file
-from gradpaint.sampling.run import SAMPLERS
 from gradpaint.sampling.methods import METHODS
+from gradpaint.sampling.run import SAMPLERS
 
 
 @pytest.fixture(scope="session")

@@ -54,8 +54,7 @@ def estimate(run: GuidedRun) -> str | None:
     if high == 1:
         return f"{first_part}, at next to no cost in time"
     return (
-        f"{first_part}: {most or 'about '}{low:.1f} to {high:.1f} times a plain run's time, more "
-        "where memory is short"
+        f"{first_part}: {most or 'about '}{low:.1f} to {high:.1f} times a plain run's time, more where memory is short"
     )
 
 

@@ -63,6 +63,16 @@ class RunRecord:
         return [step.losses[name] for step in self.guided]
 
     @property
+    def x0_hat(self) -> dict[int, Tensor]:
+        """The estimates that were kept, by step: (B, C, ..., H, W), before compositing, in the model's units."""
+        return {step.step: step.x0_hat for step in self.history if step.x0_hat is not None}
+
+    @property
+    def maps(self) -> dict[int, dict[str, Tensor]]:
+        """The gradient maps that were kept, by step and term, see `term_maps`."""
+        return {step.step: step.maps for step in self.history if step.maps}
+
+    @property
     def last(self) -> RunRecord:
         """Itself, so that a node may take this or a LiveRecord."""
         return self

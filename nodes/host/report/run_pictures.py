@@ -20,19 +20,17 @@ NOT_KEPT = "this record holds no {}: set keep_record of the GradPaint KSampler t
 
 def timeline_of(record: RunRecord, vae=None, cell: int = 192) -> Image.Image | ExecutionBlocker:
     """Fig. 2; where nothing was kept, what tells the user so if the picture is used."""
-    estimates = {step.step: step.x0_hat for step in record.history if step.x0_hat is not None}
-    if not estimates:
+    if not record.x0_hat:
         return ExecutionBlocker(NOT_KEPT.format("x0_hat", ""))
-    images = {i: _as_rgb(x0_hat, record, vae) for i, x0_hat in estimates.items()}
+    images = {i: _as_rgb(x0_hat, record, vae) for i, x0_hat in record.x0_hat.items()}
     return timeline(images, sigmas=_sigmas(record), cell=cell)
 
 
 def gradients_of(record: RunRecord, cell: int = 192) -> Image.Image | ExecutionBlocker:
     """Fig. 3a, likewise."""
-    maps = {step.step: step.maps for step in record.history if step.maps}
-    if not maps:
+    if not record.maps or record.mask is None:
         return ExecutionBlocker(NOT_KEPT.format("gradients", ", and guide at least one step through the model"))
-    return gradient_maps(maps, record.mask, sigmas=_sigmas(record), cell=cell)
+    return gradient_maps(record.maps, record.mask, sigmas=_sigmas(record), cell=cell)
 
 
 def losses_of(record: RunRecord) -> Image.Image | ExecutionBlocker:

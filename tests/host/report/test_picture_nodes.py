@@ -60,8 +60,8 @@ def test_pictures_are_kept_and_the_result_stays_the_same(pack_nodes, models):
     assert torch.equal(plain["samples"], kept["samples"])
     assert len(calls) == record.evaluations == 14 and record.backwards == 8
     assert sorted(record.x0_hat) == [0, 1, 3, 4, 5, 6, 8, 9] and sorted(record.maps) == [0, 1, 2, 3]
-    assert record.x0_hat[0].shape == (2, 3, 16, 16) and record.maps[0].mse.shape == (2, 16, 16)
-    assert all(t.device.type == "cpu" for t in record.x0_hat.values()) and record.maps[3].alignment.max() > 0
+    assert record.x0_hat[0].shape == (2, 3, 16, 16) and record.maps[0]["mse"].shape == (2, 16, 16)
+    assert all(t.device.type == "cpu" for t in record.x0_hat.values()) and record.maps[3]["alignment"].max() > 0
     timeline, gradients, losses = pictures(pack_nodes, record, size=32)
     assert timeline.shape[1:] == (32 + 2 * 40, 8 + 8 * 40, 3) and gradients.shape[1] == 32 + 4 * 40
     assert all(
@@ -78,10 +78,10 @@ def test_maps_are_the_gradients_of_the_run(pack_nodes, models, tools):
     _, on = sampled(
         pack_nodes, models, "guided_diffusion", "pictures", alignment=tools.settings.AlignmentSettings(lambda_al=0.3)
     )
-    assert off.maps[0].alignment is None and off.backwards == 4
-    assert torch.allclose(off.maps[0].mse, on.maps[0].mse, rtol=1e-3, atol=1e-3 * float(off.maps[0].mse.max()))
+    assert off.maps[0].keys() == {"mse"} and off.backwards == 4
+    assert torch.allclose(off.maps[0]["mse"], on.maps[0]["mse"], rtol=1e-3, atol=1e-3 * float(off.maps[0]["mse"].max()))
     whole = on.grad_rms[0] * (3 * 16 * 16) ** 0.5
-    for norm in (on.maps[0].mse.flatten(1).norm(dim=1), on.maps[0].alignment.flatten(1).norm(dim=1)):
+    for norm in (on.maps[0]["mse"].flatten(1).norm(dim=1), on.maps[0]["alignment"].flatten(1).norm(dim=1)):
         assert (norm <= whole * 1.5).all() and (norm > 0).all()
 
 
@@ -94,7 +94,7 @@ def test_random_numbers_of_the_run_are_not_disturbed(pack_nodes, models):
 def test_latents_are_shown_in_preview_colours_or_by_the_vae(pack_nodes, models):
     _, record = sampled(pack_nodes, models, "sd15", "pictures")
     assert record.x0_hat[0].shape == (2, 4, 16, 16) and record.latent_format is models["sd15"].model.latent_format
-    assert record.maps[0].alignment is None  # latents: off unless a space is chosen
+    assert record.maps[0].keys() == {"mse"}  # latents: off unless a space is chosen
     seen = []
 
     def decode(latent):
@@ -139,5 +139,5 @@ def test_of_nested_latents_the_first_part_is_kept(pack, tools):
         guided, family, "euler", schedule(model, "euler", 4), noise, latent, mask, conditioning=zoo_more.conditioning
     )
     first = latent.unbind()[0].shape
-    assert records[0].x0_hat[0].shape == first and records[0].maps[0].mse.shape == (first[0], *first[2:])
+    assert records[0].x0_hat[0].shape == first and records[0].maps[0]["mse"].shape == (first[0], *first[2:])
     assert records[0].mask.shape[-2:] == first[-2:]

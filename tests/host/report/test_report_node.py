@@ -54,7 +54,7 @@ def test_record_holds_the_times_of_every_step(tools, model):
 
 def test_kept_steps_have_a_kind_of_their_own(tools, model):
     record, _, _ = guided(tools, model, fraction=1.0, every=2, between="keep")
-    assert {kind: len(seconds) for kind, seconds in record.step_seconds.items()} == {"guided": 3, "kept": 3}
+    assert {kind: len(seconds) for kind, seconds in record.step_seconds.items()} == {"guided": 3, "reused": 3}
 
 
 def test_report_says_what_happened(tools, model, pack_nodes):

@@ -46,7 +46,9 @@ def test_a_guider_with_a_second_model(tools):
 def test_the_network_that_is_loaded_twice_counts_once(tools):
     model = Linear(2, 2)
     patcher = SimpleNamespace(model=model, model_patches_models=lambda: [])
-    guider = SimpleNamespace(inner_model=model, loaded_models=[patcher], model_patcher=patcher, conds={}, model_options={})
+    guider = SimpleNamespace(
+        inner_model=model, loaded_models=[patcher], model_patcher=patcher, conds={}, model_options={}
+    )
     assert tools.module("nodes.host.sampling.run_setup").differentiated_modules(guider) == (model,)
 
 

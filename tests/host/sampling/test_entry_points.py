@@ -68,7 +68,7 @@ def test_live_record_is_the_last_runs(pack_nodes, models, door):
     assert record.last.steps == 0 and not record.last.losses("mse")
     entry_points.custom(problem, model, sampler)
     first = record.last
-    assert (first.steps, len(first.mse), len(first.x0_hat), len(first.maps)) == (4, 2, 4, 2)
+    assert (first.steps, len(first.guided), len(first.x0_hat), len(first.maps)) == (4, 2, 4, 2)
     problem.steps = 6
     entry_points.custom(problem, model, sampler)
     assert record.last is not first and (record.last.steps, len(record.last.losses("mse"))) == (6, 3)

@@ -87,7 +87,7 @@ def test_gradient_against_finite_differences(tools, pack, pack_nodes, models, fa
     def loss(shift: float) -> float:
         measure, at = entry_points.sampler(pack_nodes, problem, gradient="x0")
         run(problem, guider, measure, noise + shift * direction, sigmas)
-        return float(at.last.mse[0])
+        return float(at.last.losses("mse")[0])
 
     h = 0.05
     slope = (loss(h) - loss(-h)) / (2 * h)

@@ -220,5 +220,5 @@ def test_the_node_patches_the_model(pack_nodes, models):
     given = {item.id: item.default for item in node.GET_SCHEMA().inputs if hasattr(item, "default")}
     (patched_model,) = node.execute(models["sd15"], **{**given, "method": "repaint", "resamplings": 2}).args
     (wrapper,) = patched_model.wrappers["sampler_sample"]["gradpaint"]
-    assert (wrapper.resamplings, wrapper.jump_length) == (2, 10)
+    assert (wrapper.method.resamplings, wrapper.method.jump_length) == (2, 10)
     assert not models["sd15"].wrappers.get("sampler_sample")

@@ -236,7 +236,7 @@ def test_kept_steps_move_by_eq_9_with_the_last_direction(tools, models, family, 
     wrapped = gradpaint(
         tools, model, records := [], every=3, between="keep", fraction=0.75, gradient=gradient, alpha=0.08
     )
-    with recorded(tools.run, "displacement") as nudges, model_calls(model) as calls:
+    with recorded(tools.module("gradpaint.method.plan"), "displacement") as nudges, model_calls(model) as calls:
         sample(wrapped, family, sampler, sigmas, noise, latent, mask)
     (record,) = records
     levels = [pytest.approx(level, 1e-4) for level in sigmas.tolist()]
@@ -261,7 +261,7 @@ def test_a_kept_step_moves_the_state_exactly(tools, models, sampler):
     seen = {}
     for between in ("plain", "keep"):
         wrapped = gradpaint(tools, model, every=2, between=between, fraction=0.7, gradient="x0")
-        with recorded(tools.run, "displacement") as nudges:
+        with recorded(tools.module("gradpaint.method.plan"), "displacement") as nudges:
             states = seen[between] = []
             sample(
                 wrapped,

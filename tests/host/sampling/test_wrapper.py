@@ -297,10 +297,10 @@ def test_graph_replay_of_newer_hosts_is_off_during_a_run(tools):
 
     seen = []
     run = lambda: seen.append(getattr(comfy.cli_args.args, "disable_comfy_compiler", "absent"))
-    tools.guidance.without_graph_replay(run)
+    tools.module("nodes.host.sampling.run_setup").without_graph_replay(run)
     comfy.cli_args.args.disable_comfy_compiler = False
     try:
-        tools.guidance.without_graph_replay(run)
+        tools.module("nodes.host.sampling.run_setup").without_graph_replay(run)
         assert comfy.cli_args.args.disable_comfy_compiler is False
     finally:
         del comfy.cli_args.args.disable_comfy_compiler

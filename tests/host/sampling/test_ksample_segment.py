@@ -295,7 +295,7 @@ def test_the_log_says_which_part_it_was(pack_nodes, models, caplog):
 
 
 def test_nothing_is_differentiated_or_asked_for_where_no_step_is_guided(pack, pack_nodes, models, monkeypatch):
-    parts = importlib.import_module(f"{pack.__name__}.nodes.host.sampling.ksample_part")
+    parts = importlib.import_module(f"{pack.__name__}.nodes.host.sampling.ksample_segment")
     asked = []
     original = parts.with_wrapper
     monkeypatch.setattr(
