@@ -97,13 +97,11 @@ def test_the_users_mask_is_used_at_the_images_resolution(decoders, tools, approx
     for mask in (None, fine):
         wrapper = guided(tools, model, alignment, mask=mask).wrappers
         (wrapper,) = wrapper["sampler_sample"]["gradpaint"]
-        differentiator = tools.run.Differentiator(None, alignment, latent, None)
-        differentiator.decode = decoders.decoder_for(model.model, alignment, latent)
-        differentiator.fine_mask = tools.guidance._fine(wrapper.mask, latent)
-        seen.append(differentiator._at(coarse, fine=True)[1])
-        again = differentiator._at(coarse.clone(), fine=True)[1]
-        assert again is seen[-1]  # nothing is decoded twice
-        moved = differentiator._at(coarse.roll(1, -1), fine=False)[1]  # Differential Diffusion
+        decode, fine_mask = decoders.decoder_for(model.model, alignment, latent), wrapper._fine_mask(latent)
+        views = tools.run.Differentiator(None, alignment, latent, None, decode, fine_mask)._seen
+        seen.append(views.at(coarse, sharp=True, needed=True)[1])
+        assert views.at(coarse.clone(), sharp=True, needed=True)[1] is seen[-1]  # nothing is decoded twice
+        moved = views.at(coarse.roll(1, -1), sharp=False, needed=True)[1]  # Differential Diffusion
         assert moved.y is seen[-1].y and torch.equal(moved.mask[..., RATIO:], seen[0].mask[..., :-RATIO])
     assert torch.equal(seen[0].mask, coarse.repeat_interleave(RATIO, -1).repeat_interleave(RATIO, -2))
     assert torch.equal(seen[1].mask, fine)

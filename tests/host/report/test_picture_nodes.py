@@ -80,7 +80,7 @@ def test_maps_are_the_gradients_of_the_run(pack_nodes, models, tools):
     )
     assert off.maps[0].keys() == {"mse"} and off.backwards == 4
     assert torch.allclose(off.maps[0]["mse"], on.maps[0]["mse"], rtol=1e-3, atol=1e-3 * float(off.maps[0]["mse"].max()))
-    whole = on.grad_rms[0] * (3 * 16 * 16) ** 0.5
+    whole = on.guided[0].gradient_rms * (3 * 16 * 16) ** 0.5
     for norm in (on.maps[0]["mse"].flatten(1).norm(dim=1), on.maps[0]["alignment"].flatten(1).norm(dim=1)):
         assert (norm <= whole * 1.5).all() and (norm > 0).all()
 
