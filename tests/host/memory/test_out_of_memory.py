@@ -13,7 +13,13 @@ def test_out_of_memory_repeats_the_step(run, flux, plain, caplog):
     assert memory.failures == record.memory.repeats >= 1
     assert recomputed(record.memory.rungs[0]) == 10 and recomputed(record.memory.rungs[-1]) > 0
     assert torch.equal(out, plain)
-    assert len(record.total) == len(record.grad_rms) == record.backwards == record.evaluations == 3
+    assert (
+        len(record.losses("total"))
+        == len([s.gradient_rms for s in record.guided])
+        == record.backwards
+        == record.evaluations
+        == 3
+    )
     lines = [r.getMessage() for r in caplog.records if "out of memory" in r.getMessage()]
     assert (
         lines[0]
@@ -49,7 +55,9 @@ def test_without_gradient_if_allowed(run, flux, caplog, peaks):
     out, record, memory = run(flux, limit=0.9 * peaks["lowest memory"], allow=True)
     assert torch.equal(out, stand_in) and memory.failures == 2
     assert record.backwards == 0 and record.evaluations == 3
-    assert record.guided_sigmas == expected.guided_sigmas and len(record.total) == len(record.guided_sigmas) > 0
+    assert [s.sigma for s in record.guided] == [s.sigma for s in expected.guided] and len(
+        record.losses("total")
+    ) == len(record.guided) > 0
     assert record.memory.peak_bytes is None and record.memory.rungs == ["no backward pass"] * 3
     assert any(r.levelno >= logging.WARNING and "WITHOUT the model's" in r.getMessage() for r in caplog.records)
 
