@@ -22,9 +22,9 @@ from torch import Tensor
 
 from ..image.files import save_image, save_mask
 from ..method.settings import GuidanceSettings
-from ..sampling.inpaint import InpaintResult
 from ..sampling.inpaint_image import reflect_pad
 from ..sampling.methods import METHODS
+from ..sampling.run import InpaintResult
 from ..sampling.sigmas import spaced_sigmas
 from .conditioning import Labeled
 from .dataset import Cases, stream_seed
