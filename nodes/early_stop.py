@@ -11,7 +11,7 @@ from .sockets import CATEGORY, Schedule
 
 _DEFAULT = GuideSchedule()
 _PRESETS = {
-    "paper (first 45%)": GuideSchedule.paper(),
+    "paper (first 45%)": GuideSchedule(),
     "fast (first 50%)": GuideSchedule.fast(),
     "thorough (first 75%)": GuideSchedule.thorough(),
     "full (every step)": GuideSchedule.full(),

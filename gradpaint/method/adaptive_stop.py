@@ -1,4 +1,4 @@
-"""Early stop that knows when: guidance of a sample ends when its normalised loss has stopped falling.
+"""Early stop that knows when: guidance of a sample ends when its normalized loss has stopped falling.
 
 The masked MSE of x0_hat (eq. 5) falls in any run, because the noise does. What tells whether there is still something
 to gain is how it compares with what noise alone would leave. Of states a*x0 + b*eps of pixels with variance v that have
@@ -6,14 +6,14 @@ nothing to do with each other, the best estimate has the error
 
     v * b^2 / (a^2 * v + b^2),      and      n = MSE / that error
 
-is the normalised loss: about 1 at the start, where nothing can be seen; falling while structure emerges, which is when
+is the normalized loss: about 1 at the start, where nothing can be seen; falling while structure emerges, which is when
 guidance decides what the hole will show; flat, then rising while texture is filled in. A sample is done when n has not
 fallen by `tolerance` for `patience` of the run, having fallen to half at least: models whose schedule starts at very
 strong noise spend their first steps on a plateau near 1. What counts is the lowest n so far, so that a single noisy
 step neither stops nor prolongs it; and both are relative, so that the number of steps does not matter.
 
-Decisions are tensors on the loss's device. They take effect on a sample's own nudges at once, so that no image depends
-on its neighbours; a batch saves its backward passes when all its samples are done.
+Decisions are tensors on the loss's device. They take effect on a sample's own displacements at once, so that no
+image depends on its neighbors; a batch saves its backward passes when all its samples are done.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .losses import weighted_mean
 from .settings import GuideSchedule
 
 FLOOR = 1e-6  # of the variance: a flat known part
-BEGUN = 0.5  # normalised loss: above it a loss that does not fall has not begun to, the noise hides everything
+BEGUN = 0.5  # normalized loss: above it a loss that does not fall has not begun to, the noise hides everything
 FEWEST = 2  # steps without a fall, in the shortest runs: one alone may be noise
 
 
@@ -35,10 +35,12 @@ FEWEST = 2  # steps without a fall, in the shortest runs: one alone may be noise
 class StopReport:
     """How guidance ended.
 
-    step     number of steps that guidance lasted, from the run's start.
-    reason   "schedule": its share or number of steps was done; "loss": the losses of all samples had stopped falling.
-    saved    backward passes that the schedule allowed for and that were not made.
-    samples  adaptive only: for each sample the number of steps after which it was no longer nudged.
+    Attributes:
+        step: Number of steps that guidance lasted, from the run's start.
+        reason: "schedule": its share or number of steps was done; "loss": the losses of all samples had stopped
+            falling.
+        saved: Backward passes that the schedule allowed for and that were not made.
+        samples: Of an adaptive schedule: for each sample the number of steps after which it was no longer displaced.
     """
 
     step: int = 0
@@ -55,15 +57,19 @@ class StopReport:
 
 
 class AdaptiveStop:
-    """Made once per run of `steps` steps; told each guided step's loss.
+    """Made once per run; given each guided step's loss.
 
-    y, mask: as in `losses.total_loss`, for the variance of what is known, (B,).
-    lag: how many guided steps old the decision may be by which steps are left out. With 0 the caller waits for the
-         loss just computed; with 1 a GPU always has a step's work ahead of it, for at most one backward pass more. The
-         result is the same: a sample that is done is not nudged.
+    Args:
+        schedule: An adaptive one.
+        y: (B, ...), the known image, for the variance of what is known.
+        mask: Broadcasts to y.
+        steps: Of the run.
+        lag: How many guided steps old the decision may be by which steps are left out. With 0 the caller waits for the
+            loss just computed; with 1 a GPU always has a step's work ahead of it, for at most one backward pass more.
+            The result is the same: a sample that is done is not displaced.
     """
 
-    def __init__(self, schedule: GuideSchedule, y: Tensor, mask: Tensor, steps: int, lag: int = 0):
+    def __init__(self, schedule: GuideSchedule, y: Tensor, mask: Tensor, steps: int, lag: int = 0) -> None:
         self.tolerance, self.lag = schedule.tolerance, lag
         self.patience = max(FEWEST, round(schedule.patience * steps))
         self.earliest = round(schedule.minimum * steps)
@@ -77,7 +83,10 @@ class AdaptiveStop:
         self._flags: list[Tensor] = []
 
     def update(self, i: int, mse: Tensor, a: float, b: float) -> None:
-        """Guided step i had this loss (B,) at a state a*x0 + b*eps. Samples done by it are done from step i + 1 on."""
+        """Guided step i had this masked MSE, a mean over the known values, (B,), at a state a*x0 + b*eps.
+
+        Samples that are done by it are done from step i + 1 on.
+        """
         n = mse.to(self.variance) * (a * a * self.variance + b * b) / (self.variance * max(b * b, 1e-12))
         lower = n < self.best * (1 - self.tolerance)
         self.best = torch.where(lower, n, self.best)
@@ -91,13 +100,18 @@ class AdaptiveStop:
         """Whether all samples are known to be done; looks at a decision `lag` guided steps old."""
         return len(self._flags) > self.lag and bool(self._flags[-1 - self.lag])
 
-    def limited(self, nudge: Tensor, i: int) -> Tensor:
-        """Step i's nudge (B, ...), nothing for samples that are done by then."""
-        nudged = (self.done_after == 0) | (self.done_after > i)
-        return torch.where(nudged.view((-1,) + (1,) * (nudge.ndim - 1)), nudge, 0.0)
+    def limited(self, displacement: Tensor, i: int) -> Tensor:
+        """Step i's displacement (B, ...), 0 for samples that are done by then."""
+        moved = (self.done_after == 0) | (self.done_after > i)
+        return torch.where(moved.view((-1,) + (1,) * (displacement.ndim - 1)), displacement, 0.0)
 
     def report(self, planned: list[bool], done: int) -> StopReport:
-        """planned: which steps the schedule would have guided; done: how many were. Waits for the last decision."""
+        """How guidance ended. Waits for the last decision.
+
+        Args:
+            planned: Which steps the schedule would have guided.
+            done: How many were.
+        """
         samples = self.done_after.tolist()
         last = max((i + 1 for i, guided in enumerate(planned) if guided), default=0)
         if not samples or 0 in samples or max(samples) >= last:

@@ -111,7 +111,7 @@ class LinearRGB:
 
 def fit_linear_rgb(latents: Tensor, images: Tensor) -> LinearRGB:
     """The projection with the least squared error: latents (B, C, h, w), images (B, 3, H, W), averaged over cells."""
-    small = F.adaptive_avg_pool2d(images.double(), latents.shape[-2:])
+    small = F.adaptive_avg_pool2d(images.double(), (latents.shape[-2], latents.shape[-1]))
     cells = latents.double().movedim(1, -1).flatten(0, -2)
     rows = torch.cat([cells, torch.ones_like(cells[:, :1])], 1)
     solution = torch.linalg.lstsq(rows, small.movedim(1, -1).flatten(0, -2)).solution.float()

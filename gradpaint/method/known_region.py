@@ -1,6 +1,6 @@
 """The known region: eqs. 3 and 4 of the paper.
 
-`mask` is 1 where the image is repainted and 0 where it is known, so the paper's m is `1 - mask`. Grey values mix.
+`mask` is 1 where the image is repainted and 0 where it is known, as the paper's M. Gray values mix.
 """
 
 from __future__ import annotations
@@ -9,19 +9,28 @@ from torch import Tensor
 
 
 def combine_image(x0_hat: Tensor, y: Tensor, mask: Tensor) -> Tensor:
-    """Eq. 3: the denoised estimate in the hole, the known image elsewhere.
+    """Eq. 3, the collage: the estimate in the hole, the known image elsewhere.
 
-    x0_hat, y: (B, C, H, W), clean images; mask: broadcastable to them, 1 = hole. Where mask is 0 the result is y bit
-    for bit, where it is 1 it is x0_hat.
+    Args:
+        x0_hat: (B, C, ..., H, W), clean.
+        y: Shaped like x0_hat, clean.
+        mask: Broadcasts to them.
+
+    Returns:
+        y bit for bit where the mask is 0, x0_hat where it is 1.
     """
     return _mix(x0_hat, y, mask)
 
 
-def combine_noisy(x: Tensor, y: Tensor, mask: Tensor, noise: Tensor, a, b) -> Tensor:
+def combine_noisy(x: Tensor, y: Tensor, mask: Tensor, noise: Tensor, a: float, b: float) -> Tensor:
     """Eq. 4: the state in the hole, the known image brought to the state's noise level elsewhere.
 
-    x: (B, C, H, W), the state at a level where a state is `a*x0 + b*eps` (VE: a = 1, b = sigma; flow: a = 1 - sigma,
-    b = sigma; unit variance: a = sqrt(alpha_bar), b = sqrt(1 - alpha_bar)); noise: standard normal, like x.
+    Args:
+        x: (B, C, ..., H, W), a state `a*x0 + b*eps`.
+        y: Shaped like x, clean.
+        mask: Broadcasts to them.
+        noise: Standard normal, shaped like x.
+        a, b: VE: 1 and sigma; flow: 1 - sigma and sigma; unit variance: sqrt(alpha_bar) and sqrt(1 - alpha_bar).
     """
     return _mix(x, a * y + b * noise, mask)
 

@@ -1,6 +1,6 @@
 """The loss of eq. 8 as a sum of terms: which there are, what each weighs, and how long it counts.
 
-A new alignment loss needs a file in `losses/`, its name in `settings.ALIGNMENT_LOSSES`, and its line in `_ALIGNMENT`.
+A new loss at the border needs a file in `losses/`, its name in `settings.ALIGNMENT_LOSSES`, and its line in `_LOSSES`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .losses import check_shapes, edge_match_loss, masked_mse
-from .settings import AlignmentSettings, GuidanceSettings
+from .losses import alignment_loss, check_shapes, edge_match_loss, masked_mse, masked_mse_eq5
+from .settings import ALIGNMENT_LOSS, EDGE_MATCH, AlignmentSettings, GuidanceSettings
 
 TOTAL, MSE, ALIGNMENT = "total", "mse", "alignment"
 
@@ -54,22 +54,35 @@ def _mse(x0_hat: Tensor, y: Tensor, mask: Tensor, border: Tensor | None) -> Tens
     return masked_mse(x0_hat, y, mask)
 
 
+def _mse_eq5(x0_hat: Tensor, y: Tensor, mask: Tensor, border: Tensor | None) -> Tensor:
+    return masked_mse_eq5(x0_hat, y, mask)
+
+
 def _edge_match(settings: AlignmentSettings) -> LossFunction:
     return lambda x0_hat, y, mask, border: edge_match_loss(
         x0_hat, y, mask, border_width=settings.border_width, softness=settings.softness, border=border
     )
 
 
-_ALIGNMENT: dict[str, Callable[[AlignmentSettings], LossFunction]] = {"edge match": _edge_match}
+def _alignment(settings: AlignmentSettings) -> LossFunction:
+    return lambda x0_hat, y, mask, border: alignment_loss(x0_hat, y, mask, softness=settings.softness)
+
+
+# The masked MSE that goes with each loss at the border, and that loss: a weight belongs to both scales.
+_LOSSES: dict[str, tuple[LossFunction, Callable[[AlignmentSettings], LossFunction]]] = {
+    EDGE_MATCH: (_mse, _edge_match),
+    ALIGNMENT_LOSS: (_mse_eq5, _alignment),
+}
 
 
 def loss_terms(settings: GuidanceSettings) -> tuple[LossTerm, ...]:
     """The terms of a run's loss, the masked MSE first."""
     alignment = settings.alignment
     weight = 0.0 if alignment.space == "off" else alignment.lambda_al
+    mse, at_border = _LOSSES[alignment.loss]
     return (
-        LossTerm(MSE, settings.lambda_mse, _mse),
-        LossTerm(ALIGNMENT, weight, _ALIGNMENT[alignment.loss](alignment), alignment.fraction, decoded=True),
+        LossTerm(MSE, settings.lambda_mse, mse),
+        LossTerm(ALIGNMENT, weight, at_border(alignment), alignment.fraction, decoded=True),
     )
 
 

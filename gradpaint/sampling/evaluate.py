@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,7 +86,7 @@ class StepEvaluator:
         self.backwards += 1
         return x0_hat.detach(), gradient
 
-    def _loss_gradient(self, leaf: Tensor, x0_hat: Tensor, terms: Terms, sigma: float, **options) -> LossGradient:
+    def _loss_gradient(self, leaf: Tensor, x0_hat: Tensor, terms: Terms, sigma: float, **options: Any) -> LossGradient:
         return loss_gradient(
             leaf, x0_hat, self.y, self.mask, terms, sigma, border=self._border, view=self.view, **options
         )

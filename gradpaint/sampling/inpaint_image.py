@@ -1,10 +1,20 @@
 """Inpainting of the user's own tensors at any size: what `gradpaint inpaint` does between reading and writing."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import torch
+from torch import Tensor
+
+from ..method.settings import GuidanceSettings
+from .methods import get_method
+from .run import InpaintResult
+from .sigmas import spaced_sigmas
 
 
-def reflect_pad(tensor, multiple):
+def reflect_pad(tensor: Tensor, multiple: int) -> Tensor:
     """(B, C, H, W) enlarged at the right and bottom by mirroring, to the next multiple of `multiple`."""
     height, width = tensor.shape[2:]
     rows, columns = -height % multiple, -width % multiple
@@ -12,7 +22,7 @@ def reflect_pad(tensor, multiple):
     return torch.from_numpy(padded)
 
 
-def size_warning(height, width, trained):
+def size_warning(height: int, width: int, trained: int) -> str | None:
     """A sentence if height x width is far from the size that the model was trained at, else None."""
     side = (height * width) ** 0.5
     if 0.7 <= side / trained <= 1.5:
@@ -24,28 +34,32 @@ def size_warning(height, width, trained):
 
 
 def inpaint_image(
-    denoiser,
-    image,
-    mask,
+    denoiser: Any,
+    image: Tensor,
+    mask: Tensor,
     *,
-    steps,
-    seed=0,
-    method="gradpaint",
-    sampler="ddim",
-    settings=None,
-    device="cpu",
-    progress=True,
-    **options,
-):
+    steps: int,
+    seed: int = 0,
+    method: str = "gradpaint",
+    sampler: str = "ddim",
+    settings: GuidanceSettings | None = None,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+    **options: Any,
+) -> InpaintResult:
     """Repaint one image of any size with the library's sampler.
 
-    image: (1, 3, H, W) in [-1, 1].  mask: (1, 1, H, W), 1 = repaint.  Both are mirrored up to the multiple that the
-    model takes, and the result is cut back, with all that its record keeps.  method, options: see `sampling.methods`.
-    Returns an `InpaintResult` whose image is (1, 3, H, W) on the CPU.
-    """
-    from .methods import get_method
-    from .sigmas import spaced_sigmas
+    Args:
+        denoiser: With `size_multiple` and a table of `sigmas`, see `guided_diffusion.load_denoiser`.
+        image: (1, 3, H, W) in [-1, 1].
+        mask: (1, 1, H, W), 1 = repaint. Both are mirrored up to the multiple that the model takes.
+        steps, seed, sampler, settings, progress: See `inpaint`.
+        method, options: See `sampling.methods`.
+        device: Where it runs.
 
+    Returns:
+        A result on the CPU, cut back to the image's size with all that its record keeps.
+    """
     height, width = image.shape[2:]
     y, hole = (reflect_pad(tensor, denoiser.size_multiple).to(device) for tensor in (image, mask))
     result = get_method(method).run(
@@ -60,9 +74,12 @@ def inpaint_image(
         image=y,
         **options,
     )
-    cut = lambda t: None if t is None else t[..., :height, :width].cpu()
+
+    def cut(t: Tensor) -> Tensor:
+        return t[..., :height, :width].cpu()
+
     result.image = cut(result.image)
     for step in result.record:
-        step.x0_hat = cut(step.x0_hat)
+        step.x0_hat = None if step.x0_hat is None else cut(step.x0_hat)
         step.maps = {name: cut(values) for name, values in step.maps.items()}
     return result

@@ -17,7 +17,7 @@ def steps_of(kind, schedule, total):
     "schedule, total, expected",
     [
         (GuideSchedule.fast(), 30, range(15)),
-        (GuideSchedule.paper(), 100, range(45)),
+        (GuideSchedule(), 100, range(45)),
         (GuideSchedule(), 30, range(13)),
         (GuideSchedule(), 4, range(2)),
         (GuideSchedule.thorough(), 30, range(22)),

@@ -51,6 +51,6 @@ def test_active(strength, alpha, active):
 
 def test_paper_presets():
     assert AlignmentSettings.paper().lambda_al == 400
-    assert GuideSchedule.paper().fraction == pytest.approx(0.45)
-    assert GuideSchedule() == GuideSchedule.paper() and GuideSchedule.fast().fraction == 0.5
+    assert AlignmentSettings.paper().fraction == pytest.approx(0.45) and AlignmentSettings.paper().softness == 0
+    assert GuideSchedule().fraction == 0.45 and GuideSchedule.fast().fraction == 0.5
     assert GuideSchedule.full().fraction == 1.0

@@ -59,6 +59,11 @@ def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
     return (values * weight).flatten(1).sum(1) / torch.where(total == 0, 1.0, total)
 
 
+def per_pixel(values: Tensor) -> Tensor:
+    """Sum of (B, C, ..., H, W) over channels, mean over pixels and frames, per sample: (B,)."""
+    return values.flatten(1).sum(1) / (values[0, 0].numel() if values.ndim > 3 else values.shape[-1])
+
+
 def check_shapes(x0_hat: Tensor, y: Tensor, mask: Tensor) -> None:
     """Raise ValueError naming both shapes if y or mask can't be used with x0_hat."""
     if x0_hat.ndim < 3:

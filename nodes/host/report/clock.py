@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import torch
 
@@ -10,10 +11,10 @@ import torch
 class StepClock:
     """`mark` at the start of each step, `close` when the run's last result has been read."""
 
-    def __init__(self, device: torch.device):
+    def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
         self._start = time.perf_counter()
-        self._marks: list[tuple[str, object]] = []
+        self._marks: list[tuple[str, Any]] = []
 
     def mark(self, kind: str) -> None:
         """A step of that kind begins, and the one before it ends."""
@@ -30,12 +31,12 @@ class StepClock:
             steps.setdefault(kind, []).append(self._between(at, after))
         return time.perf_counter() - self._start, steps
 
-    def _now(self):
+    def _now(self) -> Any:
         if not self._cuda:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
 
-    def _between(self, start, end) -> float:
+    def _between(self, start: Any, end: Any) -> float:
         return start.elapsed_time(end) / 1000 if self._cuda else end - start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from comfy_execution.graph_utils import ExecutionBlocker
@@ -18,7 +19,7 @@ from .record import RunRecord
 NOT_KEPT = "this record holds no {}: set keep_record of the GradPaint KSampler to pictures{}"
 
 
-def timeline_of(record: RunRecord, vae=None, cell: int = 192) -> Image.Image | ExecutionBlocker:
+def timeline_of(record: RunRecord, vae: Any = None, cell: int = 192) -> Image.Image | ExecutionBlocker:
     """Fig. 2; where nothing was kept, what tells the user so if the picture is used."""
     if not record.x0_hat:
         return ExecutionBlocker(NOT_KEPT.format("x0_hat", ""))
@@ -57,7 +58,7 @@ def _sigmas(record: RunRecord) -> dict[int, float]:
     return {step.step: step.sigma for step in record.history}
 
 
-def _as_rgb(x0_hat: Tensor, record: RunRecord, vae) -> Tensor:
+def _as_rgb(x0_hat: Tensor, record: RunRecord, vae: Any) -> Tensor:
     """(B, C, ..., h, w) in the model's units -> (B, 3, ..., H, W) in [-1, 1]."""
     if is_pixel_space(record):
         return x0_hat

@@ -6,6 +6,8 @@ of the results. A wrapper around it splits each call in two: the positive condit
 
 from __future__ import annotations
 
+from typing import Any
+
 import comfy.patcher_extension
 import torch
 from torch import Tensor
@@ -14,7 +16,7 @@ KEY = "gradpaint"
 CALC_COND_BATCH = comfy.patcher_extension.WrappersMP.CALC_COND_BATCH
 
 
-def through_positive(model_options: dict, guider) -> dict:
+def through_positive(model_options: dict, guider: Any) -> dict:
     """model_options for one evaluation by `guider` in which only its positive conditioning leaves a graph."""
     options = model_options.get("transformer_options", {})
     wrappers = options.get("wrappers", {})
@@ -25,11 +27,13 @@ def through_positive(model_options: dict, guider) -> dict:
 class _PositiveOnly:
     """The `calc_cond_batch` wrapper of one differentiated evaluation."""
 
-    def __init__(self, guider):
+    def __init__(self, guider: Any) -> None:
         self.guider = guider
         self._seen: list[Tensor] = []
 
-    def __call__(self, executor, model, conds: list, x_in: Tensor, timestep: Tensor, model_options: dict) -> list:
+    def __call__(
+        self, executor: Any, model: Any, conds: list, x_in: Tensor, timestep: Tensor, model_options: dict
+    ) -> list:
         chosen = self._positive(conds, x_in)
         if not any(cond is not None for i, cond in enumerate(conds) if i != chosen):
             return executor(model, conds, x_in, timestep, model_options)
@@ -39,9 +43,9 @@ class _PositiveOnly:
             out = executor(model, rest, x_in, timestep, model_options)
         if chosen is None:
             return out
-        alone = [cond if i == chosen else None for i, cond in enumerate(conds)]
+        only = [cond if i == chosen else None for i, cond in enumerate(conds)]
         out = list(out)
-        out[chosen] = executor(model, alone, x_in, timestep, model_options)[chosen]
+        out[chosen] = executor(model, only, x_in, timestep, model_options)[chosen]
         return out
 
     def _positive(self, conds: list, x_in: Tensor) -> int | None:

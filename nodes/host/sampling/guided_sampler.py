@@ -12,7 +12,6 @@ from typing import Any
 import comfy.patcher_extension
 import comfy.sampler_helpers
 import comfy.samplers
-import torch
 from torch import Tensor
 
 from ....gradpaint.method.settings import GuidanceSettings, MemorySettings
@@ -100,10 +99,10 @@ class SamplerEntryPoint(EntryPoint):
 
     def prepare(self, guider: Any, settings: GuidanceSettings, noise: Tensor) -> None:
         if settings.gradient != "x0" and self.may_guide(settings):
-            load_again(guider, noise.shape, getattr(settings.alignment, "patchers", []))
+            load_again(guider, list(noise.shape), getattr(settings.alignment, "patchers", []))
 
 
-def load_again(guider: Any, noise_shape: torch.Size, decoders: list) -> None:
+def load_again(guider: Any, noise_shape: list[int], decoders: list) -> None:
     """Load a run's models once more, the decoders with them, with the room that guided steps need."""
     patcher = guider.model_patcher
     # Other models of the guider's own (DualModelGuider) must not be unloaded for it.

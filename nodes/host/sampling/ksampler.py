@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import comfy.samplers
 from torch import Tensor
@@ -27,28 +28,33 @@ def scheduler_names() -> list[str]:
 
 
 def ksample(
-    model,
+    model: Any,
     seed: int,
     steps: int,
     cfg: float,
     sampler_name: str,
     scheduler: str,
-    positive,
-    negative,
+    positive: list,
+    negative: list,
     latent: dict,
     denoise: float = 1.0,
-    **part,
+    **segment: Any,
 ) -> dict:
-    """What the KSampler node does, with its noise, preview, progress bar and cancellation. Returns the LATENT.
+    """Do what the KSampler node does, with its noise, preview, progress bar and cancellation.
 
-    part: what KSampler (Advanced) passes on: disable_noise, start_step, last_step, force_full_denoise.
+    Args:
+        model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent, denoise: As KSampler takes them.
+        segment: What KSampler (Advanced) passes on: disable_noise, start_step, last_step, force_full_denoise.
+
+    Returns:
+        The LATENT.
     """
     return host_nodes.common_ksampler(
-        model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent, denoise=denoise, **part
+        model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent, denoise=denoise, **segment
     )[0]
 
 
-def sigmas_of(model, steps: int, sampler_name: str, scheduler: str) -> Tensor:
+def sigmas_of(model: Any, steps: int, sampler_name: str, scheduler: str) -> Tensor:
     """The noise levels of KSampler's run of that many steps at denoise 1, (steps + 1,) or as many as the scheduler
     makes of them."""
     return comfy.samplers.KSampler(

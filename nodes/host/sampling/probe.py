@@ -11,7 +11,8 @@ the later states move with x0_hat, and the displacement is made through x0_hat (
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,16 +46,27 @@ class CallMap(NamedTuple):
 
 
 class _Recorder:
-    """Stands in for the host's model during a dry run. At call answers[j] sample j of the batch gets 1 instead of 0 as
-    its answer; at call bumps[j] 1 is added to the state of sample j."""
+    """Stands in for the host's model during a dry run.
 
-    def __init__(self, guider, sigmas: Tensor, answers: list[int] = (), bumps: list[int] = ()):
+    At call answers[j] sample j of the batch gets 1 instead of 0 as its answer; at call bumps[j] 1 is added to the state
+    of sample j.
+    """
+
+    def __init__(self, guider: Any, sigmas: Tensor, answers: Sequence[int] = (), bumps: Sequence[int] = ()) -> None:
         self.inner_model, self.sigmas, self.answers, self.bumps = guider, sigmas, answers, bumps
         self.calls: list[tuple[Tensor, float]] = []  # what the model was given; kept, so that no address is reused
         self.values: list[Tensor] = []
         self.callbacks: list[tuple[int, Tensor]] = []  # (calls so far, state)
 
-    def __call__(self, x: Tensor, sigma: Tensor, denoise_mask=None, model_options=None, seed=None, **kwargs) -> Tensor:
+    def __call__(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        denoise_mask: Tensor | None = None,
+        model_options: dict | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
         call = len(self.calls)
         self.calls.append((x, float(sigma.flatten()[0])))
         self.values.append(x.clone())
@@ -87,10 +99,10 @@ class _Recorder:
 class _DryRuns:
     """Runs one sampler on numbers, always with the same noise, without touching the real run's random state."""
 
-    def __init__(self, sampler, guider, sigmas: Tensor, like: Tensor, seed):
+    def __init__(self, sampler: Any, guider: Any, sigmas: Tensor, like: Tensor, seed: int | None) -> None:
         self.sampler, self.guider, self.sigmas, self.like, self.seed = sampler, guider, sigmas, like, seed
 
-    def run(self, batch: int, **changes) -> _Recorder:
+    def run(self, batch: int, **changes: Sequence[int]) -> _Recorder:
         recorder = _Recorder(self.guider, self.sigmas, **changes)
         x = torch.zeros((batch,) + (1,) * (self.like.ndim - 1), device=self.like.device)
         extra_args = {
@@ -115,14 +127,14 @@ class _DryRuns:
         recorder.values.append(end)
         return recorder
 
-    def effects(self, calls: list[int], **changes) -> list[list[float]]:
+    def effects(self, calls: list[int], **changes: Sequence[int]) -> list[list[float]]:
         """[j][k]: how far the state after step k (after the last: the result) moves with a change at step j's call."""
         still, moved = self.run(len(calls)), self.run(len(calls), **changes)
         moves = torch.stack([(moved.values[k] - still.values[k]).flatten(1)[:, 0] for k in calls[1:] + [-1]], dim=1)
         return moves.tolist()
 
 
-def probe_sampler(sampler, guider, sigmas: Tensor, like: Tensor, seed=None) -> CallMap | None:
+def probe_sampler(sampler: Any, guider: Any, sigmas: Tensor, like: Tensor, seed: int | None = None) -> CallMap | None:
     """The sampler's call map on these sigmas, None if it can't be found out (adaptive samplers, samplers without a
     `sampler_function`). like: a state of the run; only its device and number of dimensions are used."""
     function = getattr(sampler, "sampler_function", None)

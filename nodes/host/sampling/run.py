@@ -7,6 +7,8 @@ guider returns (after CFG); the known region is kept by eq. 3 on x0_hat, and eq.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,12 +70,20 @@ class GuidedRun:
         self.differentiator = Differentiator(
             setup.guider, setup.settings.alignment, y, setup.ladder, setup.decode, setup.fine_mask
         )
-        self.last_mask, self.preview = setup.mask, None
+        self.last_mask = setup.mask
+        self.preview: Tensor | None = None
         self._generator = torch.Generator().manual_seed(((setup.seed or 0) + KNOWN_NOISE) % 2**64)
 
     # ---- the model calls
 
-    def predict_noise(self, executor, x: Tensor, timestep: Tensor, model_options=None, seed=None) -> Tensor:
+    def predict_noise(
+        self,
+        executor: Callable[..., Tensor],
+        x: Tensor,
+        timestep: Tensor,
+        model_options: dict | None = None,
+        seed: Any = None,
+    ) -> Tensor:
         """Host wrapper: the estimate of the state x as the sampler is to have it; on guided steps the gradient too."""
         model_options = {} if model_options is None else model_options
         step = self.counter.step(timestep)
@@ -93,8 +103,8 @@ class GuidedRun:
         if self.keeper is not None:
             self.keeper.estimate(record, x0_hat)
         displacement = self.setup.method.displacement(self.plan, step, self.levels, mask)
-        self.preview = self._to_sampler(x0_hat, mask)
-        return self.mover.depart(x, self.preview, step, displacement)
+        estimate = self.preview = self._to_sampler(x0_hat, mask)
+        return self.mover.depart(x, estimate, step, displacement)
 
     def _begin(self, x: Tensor, step: Step, mask: Tensor) -> StepRecord:
         """A step begins at x, the sampler's own tensor where the mover can reach it."""

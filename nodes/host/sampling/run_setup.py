@@ -90,7 +90,7 @@ class RunSetup:
             yield
 
 
-def settings_for(settings: GuidanceSettings | None, model) -> GuidanceSettings:
+def settings_for(settings: GuidanceSettings | None, model: Any) -> GuidanceSettings:
     """The settings with the alignment loss that the host's BaseModel `model` allows."""
     if settings is None:
         return UNGUIDED
@@ -98,7 +98,7 @@ def settings_for(settings: GuidanceSettings | None, model) -> GuidanceSettings:
     return dataclasses.replace(settings, alignment=alignment_on(model, settings.alignment, through_model))
 
 
-def check_latent(model, latent: Tensor, noise: Tensor) -> None:
+def check_latent(model: Any, latent: Tensor, noise: Tensor) -> None:
     """Raise ValueError for a latent that is not this model's."""
     channels = getattr(model.latent_format, "latent_channels", None)
     if latent.ndim > 3 and channels not in (None, latent.shape[1]):  # packed ones have fewer dimensions
@@ -116,7 +116,7 @@ def check_latent(model, latent: Tensor, noise: Tensor) -> None:
         )
 
 
-def differentiated_modules(guider) -> tuple[torch.nn.Module, ...]:
+def differentiated_modules(guider: Any) -> tuple[torch.nn.Module, ...]:
     """The diffusion model and whatever else takes part in an evaluation (ControlNets, model patches and the like).
 
     Raises:
@@ -142,7 +142,7 @@ def differentiated_modules(guider) -> tuple[torch.nn.Module, ...]:
     return modules
 
 
-def weight_groups(guider) -> WeightGroups | None:
+def weight_groups(guider: Any) -> WeightGroups | None:
     """For a model whose weights change with the conditioning; None where no conditioning has hooks."""
     patcher = guider.model_patcher
     hooked = any(cond.get("hooks") is not None for conds in guider.conds.values() for cond in conds)
@@ -166,7 +166,7 @@ def with_one_noise_level(conds: dict) -> dict:
     return {name: [changed(cond) for cond in group] for name, group in conds.items()}
 
 
-def without_graph_replay(executor, *args, **kwargs):
+def without_graph_replay(executor: Callable, *args: Any, **kwargs: Any) -> Any:
     """`outer_sample` wrapper: hosts from 0.34 on replay recorded CUDA graphs, which have no backward pass."""
     flags = comfy.cli_args.args
     before = getattr(flags, "disable_comfy_compiler", None)

@@ -7,6 +7,8 @@ the dry run measured that (see `history_shift`), else by Euler's response.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -63,7 +65,7 @@ class StateMover:
         self.in_place, self._pending = False, None
         self._history = self._history if history else None
 
-    def settle(self, samples: Tensor, model_sampling, sigma: Tensor) -> Tensor:
+    def settle(self, samples: Tensor, model_sampling: Any, sigma: Tensor) -> Tensor:
         """The samples with the last step's displacement. sigma: the run's last level."""
         if self._pending is None:
             return samples

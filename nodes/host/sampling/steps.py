@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from .probe import CallMap
 class StepCounter:
     """Counts a run's model calls. `call_map` becomes None when the sampler turns out not to follow it."""
 
-    def __init__(self, call_map: CallMap | None, sigmas: Tensor):
+    def __init__(self, call_map: CallMap | None, sigmas: Tensor) -> None:
         self.call_map, self.sigmas = call_map, sigmas
         self._calls = self._callbacks = 0
         self._last_index = -1
@@ -54,7 +55,7 @@ class StepCounter:
 class StateLevels:
     """a and b of the states `a*x0 + b*eps` at each noise level, looked up once per run for the levels given."""
 
-    def __init__(self, model_sampling, levels: list[float], device):
+    def __init__(self, model_sampling: Any, levels: list[float], device: torch.device) -> None:
         self._model_sampling, self._device = model_sampling, device
         self._known: dict[float, tuple[float, float]] = {}
         self._look_up(levels)

@@ -94,12 +94,8 @@ class SamplerCall(NamedTuple):
     callback: SamplerCallback | None
     noise: Tensor
     latent: Tensor
-    mask: Tensor | None
+    mask: Tensor
     disable_pbar: bool
-
-    def __call__(self) -> Tensor:
-        """Make it."""
-        return self.executor(*self[1:])
 
 
 class GradPaintWrapper:
@@ -185,7 +181,9 @@ class GradPaintWrapper:
             modules, model = list(setup.modules), lambda: setup.differentiable_model(groups)
             for_this_run.enter_context(guided_only(call.guider, modules, model, run.differentiator))
             sigmas = call.sigmas.clone()  # UniPC writes into its sigmas: on the CPU those of the caller
-            samples = call._replace(sigmas=sigmas, callback=run.callback, latent=latent, mask=None)()
+            # No mask: the host would keep the known region its own way.
+            arguments = call.guider, sigmas, call.extra_args, run.callback, call.noise, latent, None, call.disable_pbar
+            samples = call.executor(*arguments)
         samples = run.finish(samples)
         entry.finished(run, samples)
         if self.on_record is not None and entry is self.entry:
