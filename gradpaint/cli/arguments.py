@@ -6,9 +6,10 @@ torch is imported only when a model or a device is needed, so that --help is qui
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from ..masks import MASK_KINDS as MASK_KINDS  # for the commands, as what follows
 from ..method import settings
@@ -115,38 +116,57 @@ def mask_options(arguments: argparse.Namespace) -> dict[str, float | str]:
 
 
 def add_guidance(command: argparse._ActionsContainer) -> None:
-    """Add the options of `guidance_settings`."""
+    """Add the options of `guidance_settings`. Their defaults are the preset's."""
+    default = settings.GuidanceSettings()
+    command.add_argument(
+        "--preset",
+        choices=settings.PRESETS,
+        default="default",
+        help="a whole set of settings, which the options below change; paper: losses, weights, steps and alpha of the "
+        "paper; paper-l2: with eq. 9 as printed, which moves nothing visible; GradPaint-Fast: the paper's, off after "
+        "half of the steps; latent-paper: the paper's for latent models, masked MSE alone",
+    )
     command.add_argument(
         "--strength",
         type=float,
-        default=settings.DEFAULT_STRENGTH,
-        help="how strong guidance is, independent of the number of steps; 0: off",
+        help=f"how strong guidance is, independent of the number of steps; 0: off (default: {default.strength:g})",
+    )
+    command.add_argument("--alpha", type=float, help="step size of eq. 9, the same at every step; replaces strength")
+    command.add_argument(
+        "--alignment-loss",
+        choices=settings.ALIGNMENT_LOSSES,
+        help="the loss at the border of the hole: edge-match, this project's and the default, or alignment, the "
+        "paper's eqs. 6-7",
     )
     command.add_argument(
-        "--alpha", type=float, default=None, help="step size of eq. 9, the same at every step; replaces strength"
-    )
-    command.add_argument(
-        "--lambda-al", type=float, default=settings.DEFAULT_LAMBDA_AL, help="weight of the alignment loss"
+        "--lambda-al",
+        type=float,
+        help=f"weight of the loss at the border (default: {default.alignment.lambda_al:g}; the paper's: "
+        f"{settings.PAPER_LAMBDA_AL:g})",
     )
     command.add_argument(
         "--softness",
         type=float,
-        default=settings.DEFAULT_SOFTNESS,
-        help="image gradients below this count as flat in the alignment loss; 0: eq. 7 as printed",
+        help="image gradients below this count as flat in the loss at the border; 0: eq. 7 as printed "
+        f"(default: {default.alignment.softness:g})",
+    )
+    command.add_argument(
+        "--alignment-stop",
+        type=float,
+        metavar="FRACTION",
+        help="share of the steps after which the loss at the border is off (default: as long as the run is guided)",
     )
     command.add_argument(
         "--normalization",
         choices=settings.NORMALIZATIONS,
-        default="rms",
-        help="of the gradient; l2: eq. 9 as printed, which needs a much larger alpha",
+        help="of the gradient (default: rms); l2: eq. 9 as printed, which needs a much larger alpha",
     )
     command.add_argument(
         "--stop",
         type=_stop,
-        default=settings.DEFAULT_FRACTION,
         metavar="FRACTION",
         help="guide the run up to this share of its steps; adaptive: until the loss stops falling "
-        "(relative to the noise level)",
+        f"(relative to the noise level) (default: {default.schedule.fraction:g})",
     )
 
 
@@ -156,17 +176,32 @@ def guidance_settings(arguments: argparse.Namespace) -> settings.GuidanceSetting
     Raises:
         ValueError: one is out of range.
     """
-    return settings.GuidanceSettings(
-        strength=arguments.strength,
-        alpha=arguments.alpha,
-        normalization=arguments.normalization,
-        alignment=settings.AlignmentSettings(lambda_al=arguments.lambda_al, softness=arguments.softness),
-        schedule=(
-            settings.GuideSchedule.adaptive()
-            if arguments.stop == "adaptive"
-            else settings.GuideSchedule(mode="fraction", fraction=arguments.stop)
-        ),
+    base = settings.preset(arguments.preset)
+    guidance = _given(strength=arguments.strength, alpha=arguments.alpha, normalization=arguments.normalization)
+    if arguments.strength is not None and arguments.alpha is None:
+        guidance["alpha"] = None  # otherwise the preset's alpha would override it
+    alignment = _given(
+        loss=arguments.alignment_loss,
+        lambda_al=arguments.lambda_al,
+        softness=arguments.softness,
+        fraction=arguments.alignment_stop,
     )
+    if alignment.get("loss", base.alignment.loss) != base.alignment.loss:  # its weight belongs to it
+        paper = arguments.alignment_loss == settings.ALIGNMENT_LOSS
+        alignment.setdefault("lambda_al", settings.PAPER_LAMBDA_AL if paper else settings.DEFAULT_LAMBDA_AL)
+    schedule = base.schedule
+    if arguments.stop is not None:
+        adaptive = arguments.stop == "adaptive"
+        schedule = (
+            settings.GuideSchedule(mode="adaptive") if adaptive else settings.GuideSchedule(fraction=arguments.stop)
+        )
+    return dataclasses.replace(
+        base, **guidance, alignment=dataclasses.replace(base.alignment, **alignment), schedule=schedule
+    )
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _stop(text: str) -> str | float:

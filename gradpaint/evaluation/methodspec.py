@@ -8,25 +8,11 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..method.settings import AlignmentSettings, GuidanceSettings, GuideSchedule
+from ..method.settings import AlignmentSettings, GuidanceSettings, GuideSchedule, preset
 from ..sampling.methods import Method, get_method
 
 GUIDANCE, ALIGNMENT, SCHEDULE = "guidance", "alignment", "schedule"  # the settings objects that a field may belong to
 PREFIX = "alignment_"  # tells a field of the alignment's from one of the same name elsewhere: alignment_fraction=0.45
-
-# PRESETS: the one place that has to follow `GuidanceSettings` when it has presets of its own.
-_PRESETS = {
-    "paper": GuidanceSettings(schedule=GuideSchedule.full()),
-    "fast": GuidanceSettings(schedule=GuideSchedule.fast()),
-    "latent paper": GuidanceSettings(alignment=AlignmentSettings(lambda_al=0.0), schedule=GuideSchedule.full()),
-}
-
-
-def preset(name: str) -> GuidanceSettings:
-    """The named guidance settings. ValueError naming the choices."""
-    if name not in _PRESETS:
-        raise ValueError(f"preset is {name!r}, but must be one of: {', '.join(_PRESETS)}")
-    return _PRESETS[name]
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from ..method.settings import GuidanceSettings
 from ..sampling.inpaint_image import reflect_pad
 from ..sampling.methods import METHODS
 from ..sampling.run import InpaintResult
-from ..sampling.sigmas import spaced_sigmas
+from ..sampling.sigmas import run_sigmas
 from .conditioning import Labeled
 from .dataset import Cases, stream_seed
 from .methodspec import MethodSpec
@@ -196,7 +196,8 @@ def inpaint_batch(
     y = torch.where(mask == 0, image, torch.zeros_like(image))
     noise = torch.stack([_noise(image.shape[1:], stream_seed(seed, name)) for name in names]).to(image)
     clock = time.process_time if torch.device(setup.device).type == "cpu" else time.perf_counter
-    sigmas = None if denoiser is None else spaced_sigmas(denoiser.sigmas, spec.steps or setup.steps)
+    steps = spec.steps or setup.steps
+    sigmas = None if denoiser is None else run_sigmas(denoiser, steps, setup.sampler)
     started = clock()
     result = METHODS[spec.name].run(
         denoiser if labels is None else Labeled(denoiser, labels, setup.device),

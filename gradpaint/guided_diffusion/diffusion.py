@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import ModelConfig
-from .schedule import trained_sigmas
+from .schedule import respaced_sigmas, trained_sigmas
 from .unet import UNet
 
 
@@ -37,6 +37,19 @@ class GuidedDiffusionDenoiser(nn.Module):
         self.image_size = config.image_size
         self.size_multiple = config.unet.size_multiple
         self.label = None if label is None else check_label(label, config.unet.num_classes)
+
+    @property
+    def learns_variance(self) -> bool:
+        """Whether the network has learned the variance of the DDPM sampler's noise."""
+        return self.config.unet.learned_sigma
+
+    def learned_variance(self, values: Tensor, sigma: float, sigma_next: float) -> Tensor:
+        """See the function of this name."""
+        return learned_variance(values, sigma, sigma_next)
+
+    def respaced_sigmas(self, steps: int) -> Tensor:
+        """Noise levels of the original's run of that many steps, (steps + 1,), see the function of this name."""
+        return respaced_sigmas(self.config, str(steps))
 
     def timestep(self, sigma: Tensor) -> Tensor:
         """Return the trained timestep nearest to each `sigma` in log sigma, (B,) int64 on the device of `sigma`."""

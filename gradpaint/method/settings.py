@@ -16,7 +16,7 @@ NORMALIZATIONS = ("rms", "l2")
 SCHEDULE_MODES = ("fraction", "steps", "adaptive")
 GRADIENTS = ("model", "cond", "x0")
 BETWEEN = ("plain", "keep")
-EDGE_MATCH, ALIGNMENT_LOSS = "edge match", "alignment"
+EDGE_MATCH, ALIGNMENT_LOSS = "edge-match", "alignment"
 ALIGNMENT_LOSSES = (EDGE_MATCH, ALIGNMENT_LOSS)
 ALIGNMENT_SPACES = ("auto", "off", "latent", "rgb", "tiny", "vae")
 
@@ -75,9 +75,9 @@ class AlignmentSettings:
     """The loss term at the border of the hole.
 
     Attributes:
-        lambda_al: Its weight, 0 switches it off. It belongs to the loss: for "edge match", where both terms are means,
+        lambda_al: Its weight, 0 switches it off. It belongs to the loss: for "edge-match", where both terms are means,
             0.01 to 1 is the useful range; for "alignment" the paper uses 400.
-        border_width: Of edge match: how far from the mask's edge, in pixels of the loss's own resolution, it looks on
+        border_width: Of edge-match: how far from the mask's edge, in pixels of the loss's own resolution, it looks on
             each side. The alignment loss looks at the mask's edge itself.
         softness: Image gradients much smaller than this (in units of the data, range 2) count as flat: eq. 7 divides by
             sqrt(|g|^2 + softness^2). 0 is the equation to the letter. The mask's gradients are never softened.
@@ -86,7 +86,7 @@ class AlignmentSettings:
             its linear projection to colors; "tiny": a tiny decoder's image, the only one that gained where measured
             (benchmarks/results/alignment_latent.md); "vae": the full decoder's. With models of pixels the term looks at
             those, but for "off".
-        loss: "edge match": ours, does the collage keep the edges that the model drew across the border; "alignment":
+        loss: "edge-match": ours, does the collage keep the edges that the model drew across the border; "alignment":
             the paper's eqs. 6-7. With the latter the masked MSE is scaled as in eq. 5 too: the paper's weight belongs
             to both.
         fraction: Share of the run's steps, from the first, during which the term counts. Guidance may end earlier.
@@ -244,9 +244,9 @@ class GuidanceSettings:
 PRESETS: dict[str, GuidanceSettings] = {
     "default": GuidanceSettings(),
     "paper": GuidanceSettings.paper(),
-    "paper, l2 to the letter": GuidanceSettings.paper("l2"),
+    "paper-l2": GuidanceSettings.paper("l2"),
     "GradPaint-Fast": replace(GuidanceSettings.paper(), schedule=GuideSchedule.fast()),
-    "latent, paper": replace(GuidanceSettings.paper(), alignment=AlignmentSettings(lambda_al=0.0, loss=ALIGNMENT_LOSS)),
+    "latent-paper": replace(GuidanceSettings.paper(), alignment=AlignmentSettings(lambda_al=0.0, loss=ALIGNMENT_LOSS)),
 }
 """Whole sets of settings by name. "default" is this project's; the others are the paper's: GradPaint, the same with
 eq. 9 to the letter, GradPaint-Fast (all off after half of the steps), and for latent models (masked MSE alone)."""

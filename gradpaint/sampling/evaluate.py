@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -20,11 +20,21 @@ from .inpaint_method import InpaintMethod
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 
 
+class LearnsVariance(Protocol):
+    """What a denoiser has besides its call if its network has learned the variance of the sampler's noise."""
+
+    def evaluate(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor | None]:
+        """x0_hat, and raw values for `learned_variance`; None from a network without them."""
+
+    def learned_variance(self, values: Tensor, sigma: float, sigma_next: float) -> Tensor:
+        """The variance of the next state, in VE units, shaped like the values."""
+
+
 class StepEvaluator:
     """Made once per run, called at each of its steps.
 
     Args:
-        denoiser: See `inpaint`.
+        denoiser: See `inpaint`; with learned variance, see `LearnsVariance`.
         method, plan: The run's.
         y, mask: As in `inpaint`.
         view: See `inpaint`.
@@ -43,6 +53,8 @@ class StepEvaluator:
     ) -> None:
         self.denoiser, self.method, self.plan, self.y, self.mask, self.view = denoiser, method, plan, y, mask, view
         self.backwards = 0
+        self.wants_variance = False
+        self._variance_values: Tensor | None = None  # of the last evaluation, see `variance`
         self._map_steps = map_steps
         settings = method.settings
         self._gradient = "model" if settings is None else settings.gradient
@@ -54,7 +66,7 @@ class StepEvaluator:
         level = torch.tensor(step.sigma, dtype=x.dtype, device=x.device)
         if not record.guided or self._gradient == "x0":
             with torch.no_grad():
-                x0_hat = self.denoiser(x, level)
+                x0_hat = self._evaluated(self.denoiser, x, level)
             if not record.guided:
                 return x0_hat, record
             terms = self.plan.terms_at(step.index)
@@ -68,12 +80,26 @@ class StepEvaluator:
         record.gradient_rms = gradient.rms.cpu()
         return x0_hat, record
 
+    def variance(self, step: Step) -> Tensor | None:
+        """Variance of the step's noise, shaped like the state, if the model has learned it and it is wanted."""
+        if self._variance_values is None or step.sigma_next == 0:
+            return None
+        return cast(LearnsVariance, self.denoiser).learned_variance(self._variance_values, step.sigma, step.sigma_next)
+
+    def _evaluated(self, denoiser: Denoiser, x: Tensor, level: Tensor) -> Tensor:
+        learned = getattr(denoiser, "evaluate", None) if self.wants_variance else None
+        if learned is None:
+            return denoiser(x, level)
+        x0_hat, values = learned(x, level)
+        self._variance_values = None if values is None else values.detach()
+        return x0_hat
+
     def _differentiated(self, x: Tensor, level: Tensor, record: StepRecord) -> tuple[Tensor, LossGradient]:
         denoiser = getattr(self.denoiser, "through_cond", self.denoiser) if self._gradient == "cond" else self.denoiser
         terms, maps = self.plan.terms_at(record.step), record.step in self._map_steps
         with torch.enable_grad():
             leaf = x.detach().requires_grad_(True)
-            x0_hat = denoiser(leaf, level)
+            x0_hat = self._evaluated(denoiser, leaf, level)
             gradient = self._loss_gradient(leaf, x0_hat, terms, record.sigma, retain_graph=maps)
             if maps:
                 others = {

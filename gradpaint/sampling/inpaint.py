@@ -35,6 +35,7 @@ def inpaint(
     callback: Callable[[StepRecord], None] | None = None,
     view: View | None = None,
     keep_gradients: bool | Collection[int] = False,
+    learned_variance: bool = True,
 ) -> InpaintResult:
     """Repaint y's hole.
 
@@ -58,6 +59,8 @@ def inpaint(
             one it looks at the model's own images.
         keep_gradients: Put the gradient maps of each loss term (Fig. 3a) into the record, of every guided step (True)
             or of those of these steps; one more backward pass each, counted among the result's.
+        learned_variance: With ddpm, the noise of each step has the variance that the model has learned, if it has;
+            otherwise that of q(x_next | x, x0_hat).
 
     Raises:
         ValueError: Names the argument that is wrong.
@@ -84,4 +87,5 @@ def inpaint(
         keep_x0=keep_x0,
         keep_gradients=keep_gradients,
         view=view,
+        learned_variance=learned_variance,
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..method.settings import GuidanceSettings
 from .methods import get_method
 from .run import InpaintResult
-from .sigmas import spaced_sigmas
+from .sigmas import run_sigmas
 
 
 def reflect_pad(tensor: Tensor, multiple: int) -> Tensor:
@@ -66,7 +66,7 @@ def inpaint_image(
         denoiser,
         y,
         hole,
-        sigmas=spaced_sigmas(denoiser.sigmas, steps),
+        sigmas=run_sigmas(denoiser, steps, sampler),
         seed=seed,
         sampler=sampler,
         settings=settings,

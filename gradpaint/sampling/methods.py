@@ -103,7 +103,7 @@ class Method:
         return getattr(importlib.import_module(module, __package__), name)
 
 
-_SHARED = ("sigmas", "noise", "seed", "full_noise", "clip", "callback")
+_SHARED = ("sigmas", "noise", "seed", "full_noise", "clip", "callback", "learned_variance")
 
 
 def get_method(name: str) -> Method:
@@ -145,12 +145,16 @@ _ALL = (
     Method(
         "mcg",
         "MCG",
-        "eq. 4, and a gradient step on the known part's error at each step",
+        "eq. 4, and a gradient step on the known region's error at each step",
         ".baselines.mcg:MCG",
         options=("step",),
     ),
     Method(
-        "dps", "DPS", "a gradient step on the known part's error at each step", ".baselines.dps:DPS", options=("zeta",)
+        "dps",
+        "DPS",
+        "a gradient step on the known region's error at each step",
+        ".baselines.dps:DPS",
+        options=("zeta",),
     ),
     _gradpaint("gradpaint", "GradPaint", "eqs. 3 and 5-9 with the given settings"),
     _gradpaint(
@@ -165,6 +169,6 @@ _ALL = (
         ".baselines.oracles:latent_copy",
         oracle=True,
     ),
-    Method("greyfill", "GREYFILL", "oracle: the hole filled with grey", ".baselines.oracles:greyfill", oracle=True),
+    Method("greyfill", "GREYFILL", "oracle: the hole filled with gray", ".baselines.oracles:greyfill", oracle=True),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}

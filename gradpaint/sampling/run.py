@@ -47,17 +47,39 @@ class InpaintResult:
     stop: StopReport = field(default_factory=StopReport)
 
 
-def ddim_step(x: Tensor, x0_hat: Tensor, sigma: float, sigma_next: float, noise: Callable[[], Tensor]) -> Tensor:
+def ddim_step(
+    x: Tensor,
+    x0_hat: Tensor,
+    sigma: float,
+    sigma_next: float,
+    noise: Callable[[], Tensor],
+    variance: Tensor | None = None,
+) -> Tensor:
     """Deterministic DDIM (Song et al., eq. 12 with eta = 0), which in VE form is an Euler step."""
     return x0_hat + (x - x0_hat) * (sigma_next / sigma)
 
 
-def ddpm_step(x: Tensor, x0_hat: Tensor, sigma: float, sigma_next: float, noise: Callable[[], Tensor]) -> Tensor:
-    """Ancestral sampling (Ho et al.; eq. 2 of the paper): draw from q(x_next | x, x0_hat)."""
+def ddpm_step(
+    x: Tensor,
+    x0_hat: Tensor,
+    sigma: float,
+    sigma_next: float,
+    noise: Callable[[], Tensor],
+    variance: Tensor | None = None,
+) -> Tensor:
+    """Ancestral sampling (Ho et al.; eq. 2 of the paper): draw from q(x_next | x, x0_hat).
+
+    Args:
+        x, x0_hat: The state and the estimate.
+        sigma, sigma_next: Noise levels of the state and of the next one.
+        noise: Draws standard normal noise, shaped like x.
+        variance: Shaped like x, of models that have learned it; by default that of q.
+    """
     if sigma_next == 0:
         return x0_hat
     keep = (sigma_next / sigma) ** 2
-    return x0_hat + (x - x0_hat) * keep + noise() * (sigma_next * (1 - keep) ** 0.5)
+    spread = sigma_next * (1 - keep) ** 0.5 if variance is None else variance.sqrt()
+    return x0_hat + (x - x0_hat) * keep + noise() * spread
 
 
 STEPS = {"ddim": ddim_step, "ddpm": ddpm_step}
@@ -141,6 +163,7 @@ def run_method(
     keep_x0: bool | Collection[int] = False,
     keep_gradients: bool | Collection[int] = False,
     view: View | None = None,
+    learned_variance: bool = True,
 ) -> InpaintResult:
     """Repaint y's hole by a method. Arguments as in `inpaint`."""
     check_choice("sampler", sampler, SAMPLERS)
@@ -149,6 +172,7 @@ def run_method(
     keep_x0, map_steps = (range(count) if keep is True else keep or () for keep in (keep_x0, keep_gradients))
     plan = RunPlan(method.settings, y, mask, count)
     evaluate = StepEvaluator(denoiser, method, plan, y, mask, view, map_steps)
+    evaluate.wants_variance = learned_variance and sampler == "ddpm"
     result, path = InpaintResult(image=y), method.path(count)
     for index, index_next in zip(tqdm(path[:-1], desc=method.name, disable=not progress), path[1:]):
         step = Step(index, levels[index], levels[index_next])
@@ -158,7 +182,7 @@ def run_method(
         x0_hat, record = evaluate(x, step)
         record.x0_hat = x0_hat.cpu() if index in keep_x0 else None
         x0_hat = method.to_sampler(x0_hat if clip is None else x0_hat.clamp(*clip), y, mask)
-        x = STEPS[sampler](x, x0_hat, step.sigma, step.sigma_next, draw)
+        x = STEPS[sampler](x, x0_hat, step.sigma, step.sigma_next, draw, evaluate.variance(step))
         displacement = method.displacement(plan, step, scales, mask)
         x = x if displacement is None else x + displacement
         if method.replaces_state and step.sigma_next > 0:

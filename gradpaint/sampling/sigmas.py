@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ..method.settings import check_number
+
+
+def run_sigmas(denoiser: Any, steps: int, sampler: str = "ddpm") -> Tensor:
+    """Noise levels of a run of that many steps, (steps + 1,), descending to 0.
+
+    A model that has learned its sampler's variance is sampled by ddpm at whole timesteps, rounded as in the original's
+    respacing, which that variance belongs to; any other at evenly spaced ones.
+
+    Args:
+        denoiser: With a table of `sigmas`, and `respaced_sigmas` if it has learned the variance.
+        steps: Number of steps.
+        sampler: "ddpm" or "ddim".
+    """
+    if sampler == "ddpm" and getattr(denoiser, "learns_variance", False):
+        return denoiser.respaced_sigmas(steps)
+    return spaced_sigmas(denoiser.sigmas, steps)
 
 
 def spaced_sigmas(table: Tensor, steps: int, denoise: float = 1.0) -> Tensor:

@@ -40,9 +40,9 @@ def test_presets_are_where_a_method_starts_from():
     assert parse_method("gradpaint:preset=paper").settings(base) == preset("paper")
     fewer = parse_method("gradpaint:stop=0.25,preset=paper").settings(base)  # in either order
     assert fewer.schedule.fraction == 0.25 and fewer.alignment == preset("paper").alignment
-    assert parse_method("gradpaint:preset=latent paper").settings(base).alignment.lambda_al == 0
-    assert parse_method("gradpaint:preset=fast").settings(base).schedule.fraction == 0.5
-    with pytest.raises(ValueError, match="preset is 'best'.*paper, fast, latent paper"):
+    assert parse_method("gradpaint:preset=latent-paper").settings(base).alignment.lambda_al == 0
+    assert parse_method("gradpaint:preset=GradPaint-Fast").settings(base).schedule.fraction == 0.5
+    with pytest.raises(ValueError, match="preset is 'best'.*paper, paper-l2, GradPaint-Fast, latent-paper"):
         parse_method("gradpaint:preset=best")
     with pytest.raises(ValueError, match="'preset' is no option of dps"):
         parse_method("dps:preset=paper")

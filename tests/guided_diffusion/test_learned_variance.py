@@ -13,6 +13,7 @@ import torch
 from networks import LABELS, NETWORKS, formula_weights, shapes_of, uniform
 from torch import nn
 
+from gradpaint.evaluation.conditioning import Labeled
 from gradpaint.guided_diffusion import (
     GuidedDiffusionDenoiser,
     ModelConfig,
@@ -22,7 +23,9 @@ from gradpaint.guided_diffusion import (
     space_timesteps,
     trained_sigmas,
 )
+from gradpaint.sampling import run as sampling_run
 from gradpaint.sampling.inpaint import inpaint
+from gradpaint.sampling.sigmas import run_sigmas, spaced_sigmas
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_sampling.json").read_text())
 RUNS = {f"{run['network']} {run['noise_schedule']} {run['respacing']}": run for run in GOLDEN["runs"]}
@@ -89,6 +92,50 @@ def test_equals_the_originals_p_sample(name):
             compare(variance / scale, golden[i]["variance"], atol=0, rtol=rtol)
             compare(x0_hat, golden[i]["pred_xstart"], atol=atol * (1 + sigma), rtol=0)  # x - sigma * eps is rounded
     assert i == len(levels) - 2 == max(golden) and len(golden) == 9
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_librarys_ddpm_is_the_originals(name, monkeypatch):
+    """The sampling loop itself, with nothing known: the same end as the original's, by default."""
+    run = RUNS[name]
+    exact = run["network"] == "formula"
+    denoiser = make(run["network"], noise_schedule=run["noise_schedule"], sigma_max=1e9)
+    if denoiser.config.unet.num_classes:
+        denoiser = Labeled(denoiser, LABELS)
+    dtype = torch.float64 if exact else torch.float32
+    y, mask = torch.zeros(2, 3, SIZE, SIZE, dtype=dtype), torch.ones(1, 1, SIZE, SIZE, dtype=dtype)
+    original = sampling_run.prepare
+
+    def sample(**options):
+        drawn = iter(range(1, 10_000))
+        monkeypatch.setattr(
+            sampling_run, "prepare", lambda *a: original(*a)._replace(draw=lambda: noise(next(drawn), dtype))
+        )
+        levels = respaced_sigmas(denoiser.config, run["respacing"])
+        return inpaint(
+            denoiser,
+            y,
+            mask,
+            sigmas=levels,
+            noise=noise(0, dtype),
+            method="combine_image",
+            sampler="ddpm",
+            progress=False,
+            **options,
+        ).image
+
+    golden = run["steps"][-1]["sample"]
+    compare(sample(), golden, atol=1e-10 if exact else 1e-5, rtol=0)
+    fixed = pick(sample(learned_variance=False))
+    assert (fixed - torch.tensor(golden, dtype=fixed.dtype)).abs().max() > 1e-3
+
+
+def test_runs_of_such_models_are_respaced_as_in_the_original():
+    name = next(run["network"] for run in RUNS.values())
+    denoiser = make(name)
+    assert denoiser.learns_variance
+    assert torch.equal(run_sigmas(denoiser, 20), respaced_sigmas(denoiser.config, "20"))
+    assert torch.equal(run_sigmas(denoiser, 20, "ddim"), spaced_sigmas(denoiser.sigmas, 20))
 
 
 def test_golden_variance_lies_between_both_bounds_and_is_not_one_of_them():

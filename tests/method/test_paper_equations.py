@@ -207,10 +207,10 @@ def guided(name, steps=100):
 
 
 def test_the_papers_schedules():
-    assert guided("paper") == guided("paper, l2 to the letter") == guided("latent, paper") == 100
+    assert guided("paper") == guided("paper-l2") == guided("latent-paper") == 100
     assert guided("GradPaint-Fast") == 50 and guided("default") == 45
     y, mask = torch.zeros(1, 3, H, W), torch.ones(1, 1, H, W)
-    for name, last in (("paper", 45), ("GradPaint-Fast", 45), ("latent, paper", 0)):
+    for name, last in (("paper", 45), ("GradPaint-Fast", 45), ("latent-paper", 0)):
         plan = RunPlan(preset(name), y, mask, 100)
         weights = [[term.weight for term in plan.terms_at(i)] for i in range(100)]
         assert weights == [[1.0, 400.0 if i < last else 0.0] for i in range(100)], name
@@ -236,7 +236,7 @@ def test_the_papers_constants():
 
 def test_eq9_to_the_letter_moves_nothing_visible():
     """100 steps of length 0.005 over 196,608 values in [-1, 1]: at most this much a value, in RMS."""
-    plan = RunPlan(preset("paper, l2 to the letter"), torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 8, 8), 100)
+    plan = RunPlan(preset("paper-l2"), torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 8, 8), 100)
 
     class Levels:
         def __getitem__(self, sigma):

@@ -5,10 +5,8 @@ Grechka, Couairon, Cord: "GradPaint: Gradient-Guided Inpainting with Diffusion M
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
-from ...method.settings import AlignmentSettings, GuidanceSettings
 from ...sampling.methods import METHODS
 
 ANY = "images"  # the column of a table that names no data set
@@ -162,9 +160,9 @@ MCG = Row("MCG", "mcg:steps=1000", "mcg", (True, True))
 NOISY, IMAGE = Row("Combine-noisy", "combine_noisy"), Row("Combine-image", "combine_image")
 PAPER = "gradpaint:preset=paper"
 GRADPAINT = Row("GradPaint", PAPER, ticks=(True, True))
-FAST = Row("GradPaint-Fast", "gradpaint:preset=fast", ticks=(True, True))
-LATENT = Row("GradPaint", "gradpaint:preset=latent paper")
-LATENT_TIMED = Row("GradPaint-Latent", "gradpaint:preset=latent paper", ticks=(True, True))
+FAST = Row("GradPaint-Fast", "gradpaint:preset=GradPaint-Fast", ticks=(True, True))
+LATENT = Row("GradPaint", "gradpaint:preset=latent-paper")
+LATENT_TIMED = Row("GradPaint-Latent", "gradpaint:preset=latent-paper", ticks=(True, True))
 WITHOUT_ALIGNMENT = Row("GradPaint without alignment loss", f"{PAPER},lambda_al=0")
 FACES = (COPY, GREYFILL, LAMA, PALETTE, REPAINT, MCG, NOISY, IMAGE, GRADPAINT)
 
@@ -272,10 +270,8 @@ def _figure(name: str, title: str, rows: tuple[Row, ...], seeds: int = 1) -> Lay
     )
 
 
-# Until GuidanceSettings and AlignmentSettings have these fields, the nearest that can be said without them.
-_FIELDS = {f.name for kind in (GuidanceSettings, AlignmentSettings) for f in dataclasses.fields(kind)}
-ALIGNMENT_ALONE = f"{PAPER}," + ("lambda_mse=0" if "lambda_mse" in _FIELDS else "lambda_al=10000")
-BOTH_TO_THE_END = PAPER + (",alignment_fraction=1" if "fraction" in _FIELDS else "")
+ALIGNMENT_ALONE = f"{PAPER},lambda_mse=0"
+BOTH_TO_THE_END = f"{PAPER},alignment_fraction=1"
 FIGURES = (
     _figure("fig2", "estimates over the run", (NOISY, IMAGE, GRADPAINT)),
     _figure("fig3a", "gradient of each loss", (Row("GradPaint", BOTH_TO_THE_END),)),

@@ -101,5 +101,5 @@ def test_planned_steps_do_not_look_at_the_noise_level_of_the_call(tools):
     plan = probe.CallMap({0: probe.Step(0, 2.0, 1.0), 2: probe.Step(1, 1.0, 0.0)}, [2, 3], 2, True, True, None)
     counter = steps.StepCounter(plan, torch.tensor([2.0, 1.0, 0.0]))
     assert counter.step(None) == probe.Step(0, 2.0, 1.0) and counter.step(None) is None and not counter.callback()
-    assert counter.step(None) == probe.Step(1, 1.0, 0.0) and counter.losses("total") == 2
+    assert counter.step(None) == probe.Step(1, 1.0, 0.0) and counter.total == 2
     assert not counter.callback() and counter.call_map is plan
