@@ -1,4 +1,4 @@
-"""Masks as they come in: full and empty ones, batches, grey ones, Differential Diffusion; through every door."""
+"""Masks as they come in: full and empty ones, batches, grey ones, Differential Diffusion; through every entry point."""
 
 import entry_points
 import pytest
@@ -20,28 +20,28 @@ def problem(comfy_host, model):
 # ---- nothing to keep, nothing to repaint
 
 
-@pytest.mark.parametrize("door", [entry_points.ksampler, entry_points.advanced])
+@pytest.mark.parametrize("entry_point", [entry_points.ksampler, entry_points.advanced])
 @pytest.mark.parametrize("denoise", [1.0, 0.5])
-def test_the_ksamplers_refuse_full_and_empty_masks(pack_nodes, problem, door, denoise):
-    changes = {"denoise": denoise} if door is entry_points.ksampler else {}
+def test_the_ksamplers_refuse_full_and_empty_masks(pack_nodes, problem, entry_point, denoise):
+    changes = {"denoise": denoise} if entry_point is entry_points.ksampler else {}
     problem.mask = torch.ones(1, 16, 16)
     with pytest.raises(ValueError, match=r"nothing to keep.*\(1, 1, 16, 16\).*1 everywhere.*Invert Mask.*KSampler"):
-        door(pack_nodes, problem, **changes)
+        entry_point(pack_nodes, problem, **changes)
     problem.mask = torch.zeros(1, 16, 16)
     with pytest.raises(ValueError, match=r"nothing to repaint.*\(1, 16, 16\)"):
-        door(pack_nodes, problem, **changes)
+        entry_point(pack_nodes, problem, **changes)
 
 
 @pytest.mark.parametrize(
     "value, said",
     [(1.0, "1 everywhere, so there is nothing to keep"), (0.0, "0 everywhere, so there is nothing to repaint")],
 )
-@pytest.mark.parametrize("door", ["apply", "sampler"])
-def test_the_other_doors_warn_and_sample_plainly(pack_nodes, problem, door, value, said, caplog):
+@pytest.mark.parametrize("entry_point", ["apply", "sampler"])
+def test_the_other_entry_points_warn_and_sample_plainly(pack_nodes, problem, entry_point, value, said, caplog):
     problem.mask = torch.full((1, 16, 16), value)
     plain = entry_points.custom(problem, problem.model, entry_points.plain_sampler(problem))["samples"]
     model, sampler = problem.model, entry_points.plain_sampler(problem)
-    if door == "apply":
+    if entry_point == "apply":
         model, record = entry_points.apply(pack_nodes, problem)
     else:
         sampler, record = entry_points.sampler(pack_nodes, problem)
@@ -71,8 +71,8 @@ def test_a_mask_that_is_almost_full_or_grey_everywhere_is_taken(pack_nodes, prob
 
 
 @pytest.mark.parametrize("schedule", ["fraction", "adaptive"])
-@pytest.mark.parametrize("door", [entry_points.ksampler, entry_points.advanced])
-def test_empty_and_full_masks_among_others_in_a_batch(comfy_host, pack, pack_nodes, model, door, schedule):
+@pytest.mark.parametrize("entry_point", [entry_points.ksampler, entry_points.advanced])
+def test_empty_and_full_masks_among_others_in_a_batch(comfy_host, pack, pack_nodes, model, entry_point, schedule):
     """Each image is what it is by itself: with the empty mask the given one, with the full one a plain run's."""
     problem = case(
         "flux",
@@ -83,30 +83,30 @@ def test_empty_and_full_masks_among_others_in_a_batch(comfy_host, pack, pack_nod
     )
     hole = problem.mask[0]
     problem.mask = torch.stack([torch.zeros_like(hole), hole, torch.ones_like(hole)])
-    out, record = door(pack_nodes, problem)
+    out, record = entry_point(pack_nodes, problem)
     given, out = problem.latent["samples"], out["samples"]
     assert out.isfinite().all() and record.skipped == 0
     assert all(values.isfinite().all() for values in record.losses("total"))
     assert float(record.guided[0].gradient_rms[2]) == 0  # nothing is known of it
     assert torch.allclose(out[0], given[0], atol=1e-6)
     problem.latent, problem.mask = {"samples": given[1:2], "batch_index": [1]}, hole[None]
-    assert torch.allclose(out[1], door(pack_nodes, problem)[0]["samples"][0], atol=1e-4)
+    assert torch.allclose(out[1], entry_point(pack_nodes, problem)[0]["samples"][0], atol=1e-4)
     problem.latent, problem.mask = {"samples": torch.zeros_like(given[2:]), "batch_index": [2]}, torch.ones(1, 16, 16)
     assert torch.allclose(out[2], entry_points.host_ksampler(comfy_host, problem, model)["samples"][0], atol=1e-4)
 
 
-@pytest.mark.parametrize("door", [entry_points.ksampler, entry_points.advanced])
-def test_every_image_of_a_batch_is_what_it_is_alone(pack_nodes, model, door):
+@pytest.mark.parametrize("entry_point", [entry_points.ksampler, entry_points.advanced])
+def test_every_image_of_a_batch_is_what_it_is_alone(pack_nodes, model, entry_point):
     """With a mask each, and with one mask for all."""
     problem = case("flux", model, batch=2, cfg=2.0)
     latents, hole = problem.latent["samples"], problem.mask
     for masks in (torch.cat([hole, hole.transpose(1, 2)]), hole):
         problem.latent, problem.mask = {"samples": latents}, masks
-        together = door(pack_nodes, problem)[0]["samples"]
+        together = entry_point(pack_nodes, problem)[0]["samples"]
         for i in range(2):
             problem.latent = {"samples": latents[i : i + 1], "batch_index": [i]}
             problem.mask = masks[i % len(masks)][None]
-            assert torch.allclose(together[i : i + 1], door(pack_nodes, problem)[0]["samples"], atol=1e-4)
+            assert torch.allclose(together[i : i + 1], entry_point(pack_nodes, problem)[0]["samples"], atol=1e-4)
 
 
 def test_a_mask_of_another_size_than_the_latent(pack_nodes, problem):
@@ -143,14 +143,16 @@ RAMP = torch.linspace(0, 1, 16).expand(1, 16, 16).contiguous()
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.5])
-def test_differential_diffusion_sets_free_as_in_the_host_through_every_door(comfy_host, pack_nodes, model, strength):
+def test_differential_diffusion_sets_free_as_in_the_host_through_every_entry_point(
+    comfy_host, pack_nodes, model, strength
+):
     """The same thresholds at the same steps, the same picture, and where nothing is set free the given one."""
     problem = case("flux", differential(model, strength), steps=6)
     problem.mask = RAMP.clone()
     patched, theirs = watched(problem.model)
     plain = entry_points.host_ksampler(comfy_host, problem, patched)["samples"]
     problem.model, ours = watched(problem.model)
-    found = entry_points.through_every_door(pack_nodes, comfy_host, problem)
+    found = entry_points.through_every_entry_point(pack_nodes, comfy_host, problem)
     assert len(theirs) == 6 and len(ours) == 6 * len(found)
     for i, mask in enumerate(ours):
         assert torch.equal(mask, theirs[i % 6])

@@ -27,16 +27,16 @@ def models(pack, tmp_path_factory):
     ],
 )
 @pytest.mark.parametrize("family", ["sd15", "flux", "guided_diffusion"])
-def test_the_same_picture_through_every_door(comfy_host, pack_nodes, models, family, cfg, sampler):
+def test_the_same_picture_through_every_entry_point(comfy_host, pack_nodes, models, family, cfg, sampler):
     problem = case(family, models[family], cfg=cfg, sampler=sampler)
-    found = entry_points.through_every_door(pack_nodes, comfy_host, problem)
-    expected = found["GradPaint KSampler"]
-    assert {door: torch.equal(picture, expected) for door, picture in found.items()} == dict.fromkeys(found, True)
+    pictures = entry_points.through_every_entry_point(pack_nodes, comfy_host, problem)
+    expected = pictures["GradPaint KSampler"]
+    assert [name for name, picture in pictures.items() if not torch.equal(picture, expected)] == []
     plain = entry_points.host_ksampler(comfy_host, problem, models[family])
     assert not torch.allclose(plain["samples"], expected, atol=1e-3)  # guidance does something here
 
 
-def test_settings_reach_every_door(comfy_host, pack, pack_nodes, models):
+def test_settings_reach_every_entry_point(comfy_host, pack, pack_nodes, models):
     settings = pack.gradpaint.method.settings
     given = dict(
         strength=2.0,
@@ -46,7 +46,7 @@ def test_settings_reach_every_door(comfy_host, pack, pack_nodes, models):
         schedule=settings.GuideSchedule(mode="adaptive", every=2),
     )
     pictures = [
-        entry_points.through_every_door(
+        entry_points.through_every_entry_point(
             pack_nodes, comfy_host, case("flux", models["flux"], steps=4, cfg=3.0, settings=changes)
         )
         for changes in (given, {})
@@ -56,10 +56,10 @@ def test_settings_reach_every_door(comfy_host, pack, pack_nodes, models):
     assert not torch.allclose(*(found["GradPaint KSampler"] for found in pictures), atol=1e-3)
 
 
-@pytest.mark.parametrize("door", ["apply", "sampler"])
-def test_live_record_is_the_last_runs(pack_nodes, models, door):
+@pytest.mark.parametrize("entry_point", ["apply", "sampler"])
+def test_live_record_is_the_last_runs(pack_nodes, models, entry_point):
     problem = case("flux", models["flux"])
-    if door == "apply":
+    if entry_point == "apply":
         model, record = entry_points.apply(pack_nodes, problem, keep_record="pictures")
         sampler = entry_points.plain_sampler(problem)
     else:
@@ -88,15 +88,15 @@ def test_a_run_that_fails_leaves_an_empty_record(pack_nodes, models):
     assert record.last.steps == 0
 
 
-@pytest.mark.parametrize("door", ["apply", "sampler"])
-def test_nothing_of_a_run_but_its_record_stays(tools, pack_nodes, models, door):
+@pytest.mark.parametrize("entry_point", ["apply", "sampler"])
+def test_nothing_of_a_run_but_its_record_stays(tools, pack_nodes, models, entry_point):
     def alive() -> set[int]:
         gc.collect()
         return {id(thing) for thing in gc.get_objects() if isinstance(thing, tools.run.GuidedRun)}
 
     problem, before = case("flux", models["flux"]), alive()
     model, sampler = problem.model, entry_points.plain_sampler(problem)
-    if door == "apply":
+    if entry_point == "apply":
         model, record = entry_points.apply(pack_nodes, problem, keep_record="pictures")
     else:
         sampler, record = entry_points.sampler(pack_nodes, problem, keep_record="pictures")
@@ -162,12 +162,12 @@ def test_without_added_noise_what_is_in_the_hole_is_kept_at_any_level(pack_nodes
     assert torch.nn.functional.cosine_similarity(out[hole], expected[hole], dim=0) > 0.95
 
 
-@pytest.mark.parametrize("door", ["KSampler", "Sampler"])
-def test_a_latent_of_another_models_vae_is_named(pack_nodes, models, door):
+@pytest.mark.parametrize("entry_point", ["KSampler", "Sampler"])
+def test_a_latent_of_another_models_vae_is_named(pack_nodes, models, entry_point):
     problem = case("flux", models["flux"])
     problem.latent = {"samples": problem.latent["samples"][:, :4]}
     with pytest.raises(ValueError, match="has 4 channels, but this model works on 16.*VAE that belongs to this model"):
-        if door == "KSampler":
+        if entry_point == "KSampler":
             entry_points.ksampler(pack_nodes, problem)
         else:
             entry_points.custom(problem, problem.model, entry_points.sampler(pack_nodes, problem)[0])
@@ -176,8 +176,8 @@ def test_a_latent_of_another_models_vae_is_named(pack_nodes, models, door):
 # ---- what the host does around a run
 
 
-@pytest.mark.parametrize("door", ["KSampler", "Advanced", "Apply", "Sampler"])
-def test_previews_show_x0_hat_with_the_known_part_in_it(pack_nodes, models, monkeypatch, door):
+@pytest.mark.parametrize("entry_point", ["KSampler", "Advanced", "Apply", "Sampler"])
+def test_previews_show_x0_hat_with_the_known_part_in_it(pack_nodes, models, monkeypatch, entry_point):
     import latent_preview
 
     problem = case("flux", models["flux"], steps=5)
@@ -194,11 +194,11 @@ def test_previews_show_x0_hat_with_the_known_part_in_it(pack_nodes, models, monk
         return spy
 
     monkeypatch.setattr(latent_preview, "prepare_callback", watched)
-    if door == "KSampler":
+    if entry_point == "KSampler":
         out = entry_points.ksampler(pack_nodes, problem)[0]
-    elif door == "Advanced":
+    elif entry_point == "Advanced":
         out = entry_points.advanced(pack_nodes, problem)[0]
-    elif door == "Apply":
+    elif entry_point == "Apply":
         model = entry_points.apply(pack_nodes, problem)[0]
         out, denoised = entry_points.custom_advanced(
             problem, entry_points.cfg_guider(problem, model), entry_points.plain_sampler(problem)
@@ -211,5 +211,5 @@ def test_previews_show_x0_hat_with_the_known_part_in_it(pack_nodes, models, monk
     known = (problem.mask == 0)[:, None].expand_as(expected)
     assert all((x0 - expected)[known].abs().max() < 1e-5 for _, _, x0 in seen)
     assert all((x0 - expected)[~known].abs().max() > 0.1 for _, _, x0 in seen)
-    if door in ("Apply", "Sampler"):
+    if entry_point in ("Apply", "Sampler"):
         assert torch.allclose(denoised["samples"], out["samples"], atol=1e-4)

@@ -24,9 +24,9 @@ def unfinished(pack):
     return importlib.import_module(f"{pack.__name__}.nodes.host.sampling.unfinished")
 
 
-def patched(nodes, problem, door: str):
+def patched(nodes, problem, entry_point: str):
     """(model, sampler, record)."""
-    if door == "apply":
+    if entry_point == "apply":
         model, record = entry_points.apply(nodes, problem)
         return model, entry_points.plain_sampler(problem), record
     return problem.model, *entry_points.sampler(nodes, problem)
@@ -48,12 +48,12 @@ def split(problem, model, sampler, cut: int, between=lambda latent: latent):
 
 @pytest.mark.parametrize("changes", [dict(mode="steps", steps=4), dict(mode="steps", steps=5, every=2, between="keep")])
 @pytest.mark.parametrize(
-    "family, door", [("sd15", "apply"), ("flux", "apply"), ("flux", "sampler"), ("guided_diffusion", "sampler")]
+    "family, entry_point", [("sd15", "apply"), ("flux", "apply"), ("flux", "sampler"), ("guided_diffusion", "sampler")]
 )
-def test_two_of_the_hosts_nodes_give_the_picture_of_one(pack, pack_nodes, models, family, door, changes):
+def test_two_of_the_hosts_nodes_give_the_picture_of_one(pack, pack_nodes, models, family, entry_point, changes):
     schedule = pack.gradpaint.method.settings.GuideSchedule(**changes)
     problem = case(family, models[family], steps=STEPS, cfg=2.0, settings={"schedule": schedule, "strength": 2.0})
-    model, sampler, record = patched(pack_nodes, problem, door)
+    model, sampler, record = patched(pack_nodes, problem, entry_point)
     whole = entry_points.custom(problem, model, sampler)["samples"]
     for cut in (2, 5):
         out = split(problem, model, sampler, cut)["samples"]
@@ -130,13 +130,13 @@ def test_the_last_few_runs_are_remembered_each_once(comfy_host, pack_nodes, mode
 # ---- noise levels of other kinds
 
 
-@pytest.mark.parametrize("door", ["apply", "sampler"])
-def test_a_run_towards_noise_is_a_plain_one(pack_nodes, models, door, caplog):
+@pytest.mark.parametrize("entry_point", ["apply", "sampler"])
+def test_a_run_towards_noise_is_a_plain_one(pack_nodes, models, entry_point, caplog):
     """FlipSigmas: the picture is turned into noise, there is nothing to guide."""
     import comfy_extras.nodes_custom_sampler as nodes
 
     problem = case("sd15", models["sd15"])
-    model, sampler, record = patched(pack_nodes, problem, door)
+    model, sampler, record = patched(pack_nodes, problem, entry_point)
     rising = nodes.FlipSigmas.execute(entry_points.sigmas(problem)).args[0]
 
     def run(model, sampler):

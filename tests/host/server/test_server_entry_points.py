@@ -1,4 +1,4 @@
-"""The quickstart's problem through every door, as prompts to the real server."""
+"""The quickstart's problem through every entry point, as prompts to the real server."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from workflow_api import node_of
 pytestmark = pytest.mark.slow
 
 STEPS = 6
-DOORS = ("KSampler", "Advanced", "Parts", "Apply", "Apply, custom", "Sampler, custom", "Sampler, advanced")
+ENTRY_POINTS = ("KSampler", "Advanced", "Parts", "Apply", "Apply, custom", "Sampler, custom", "Sampler, advanced")
 
 
-def every_door(prompt: dict) -> dict:
-    """Small prompts in one: {"shown <door>": its picture}."""
+def through_every_entry_point(prompt: dict) -> dict:
+    """Small prompts in one: {"shown <entry point>": its picture}."""
     prompt = copy.deepcopy(prompt)
     ours = node_of(prompt, "GradPaintKSampler")
     given = prompt[ours]["inputs"] | {"steps": STEPS, "sampler_name": "euler"}
@@ -66,10 +66,10 @@ def every_door(prompt: dict) -> dict:
     }
     prompt |= {key: {"class_type": kind, "inputs": inputs} for key, (kind, inputs) in nodes.items()}
     vae, todo, keep = [node_of(prompt, "VAELoader"), 0], [], {}
-    for door in DOORS:
-        prompt["decoded " + door] = {"class_type": "VAEDecode", "inputs": {"samples": [door, 0], "vae": vae}}
-        prompt["shown " + door] = {"class_type": "PreviewImage", "inputs": {"images": ["decoded " + door, 0]}}
-        todo.append("shown " + door)
+    for name in ENTRY_POINTS:
+        prompt["decoded " + name] = {"class_type": "VAEDecode", "inputs": {"samples": [name, 0], "vae": vae}}
+        prompt["shown " + name] = {"class_type": "PreviewImage", "inputs": {"images": ["decoded " + name, 0]}}
+        todo.append("shown " + name)
     while todo:
         key = todo.pop()
         keep[key] = prompt[key]
@@ -77,11 +77,11 @@ def every_door(prompt: dict) -> dict:
     return keep
 
 
-def test_the_same_picture_through_every_door(server, prompt):
-    history = server.run(every_door(prompt))
+def test_the_same_picture_through_every_entry_point(server, prompt):
+    history = server.run(through_every_entry_point(prompt))
     assert history["status"]["status_str"] == "success", history["status"]
-    pictures = {door: server.picture(history["outputs"]["shown " + door]["images"][0]) for door in DOORS}
+    pictures = {name: server.picture(history["outputs"]["shown " + name]["images"][0]) for name in ENTRY_POINTS}
     expected = pictures["KSampler"]
     assert expected.std() > 20
-    for door, picture in pictures.items():
-        assert abs(picture - expected).max() <= (1 if door == "Parts" else 0), door  # a level, by rounding
+    for name, picture in pictures.items():
+        assert abs(picture - expected).max() <= (1 if name == "Parts" else 0), name  # a level, by rounding

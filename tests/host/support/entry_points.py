@@ -1,4 +1,4 @@
-"""One inpainting problem through each of the pack's ways into the host's sampling."""
+"""One inpainting problem through each of the pack's entry points, and through the host's own nodes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import dataclasses
 import torch
 import zoo
 from sampling import problem
+
+# Inputs of GradPaint KSampler (Advanced) for the first and the last of two segments, split after step 2.
+FIRST = dict(end_at_step=2, return_with_leftover_noise="enable")
+LAST = dict(start_at_step=2, add_noise="disable", mask=None)
 
 
 @dataclasses.dataclass
@@ -84,6 +88,26 @@ def advanced(nodes, case: Case, **changes):
         return nodes["GradPaintKSamplerAdvanced"].execute(**{**inputs, **changes}).args
 
 
+def in_segments(nodes, problem, *cuts, **changes):
+    """(LATENT, records) of a run split into segments after these steps."""
+    ends, latent, records = [*cuts, 10_000], problem.latent, []
+    for i, (start, end) in enumerate(zip([0, *cuts], ends)):
+        later = dict(add_noise="disable", mask=None) if i else {}
+        last = end == 10_000
+        latent, record = advanced(
+            nodes,
+            problem,
+            latent_image=latent,
+            start_at_step=start,
+            end_at_step=end,
+            return_with_leftover_noise="disable" if last else "enable",
+            **later,
+            **changes,
+        )
+        records.append(record)
+    return latent, records
+
+
 def apply(nodes, case: Case, **changes):
     """(MODEL, LiveRecord)."""
     return nodes["GradPaintApply"].execute(model=case.model, **case.guided(), **changes).args
@@ -156,10 +180,10 @@ def plain_sampler(case: Case):
     return nodes.KSamplerSelect.execute(case.sampler).args[0]
 
 
-def through_every_door(nodes, host, case: Case) -> dict[str, torch.Tensor]:
-    """Door -> samples."""
+def through_every_entry_point(nodes, host, case: Case) -> dict[str, torch.Tensor]:
+    """Samples by the name of the entry point."""
     patched = apply(nodes, case)[0]
-    found = {
+    latents = {
         "GradPaint KSampler": ksampler(nodes, case)[0],
         "GradPaint KSampler (Advanced)": advanced(nodes, case)[0],
         "Apply, KSampler": host_ksampler(host, case, patched),
@@ -171,4 +195,4 @@ def through_every_door(nodes, host, case: Case) -> dict[str, torch.Tensor]:
             case, cfg_guider(case, case.model), sampler(nodes, case)[0]
         )[0],
     }
-    return {door: latent["samples"] for door, latent in found.items()}
+    return {name: latent["samples"] for name, latent in latents.items()}
