@@ -1,7 +1,8 @@
 """The training script end to end, for seconds: it learns a little, resumes where it stopped, exports what loads."""
 
-import importlib.util
+import importlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,22 +11,21 @@ from safetensors import safe_open
 
 from gradpaint.guided_diffusion import load_denoiser, unet
 
-SCRIPT = Path(__file__).resolve().parents[2] / "training" / "train_demo.py"
+TRAINING = Path(__file__).resolve().parents[2] / "training"
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    spec = importlib.util.spec_from_file_location("train_demo", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-
-    def train(*options):
-        script.main(["--out", str(folder), "--pool", "4", "--batch", "2", "--sheet-rows", "0", *options])
-
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(TRAINING), *sys.path])
+        script, task = importlib.import_module("train_demo"), importlib.import_module("demo_task")
+
+        def train(*options):
+            script.main(["--out", str(folder), "--pool", "4", "--batch", "2", "--sheet-rows", "0", *options])
+
         patch.setattr(unet, "_norm", unet._norm)  # the script replaces it for bfloat16; this puts it back
-        patch.setattr(script, "HELD_OUT_COUNT", 4)
+        patch.setattr(task, "HELD_OUT_COUNT", 4)
         train("--minutes", "0.03")
         first = torch.load(folder / "checkpoint.pt", weights_only=True)
         train("--minutes", str(first["seconds"] / 60 + 0.03), "--resume", "--float32")
