@@ -32,7 +32,7 @@ LIMIT = 0.5  # seconds: what the pack may add
 
 def cpu_seconds(pid: int) -> float:
     """Processor time of a running process, all threads (Linux)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 

@@ -145,7 +145,7 @@ class PeakMemory:
             with contextlib.suppress(OSError, AttributeError):
                 ctypes.CDLL(None).malloc_trim(0)  # freed memory goes back, else its reuse would not be counted
             with contextlib.suppress(OSError):
-                Path("/proc/self/clear_refs").write_text("5")  # the kernel forgets the peak so far
+                Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the kernel forgets the peak so far
             self.before = _status("VmRSS")
 
     def bytes(self) -> int | None:
@@ -157,7 +157,7 @@ class PeakMemory:
 
 def _status(key: str) -> int | None:
     with contextlib.suppress(OSError, StopIteration, ValueError):
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return int(next(line for line in lines if line.startswith(key)).split()[1]) * 1024
     return None
 

@@ -140,7 +140,7 @@ class Trainer:
 
     def log(self, **values) -> None:
         line = dict(step=self.step, images=self.images, seconds=round(self.seconds, 1), **values)
-        with open(self.args.out / "log.jsonl", "a") as file:
+        with open(self.args.out / "log.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def average(self, loss: torch.Tensor, progress: float) -> tuple[float, float]:

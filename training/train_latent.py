@@ -108,7 +108,7 @@ def train(args: argparse.Namespace) -> Path:
             loss=sum(recent) / len(recent),
             held_out=held_out_loss(ema, held_out, sigmas),
         )
-        with open(args.out / "log.jsonl", "a") as file:
+        with open(args.out / "log.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     started = saved = time.monotonic()

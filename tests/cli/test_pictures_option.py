@@ -51,5 +51,5 @@ def test_bad_stop_and_folder(capsys, case, tiny_model):  # noqa: F811
     with pytest.raises(SystemExit):
         run(capsys, *FIXED, "--stop", "soon")
     assert "'soon' is neither a share of the run, 0 to 1, nor adaptive" in capsys.readouterr().err
-    Path("file").write_text("")
+    Path("file").write_text("", encoding="utf-8")
     assert "--pictures" in fails(capsys, *FIXED, "--model", tiny_model, "--pictures", "file")

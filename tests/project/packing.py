@@ -41,7 +41,7 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def _lines(path: Path) -> list[str]:
-    lines = path.read_text().splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
@@ -59,3 +59,15 @@ def write_zip(path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in packed_files():
             archive.write(ROOT / name, name)
+
+
+def python_files() -> list[Path]:
+    """Every Python file of the project, built and generated folders left out."""
+    skipped = {"build", "dist", "out", "demo"}
+    files = [
+        path
+        for path in ROOT.rglob("*.py")
+        if not any(part.startswith(".") or part in skipped for part in path.relative_to(ROOT).parts)
+    ]
+    assert len(files) > 100
+    return files

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from packing import ROOT, packed_files
+from packing import ROOT, packed_files, python_files
 from PIL import Image
 
 try:
@@ -52,17 +52,6 @@ def project() -> dict:
 @pytest.fixture(scope="module")
 def packed() -> list[str]:
     return packed_files()
-
-
-def python_files() -> list[Path]:
-    skipped = {"build", "dist", "out", "demo"}
-    files = [
-        path
-        for path in ROOT.rglob("*.py")
-        if not any(part.startswith(".") or part in skipped for part in path.relative_to(ROOT).parts)
-    ]
-    assert len(files) > 100
-    return files
 
 
 def test_registry_metadata(project):

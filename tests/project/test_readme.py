@@ -48,7 +48,7 @@ def test_the_python_example_runs(tmp_path, monkeypatch):
     save_image(torch.zeros(3, 16, 16), "photo.png")
     save_mask(make_mask("half", 16, 16), "mask.png")
     (example,) = blocks("python")
-    Path("example.py").write_text(example.replace("denoiser.sigmas, 50", "denoiser.sigmas, 2"))
+    Path("example.py").write_text(example.replace("denoiser.sigmas, 50", "denoiser.sigmas, 2"), encoding="utf-8")
     runpy.run_path("example.py")
     before, after = load_image("photo.png"), load_image("repaired.png")
     assert torch.equal(before[..., 8:], after[..., 8:])

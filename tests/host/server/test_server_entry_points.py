@@ -10,7 +10,7 @@ from workflow_api import node_of
 pytestmark = pytest.mark.slow
 
 STEPS = 6
-ENTRY_POINTS = ("KSampler", "Advanced", "Parts", "Apply", "Apply, custom", "Sampler, custom", "Sampler, advanced")
+ENTRY_POINTS = ("KSampler", "Advanced", "Segments", "Apply", "Apply, custom", "Sampler, custom", "Sampler, advanced")
 
 
 def through_every_entry_point(prompt: dict) -> dict:
@@ -44,7 +44,7 @@ def through_every_entry_point(prompt: dict) -> dict:
         "KSampler": ("GradPaintKSampler", {**given, "seed": seed, "denoise": denoise}),
         "Advanced": ("GradPaintKSamplerAdvanced", whole),
         "first": ("GradPaintKSamplerAdvanced", {**whole, "end_at_step": 2, "return_with_leftover_noise": "enable"}),
-        "Parts": (
+        "Segments": (
             "GradPaintKSamplerAdvanced",
             {**whole, "start_at_step": 2, "add_noise": "disable", "latent_image": ["first", 0]},
         ),
@@ -65,6 +65,11 @@ def through_every_entry_point(prompt: dict) -> dict:
         "Sampler, advanced": ("SamplerCustomAdvanced", {**advanced, "guider": ["guider", 0], "sampler": wrapped}),
     }
     prompt |= {key: {"class_type": kind, "inputs": inputs} for key, (kind, inputs) in nodes.items()}
+    return shown(prompt)
+
+
+def shown(prompt: dict) -> dict:
+    """The nodes of the prompt that the entry points need, and a picture of each one's latent."""
     vae, todo, keep = [node_of(prompt, "VAELoader"), 0], [], {}
     for name in ENTRY_POINTS:
         prompt["decoded " + name] = {"class_type": "VAEDecode", "inputs": {"samples": [name, 0], "vae": vae}}
@@ -84,4 +89,4 @@ def test_the_same_picture_through_every_entry_point(server, prompt):
     expected = pictures["KSampler"]
     assert expected.std() > 20
     for name, picture in pictures.items():
-        assert abs(picture - expected).max() <= (1 if name == "Parts" else 0), name  # a level, by rounding
+        assert abs(picture - expected).max() <= (1 if name == "Segments" else 0), name  # a level, by rounding
