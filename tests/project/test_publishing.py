@@ -30,7 +30,18 @@ NEEDED = (
     "web/docs/GradPaintKSampler.md",
     "nodes/__init__.py",
 )
-NOT_PACKED = ("tests", "docs", "benchmarks", "training", "scripts", "assets", ".ci", ".github")
+NOT_PACKED = (
+    "tests",
+    "docs",
+    "benchmarks",
+    "training",
+    "scripts",
+    "assets",
+    ".ci",
+    ".github",
+    ".gitattributes",
+    ".pre-commit-config.yaml",
+)
 COMMAND = ("gradpaint/cli/", "gradpaint/evaluation/", "gradpaint/__main__.py")  # which no node imports
 
 # What comfy-test's level "syntax" refuses in .py files (its own names for them differ).
