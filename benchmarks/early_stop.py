@@ -81,16 +81,16 @@ def _in_bfloat16(denoiser):
 
 
 def schedules(args) -> dict[str, GuideSchedule]:
-    found = {f"{share:g}": GuideSchedule(fraction=share) for share in args.fixed}
+    schedules = {f"{share:g}": GuideSchedule(fraction=share) for share in args.fixed}
     for text in args.adaptive:
         if text == "default":
-            found["adaptive"] = GuideSchedule.adaptive()
+            schedules["adaptive"] = GuideSchedule.adaptive()
             continue
         patience, tolerance, minimum = map(float, text.split(":"))
-        found[f"adaptive {text}"] = GuideSchedule(
+        schedules[f"adaptive {text}"] = GuideSchedule(
             mode="adaptive", patience=patience, tolerance=tolerance, minimum=minimum
         )
-    return found
+    return schedules
 
 
 def run(args, schedule: GuideSchedule, denoiser, sigmas, images, masks, options) -> tuple[MethodRun, list[int]]:

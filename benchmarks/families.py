@@ -176,8 +176,8 @@ def sampling(subject: Subject, pack, pairs: int) -> tuple[float, float]:
             f"result {'finite' if bool(out.isfinite().all()) else 'not finite'}"
         )
     error = (out - host.in_model_units(patcher, latent))[host.known_part(mask, latent)].abs().max().item()
-    found = [seconds(guided)[0] / seconds(patcher)[0] for _ in range(pairs)]
-    return quartiles(found)[0], error
+    ratios = [seconds(guided)[0] / seconds(patcher)[0] for _ in range(pairs)]
+    return quartiles(ratios)[0], error
 
 
 if __name__ == "__main__":

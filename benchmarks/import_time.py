@@ -43,19 +43,19 @@ def start(host: Path, pack: Path | None, folder: Path) -> dict[str, float]:
     server = Server(host, base, pack=pack)
     try:
         server.wait(poll=0.02)
-        found = {"start": time.perf_counter() - began, "processor": cpu_seconds(server.process.pid)}
+        times = {"start": time.perf_counter() - began, "processor": cpu_seconds(server.process.pid)}
     finally:
         server.stop()
     logged = re.search(r"([\d.]+) seconds[^\n]*custom_nodes/gradpaint", server.log())
     if (logged is None) != (pack is None):
         raise RuntimeError(f"the pack {'is missing' if pack else 'was loaded'}:\n{server.log()[-3000:]}")
     shutil.rmtree(base)
-    return {**found, "logged": float(logged[1]) if logged else 0.0}
+    return {**times, "logged": float(logged[1]) if logged else 0.0}
 
 
 def measure(host: Path, rounds: int) -> dict[str, list[dict[str, float]]]:
     """{"with": runs, "without": runs}, from a copy of the pack as it is installed."""
-    found = {"without": [], "with": []}
+    runs = {"without": [], "with": []}
     with tempfile.TemporaryDirectory() as name:
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as installed: compiled once, in the round not counted
         os.environ["PYTHONPYCACHEPREFIX"] = str(Path(name) / "pycache")
@@ -64,29 +64,29 @@ def measure(host: Path, rounds: int) -> dict[str, list[dict[str, float]]]:
             (pack / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / file, pack / file)
         for turn in range(rounds + 1):
-            for kind in found:
+            for kind in runs:
                 run = start(host, pack if kind == "with" else None, Path(name))
                 print(
                     f"round {turn} {kind:7}: " + ", ".join(f"{key} {value:.2f} s" for key, value in run.items()),
                     flush=True,
                 )
                 if turn:
-                    found[kind].append(run)
-    return found
+                    runs[kind].append(run)
+    return runs
 
 
-def report(found: dict, host: Path) -> str:
+def report(runs: dict, host: Path) -> str:
     """The table, Markdown."""
 
     def median(kind: str, key: str) -> float:
-        return statistics.median(run[key] for run in found[kind])
+        return statistics.median(run[key] for run in runs[kind])
 
     def spread(key: str) -> str:
-        differences = [a[key] - b[key] for a, b in zip(found["with"], found["without"])]
+        differences = [a[key] - b[key] for a, b in zip(runs["with"], runs["without"])]
         return f"{statistics.median(differences):+.2f} ({min(differences):+.2f} to {max(differences):+.2f})"
 
     version = re.search(r'"(.*?)"', (host / "comfyui_version.py").read_text())[1]
-    pairs, load = len(found["with"]), os.getloadavg()[0]
+    pairs, load = len(runs["with"]), os.getloadavg()[0]
     lines = [
         "# What the pack adds to the start of ComfyUI",
         "",
@@ -113,11 +113,11 @@ def main() -> None:
     host = args.host.expanduser().resolve() if args.host else in_host.find_host()
     if host is None:
         sys.exit("no ComfyUI found; set COMFYUI_PATH or --host")
-    found = measure(host, args.rounds)
-    text = report(found, host)
+    runs = measure(host, args.rounds)
+    text = report(runs, host)
     print(text)
     args.out.write_text(text)
-    added = statistics.median(a["processor"] - b["processor"] for a, b in zip(found["with"], found["without"]))
+    added = statistics.median(a["processor"] - b["processor"] for a, b in zip(runs["with"], runs["without"]))
     sys.exit(0 if added < LIMIT else f"the pack adds {added:.2f} s of processor time, more than {LIMIT} s")
 
 

@@ -75,9 +75,9 @@ class Study:
         """metric -> one number per image; from --state where they are there."""
         file = self.file(name, sampler, steps, strength)
         if not file.is_file():
-            found = self.measure(self.system(name), sampler, steps, strength)
+            scores = self.measure(self.system(name), sampler, steps, strength)
             self.args.state.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(found))
+            file.write_text(json.dumps(scores))
             print(file.stem, flush=True)
         return {metric: torch.tensor(values) for metric, values in json.loads(file.read_text()).items()}
 
@@ -127,17 +127,17 @@ class Study:
         return torch.where(masks > 0, out.clamp(-1, 1), images).clone()
 
     def row(self, name: str, sampler: str, steps: int) -> list[str]:
-        found = {strength: self.scores(name, sampler, steps, strength) for strength in self.args.strengths}
-        base, metrics = found[1.0], self.metrics
+        by_strength = {strength: self.scores(name, sampler, steps, strength) for strength in self.args.strengths}
+        base, metrics = by_strength[1.0], self.metrics
         cells = [name, sampler, str(steps), f"{base['lpips'].mean():.4f}"]
         join = " / ".join
-        for strength, scores in found.items():
+        for strength, scores in by_strength.items():
             if strength != 1.0:
                 paired = metrics.paired_difference(scores["lpips"], base["lpips"])
                 cells.append(f"{paired.value:+.4f} +- {paired.error:.4f}")
-        cells.append(join(f"{scores['masked_mse'].mean():.4f}" for scores in found.values()))
+        cells.append(join(f"{scores['masked_mse'].mean():.4f}" for scores in by_strength.values()))
         cells.append(
-            join(f"{metrics.pooled_ratio(scores['seam'], scores['true seam']):.2f}" for scores in found.values())
+            join(f"{metrics.pooled_ratio(scores['seam'], scores['true seam']):.2f}" for scores in by_strength.values())
         )
         return cells
 

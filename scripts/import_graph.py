@@ -43,13 +43,13 @@ class Imports:
 
     def arrows(self) -> dict[tuple[str, str], list[str]]:
         """(room, room that it imports) -> "module -> module" for each import behind that arrow."""
-        found: dict[tuple[str, str], list[str]] = {}
+        arrows: dict[tuple[str, str], list[str]] = {}
         for file, targets in sorted(self.modules.items()):
             for target in sorted(targets):
                 pair = room_of(file), room_of(target)
                 if pair[0] != pair[1]:
-                    found.setdefault(pair, []).append(f"{PurePosixPath(file).stem} -> {PurePosixPath(target).stem}")
-        return found
+                    arrows.setdefault(pair, []).append(f"{PurePosixPath(file).stem} -> {PurePosixPath(target).stem}")
+        return arrows
 
 
 def room_of(file: str) -> str:
@@ -112,10 +112,10 @@ def _outside_type_checking(node: ast.AST) -> Iterator[ast.AST]:
 def _files_of(parts: tuple[str, ...], names: tuple[str, ...], files: Mapping[str, str]) -> set[str]:
     """The files behind `from parts import names`: a submodule where a name is one, else the module itself."""
     submodules = {name: _file((*parts, name), files) for name in names}
-    found = {file for file in submodules.values() if file}
-    if not names or len(found) < len(names):
-        found |= {file for file in [_file(parts, files)] if file}
-    return found
+    targets = {file for file in submodules.values() if file}
+    if not names or len(targets) < len(names):
+        targets |= {file for file in [_file(parts, files)] if file}
+    return targets
 
 
 def _file(parts: tuple[str, ...], files: Mapping[str, str]) -> str | None:
@@ -160,20 +160,20 @@ def floors(graph: Graph) -> dict[str, int]:
     return {node: level(node) for node in graph}
 
 
-def report(found: Imports, with_modules: bool = False) -> str:
+def report(graph: Imports, with_modules: bool = False) -> str:
     """The numbers and the lists, as text."""
-    rooms, arrows = found.rooms(), found.arrows()
+    rooms, arrows = graph.rooms(), graph.arrows()
     levels = floors(rooms)
-    sizes = {room: sum(room_of(file) == room for file in found.modules) for room in rooms}
+    sizes = {room: sum(room_of(file) == room for file in graph.modules) for room in rooms}
     lines = [
-        f"{len(rooms)} rooms, {len(found.modules)} modules, {1 + max(levels.values())} floors, "
+        f"{len(rooms)} rooms, {len(graph.modules)} modules, {1 + max(levels.values())} floors, "
         f"{len(arrows)} arrows between rooms ({sum(map(len, arrows.values()))} imports)",
         "",
         "floor  modules  room -> rooms that it imports",
     ]
     for room in sorted(rooms, key=lambda room: (-levels[room], room)):
         lines.append(f"{levels[room]:5d}  {sizes[room]:7d}  {room} -> {', '.join(sorted(rooms[room])) or 'none'}")
-    for kind, groups in (("rooms", circles(rooms)), ("modules", circles(found.modules))):
+    for kind, groups in (("rooms", circles(rooms)), ("modules", circles(graph.modules))):
         lines += ["", f"circles of {kind}: {len(groups) or 'none'}"]
         lines += [f"  {', '.join(group)}" for group in groups]
     if with_modules:

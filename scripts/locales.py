@@ -46,10 +46,10 @@ def _node(schema) -> dict:
 
 def texts(tree: dict, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], str]:
     """{path: text} of a catalogue."""
-    found = {}
+    flat = {}
     for key, value in tree.items():
-        found.update(texts(value, (*path, key)) if isinstance(value, dict) else {(*path, key): value})
-    return found
+        flat.update(texts(value, (*path, key)) if isinstance(value, dict) else {(*path, key): value})
+    return flat
 
 
 def load(language: str, name: str = "nodeDefs") -> dict:

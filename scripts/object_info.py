@@ -28,8 +28,8 @@ def infos() -> tuple[dict, object]:
         sys.exit("no ComfyUI found; set COMFYUI_PATH")
     in_host.import_host(host)
     pack = in_host.import_pack()
-    found = {node_id: node.GET_NODE_INFO_V1() for node_id, node in in_host.our_nodes(pack).items()}
-    return found, importlib.import_module(f"{pack.__name__}.nodes.migrations")
+    schemas = {node_id: node.GET_NODE_INFO_V1() for node_id, node in in_host.our_nodes(pack).items()}
+    return schemas, importlib.import_module(f"{pack.__name__}.nodes.migrations")
 
 
 def main() -> None:
@@ -38,8 +38,8 @@ def main() -> None:
     allowed = parser.parse_args().breaking
     from schema_changes import SNAPSHOT, breaking, changed_defaults, load, save, snapshot
 
-    found, migrations = infos()
-    new = snapshot(found)
+    schemas, migrations = infos()
+    new = snapshot(schemas)
     old = load() if SNAPSHOT.exists() else {}
     problems = breaking(old, new, migrations.RENAMED_INPUTS, migrations.RENAMED_NODES)
     for text in [*problems, *changed_defaults(old, new)]:

@@ -14,29 +14,29 @@ HOST = set("comfy comfy_execution comfy_extras execution folder_paths latent_pre
 
 
 @pytest.fixture(scope="module")
-def found() -> Imports:
+def graph() -> Imports:
     return imports(sources())
 
 
-def test_no_circles(found):
-    assert len(found.rooms()) > 10 and len(found.modules) > 100
-    assert circles(found.rooms()) == KNOWN_CIRCLES
-    assert circles(found.modules) == []
+def test_no_circles(graph):
+    assert len(graph.rooms()) > 10 and len(graph.modules) > 100
+    assert circles(graph.rooms()) == KNOWN_CIRCLES
+    assert circles(graph.modules) == []
 
 
-def test_the_library_knows_no_host(found):
-    library = [file for file in found.modules if file.startswith("gradpaint/")]
-    assert [f for f in library if any(name in HOST or name.startswith("comfy") for name in found.outside[f])] == []
-    assert [f for f in library if any(not target.startswith("gradpaint/") for target in found.modules[f])] == []
+def test_the_library_knows_no_host(graph):
+    library = [file for file in graph.modules if file.startswith("gradpaint/")]
+    assert [f for f in library if any(name in HOST or name.startswith("comfy") for name in graph.outside[f])] == []
+    assert [f for f in library if any(not target.startswith("gradpaint/") for target in graph.modules[f])] == []
 
 
-def test_the_method_imports_nothing_else_of_ours(found):
-    assert found.rooms()["gradpaint/method"] == set()
+def test_the_method_imports_nothing_else_of_ours(graph):
+    assert graph.rooms()["gradpaint/method"] == set()
 
 
-def test_only_the_hosts_rooms_touch_comfyui(found):
+def test_only_the_hosts_rooms_touch_comfyui(graph):
     """The nodes themselves use its public API, comfy_api."""
-    touching = {file for file, names in found.outside.items() if names & HOST}
+    touching = {file for file, names in graph.outside.items() if names & HOST}
     assert {file for file in touching if not file.startswith("nodes/host/")} == set()
     assert len(touching) > 5  # else nothing was checked
 
@@ -56,8 +56,8 @@ PACK = {
 
 
 def test_imports_of_every_form_are_seen():
-    found = imports(PACK)
-    assert found.modules == {
+    graph = imports(PACK)
+    assert graph.modules == {
         "__init__.py": {"nodes/a.py"},
         "nodes/__init__.py": set(),
         "nodes/a.py": {"gradpaint/method/step.py", "gradpaint/method/__init__.py", "nodes/host/b.py"},
@@ -66,17 +66,17 @@ def test_imports_of_every_form_are_seen():
         "gradpaint/method/__init__.py": set(),
         "gradpaint/method/step.py": set(),
     }
-    assert found.outside["nodes/a.py"] == {"comfy"} and room_of("__init__.py") == "."
-    assert found.rooms()["nodes"] == {"gradpaint/method", "nodes/host"}
-    assert floors(found.rooms()) == {".": 3, "nodes": 2, "nodes/host": 1, "gradpaint/method": 0}
-    assert circles(found.rooms()) == []
+    assert graph.outside["nodes/a.py"] == {"comfy"} and room_of("__init__.py") == "."
+    assert graph.rooms()["nodes"] == {"gradpaint/method", "nodes/host"}
+    assert floors(graph.rooms()) == {".": 3, "nodes": 2, "nodes/host": 1, "gradpaint/method": 0}
+    assert circles(graph.rooms()) == []
 
 
 def test_a_circle_is_named():
-    found = imports({**PACK, "gradpaint/method/step.py": "from ...nodes.host import b"})
-    assert circles(found.rooms()) == [["gradpaint/method", "nodes/host"]]
-    assert circles(found.modules) == [["gradpaint/method/step.py", "nodes/host/b.py"]]
-    text = report(found, with_modules=True)
+    graph = imports({**PACK, "gradpaint/method/step.py": "from ...nodes.host import b"})
+    assert circles(graph.rooms()) == [["gradpaint/method", "nodes/host"]]
+    assert circles(graph.modules) == [["gradpaint/method/step.py", "nodes/host/b.py"]]
+    text = report(graph, with_modules=True)
     assert text.startswith("4 rooms, 7 modules, 3 floors, 5 arrows between rooms (6 imports)\n")
     assert "circles of rooms: 1\n  gradpaint/method, nodes/host\n" in text and "  step -> b" in text
 

@@ -101,8 +101,8 @@ def test_choices_that_a_tooltip_explains_keep_their_names(locales, schemas, tran
         for given in schema.inputs:
             for choice in getattr(given, "options", None) or []:
                 explained = re.search(rf"(?:^|\. |, |\n){re.escape(str(choice))}(?=[:,])", given.tooltip)
-                found = translated[schema.node_id, "inputs", given.id, "tooltip"]
-                assert not explained or str(choice) in found, f"{schema.node_id} {given.id}: {choice!r}: {found!r}"
+                tooltip = translated[schema.node_id, "inputs", given.id, "tooltip"]
+                assert not explained or str(choice) in tooltip, f"{schema.node_id} {given.id}: {choice!r}: {tooltip!r}"
 
 
 def test_nothing_that_the_frontend_takes_for_its_syntax(locales):

@@ -29,15 +29,15 @@ def migrate(migrations, given, nodes=()):
 
 def test_todays_prompts_pass_untouched(migrations):
     given = {**prompt(strength=1, image=["2", 0]), "2": {"class_type": "Other", "inputs": {"alpha": 3}}}
-    found, notes = migrate(migrations, given)
-    assert found is given and notes == []
+    migrated, notes = migrate(migrations, given)
+    assert migrated is given and notes == []
 
 
 def test_renamed_inputs_get_their_new_names(migrations):
     given = prompt(alpha=0.5, picture=["2", 0], seed=4)
     before = json.dumps(given)
-    found, notes = migrate(migrations, given)
-    assert found["1"] == {
+    migrated, notes = migrate(migrations, given)
+    assert migrated["1"] == {
         "class_type": "Node",
         "inputs": {"strength": 0.5, "image": ["2", 0], "seed": 4},
         "_meta": {"title": "t"},
@@ -59,9 +59,9 @@ def test_renamed_nodes_and_their_outputs(migrations):
         **prompt("OldNode", a=2, mask=["7", 0]),
         "2": {"class_type": "Other", "inputs": {"x": ["1", 0], "y": ["1", 5], "z": ["3", 0], "w": [1, 2, 3]}},
     }
-    found, notes = migrate(migrations, given, [rule])
-    assert found["1"]["class_type"] == "Node" and found["1"]["inputs"] == {"alpha": 2, "mask": ["7", 0]}
-    assert found["2"]["inputs"] == {"x": ["1", 1], "y": ["1", 5], "z": ["3", 0], "w": [1, 2, 3]}
+    migrated, notes = migrate(migrations, given, [rule])
+    assert migrated["1"]["class_type"] == "Node" and migrated["1"]["inputs"] == {"alpha": 2, "mask": ["7", 0]}
+    assert migrated["2"]["inputs"] == {"x": ["1", 1], "y": ["1", 5], "z": ["3", 0], "w": [1, 2, 3]}
     assert len(notes) == 2 and given["2"]["inputs"]["x"] == ["1", 0]
 
 
@@ -95,8 +95,8 @@ def test_the_handler(pack, migrations, monkeypatch, caplog):
     handler = importlib.import_module(f"{pack.__name__}.nodes.host.migrate").on_prompt
     monkeypatch.setitem(migrations.RENAMED_INPUTS, "Node", INPUTS["Node"])
     with caplog.at_level(logging.INFO):
-        found = handler({"prompt": prompt(alpha=1), "client_id": "c"})
-    assert found == {"prompt": prompt(strength=1), "client_id": "c"}
+        migrated = handler({"prompt": prompt(alpha=1), "client_id": "c"})
+    assert migrated == {"prompt": prompt(strength=1), "client_id": "c"}
     assert "from an older version; node 1 Node: input alpha is now strength" in caplog.text
     for other in ({"prompt": prompt(strength=1)}, {"client_id": "c"}, {"prompt": [1]}, None):
         assert handler(other) is other
@@ -155,9 +155,9 @@ def test_old_prompts_run_in_the_real_server(renaming_server, class_type, old):
         }
     )
     assert history["status"]["status_str"] == "success", history["status"]
-    found = renaming_server.picture(history["outputs"]["2"]["images"][0])
+    migrated = renaming_server.picture(history["outputs"]["2"]["images"][0])
     expected = landscape(HELD_OUT_SEEDS[old["scene_number"]], 64).astype(float)
-    assert abs(found - expected).max() <= 1  # Preview Image does not round
+    assert abs(migrated - expected).max() <= 1  # Preview Image does not round
     assert "from an older version" in renaming_server.log()
 
 

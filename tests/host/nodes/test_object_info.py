@@ -252,6 +252,6 @@ def test_changed_defaults_are_listed():
 
 def test_texts_and_the_machines_choices_are_no_part_of_it():
     infos = {"Node": node(sampler_name=["COMBO", {"options": ["euler"], "tooltip": "t", "advanced": True}])}
-    found = schema_changes.snapshot(infos)
-    assert found["Node"]["input"]["required"]["sampler_name"] == ["COMBO", {"options": "the machine's"}]
-    assert json.loads(json.dumps(found)) == found
+    snapshot = schema_changes.snapshot(infos)
+    assert snapshot["Node"]["input"]["required"]["sampler_name"] == ["COMBO", {"options": "the machine's"}]
+    assert json.loads(json.dumps(snapshot)) == snapshot

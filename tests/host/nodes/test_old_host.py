@@ -56,15 +56,15 @@ def test_old_host_gets_one_line_and_no_nodes(host_path, tmp_path):
     assert "Traceback" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("found", ["0.3.64", "0.18.0", "0.18", "v0.9.2-5-gabcdef", "unknown"])
-def test_too_old(found):
-    message = version_module().version_problem(found)
-    assert "0.18.1" in message and found in message and "\n" not in message
+@pytest.mark.parametrize("version", ["0.3.64", "0.18.0", "0.18", "v0.9.2-5-gabcdef", "unknown"])
+def test_too_old(version):
+    message = version_module().version_problem(version)
+    assert "0.18.1" in message and version in message and "\n" not in message
 
 
-@pytest.mark.parametrize("found", [None, "0.18.1", "0.18.1rc2", "0.29.0", "v1.0", "nightly"])
-def test_new_enough(found):
-    assert version_module().version_problem(found) is None
+@pytest.mark.parametrize("version", [None, "0.18.1", "0.18.1rc2", "0.29.0", "v1.0", "nightly"])
+def test_new_enough(version):
+    assert version_module().version_problem(version) is None
 
 
 def test_the_pack_imports_quietly_without_a_host():

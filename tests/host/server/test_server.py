@@ -42,12 +42,12 @@ def result(server, prompt) -> dict:
 
 def saved_from(prompt: dict, sampler_type: str) -> str:
     """Id of the Save Image node behind the composite behind the decoder behind the sampler."""
-    found = node_of(prompt, sampler_type)
+    result = node_of(prompt, sampler_type)
     for kind, name in (("VAEDecode", "samples"), ("GradPaintComposite", "image"), ("SaveImage", "images")):
-        found = next(
-            key for key, node in prompt.items() if node["class_type"] == kind and node["inputs"][name][0] == found
+        result = next(
+            key for key, node in prompt.items() if node["class_type"] == kind and node["inputs"][name][0] == result
         )
-    return found
+    return result
 
 
 def test_all_nodes_are_in_object_info(object_info):
@@ -124,7 +124,7 @@ def test_same_seed_through_the_library_gives_the_same_picture(prompt, result, ca
     y = landscapes([HELD_OUT_SEEDS[scene["seed"]]], scene["size"])
     mask = make_mask(drawn["kind"], *y.shape[-2:], drawn["seed"])
     noise = torch.randn(y.shape, generator=torch.manual_seed(sampler["seed"]))  # the host's comfy.sample.prepare_noise
-    found = inpaint(
+    result = inpaint(
         denoiser,
         y,
         mask,
@@ -134,7 +134,7 @@ def test_same_seed_through_the_library_gives_the_same_picture(prompt, result, ca
         settings=settings,
         progress=False,
     )
-    ours = np.floor((found.image[0].permute(1, 2, 0).numpy() + 1) / 2 * 255)  # Save Image does not round either
+    ours = np.floor((result.image[0].permute(1, 2, 0).numpy() + 1) / 2 * 255)  # Save Image does not round either
     difference = np.abs(ours - result[saved_from(prompt, "GradPaintKSampler")])
     with capsys.disabled():
         print(

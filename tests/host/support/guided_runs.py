@@ -17,16 +17,16 @@ def gradpaint(tools, model, records=None, every=1, between="plain", fraction=1.0
 @contextlib.contextmanager
 def gradients(tools):
     """(x0_hat's loss gradient) of each guided step inside the block."""
-    plan, found = tools.module("gradpaint.method.plan").RunPlan, []
+    plan, taken = tools.module("gradpaint.method.plan").RunPlan, []
     original = plan.take
 
     def spy(self, i, gradient, level):
-        found.append(gradient.gradient.clone())
+        taken.append(gradient.gradient.clone())
         original(self, i, gradient, level)
 
     plan.take = spy
     try:
-        yield found
+        yield taken
     finally:
         plan.take = original
 

@@ -70,9 +70,9 @@ def offloading(monkeypatch, share: float = 0.0):
                     changed.append((module, name, p))
 
     def counted_cast(*args, **kwargs):
-        found = cast(*args, **kwargs)
-        state.taken += len(found) == 3 and found[2][0] is not None
-        return found
+        weights = cast(*args, **kwargs)
+        state.taken += len(weights) == 3 and weights[2][0] is not None
+        return weights
 
     def counted_uncast(module, weight, bias, stream):
         uncast(module, weight, bias, stream)

@@ -15,12 +15,12 @@ SIGMA = 2.0
 
 def make_ordinary(module: torch.nn.Module) -> None:
     """Gives the module parameters that plain autograd accepts."""
-    for part in module.modules():
-        for table in (part._parameters, part._buffers):
+    for layer in module.modules():
+        for table in (layer._parameters, layer._buffers):
             for name, tensor in table.items():
                 if tensor is not None:
                     fresh = tensor.clone()
-                    table[name] = torch.nn.Parameter(fresh, False) if table is part._parameters else fresh
+                    table[name] = torch.nn.Parameter(fresh, False) if table is layer._parameters else fresh
 
 
 class OneStep:

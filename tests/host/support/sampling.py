@@ -13,7 +13,7 @@ def problem(family: str, batch: int = 1, seed: int = 0, shapes=zoo.SHAPES, empty
     generator = torch.Generator().manual_seed(seed)
     shape = shapes[family]
     if isinstance(shape[0], tuple):
-        return tuple(map(nested, zip(*(_problem((batch, *part[1:]), generator, empty) for part in shape))))
+        return tuple(map(nested, zip(*(_problem((batch, *component[1:]), generator, empty) for component in shape))))
     return _problem((batch, *shape[1:]), generator, empty)
 
 
@@ -24,10 +24,10 @@ def _problem(shape, generator, empty: bool):
     return torch.randn(shape, generator=generator), latent, mask
 
 
-def nested(parts):
+def nested(components):
     import comfy.nested_tensor
 
-    return comfy.nested_tensor.NestedTensor(parts)
+    return comfy.nested_tensor.NestedTensor(components)
 
 
 def packed(latent):
@@ -41,10 +41,13 @@ def known_part(mask, latent) -> torch.Tensor:
     """Where the noise mask keeps the latent, bool, shaped like the packed latent. What has no mask is repainted."""
     import comfy.utils
 
-    parts = latent.unbind() if latent.is_nested else [latent]
+    components = latent.unbind() if latent.is_nested else [latent]
     masks = mask.unbind() if mask.is_nested else [mask]
-    masks = [*masks, *(torch.ones_like(part) for part in parts[len(masks) :])]
-    known = [comfy.utils.reshape_mask(m, part.shape).expand_as(part) == 0 for m, part in zip(masks, parts)]
+    masks = [*masks, *(torch.ones_like(component) for component in components[len(masks) :])]
+    known = [
+        comfy.utils.reshape_mask(m, component.shape).expand_as(component) == 0
+        for m, component in zip(masks, components)
+    ]
     return packed(nested(known)) if latent.is_nested else known[0]
 
 
@@ -97,7 +100,7 @@ def sample(
 
 
 def _copy(latent):
-    return nested([part.clone() for part in latent.unbind()]) if latent.is_nested else latent.clone()
+    return nested([component.clone() for component in latent.unbind()]) if latent.is_nested else latent.clone()
 
 
 @contextmanager

@@ -21,14 +21,14 @@ HOST_CHOICES = ("sampler_name", "scheduler", "ckpt_name")
 
 def snapshot(infos: dict) -> dict:
     """Of {node id: what the host says about it}; texts and the machine's own choices left out."""
-    found = {}
+    schemas = {}
     for node_id, info in sorted(infos.items()):
         info = json.loads(json.dumps({key: info[key] for key in KEPT}))
         for group in info["input"].values():
             for name, spec in group.items():
                 group[name] = [spec[0], _options(name, spec[1] if len(spec) > 1 else {})]
-        found[node_id] = info
-    return found
+        schemas[node_id] = info
+    return schemas
 
 
 def _options(name: str, options: dict) -> dict:
@@ -58,13 +58,13 @@ def inputs(info: dict) -> dict[str, tuple[bool, list]]:
 
 def widgets(info: dict) -> list[str]:
     """The places of widgets_values in a saved graph."""
-    found = []
+    names = []
     for name, (_, (kind, options)) in inputs(info).items():
         if kind in WIDGET_TYPES and not options.get("forceInput"):
-            found.append(name)
+            names.append(name)
             if options.get(CONTROL, kind == "INT" and name in SEEDS):
-                found.append(f"{name}: {CONTROL}")
-    return found
+                names.append(f"{name}: {CONTROL}")
+    return names
 
 
 def breaking(old: dict, new: dict, renamed_inputs: dict | None = None, renamed_nodes=()) -> list[str]:
@@ -139,11 +139,11 @@ def _output_problems(before: dict, after: dict, rule) -> list[str]:
 
 def changed_defaults(old: dict, new: dict) -> list[str]:
     """Defaults that differ: API prompts that leave an optional input out will behave otherwise."""
-    found = []
+    changes = []
     for node_id in (node_id for node_id in old if node_id in new):
         now = inputs(new[node_id])
         for name, (_, (_, options)) in inputs(old[node_id]).items():
             if name in now and options.get("default") != now[name][1][1].get("default"):
                 default = now[name][1][1].get("default")
-                found.append(f"{node_id}: default of {name} was {options.get('default')!r}, is {default!r}")
-    return found
+                changes.append(f"{node_id}: default of {name} was {options.get('default')!r}, is {default!r}")
+    return changes

@@ -10,23 +10,23 @@ import torch
 def hole(shape):
     """A mask of a state's shape as the host's sampling has it, 1 = repaint; nested latents packed."""
     if isinstance(shape[0], tuple):
-        return pack_latents([hole(part) for part in shape])
+        return pack_latents([hole(component) for component in shape])
     mask = torch.zeros((1,) + shape[1:])
     mask[..., 4:12, 5:11] = 1
     return mask
 
 
-def pack_latents(parts):
+def pack_latents(components):
     import comfy.utils
 
-    return comfy.utils.pack_latents(parts)[0]
+    return comfy.utils.pack_latents(components)[0]
 
 
 def _state(shape, batch: int, generator) -> tuple[torch.Tensor, dict]:
     """(noise, what the host tells the model about its shape)."""
-    shapes = [(batch, *part[1:]) for part in (shape if isinstance(shape[0], tuple) else [shape])]
-    parts = [torch.randn(part, generator=generator) for part in shapes]
-    return (parts[0], {}) if len(parts) == 1 else (pack_latents(parts), {"latent_shapes": shapes})
+    shapes = [(batch, *component[1:]) for component in (shape if isinstance(shape[0], tuple) else [shape])]
+    components = [torch.randn(component, generator=generator) for component in shapes]
+    return (components[0], {}) if len(components) == 1 else (pack_latents(components), {"latent_shapes": shapes})
 
 
 def arguments(model, shape, conditioning, batch: int = 2, sigma: float = 0.7, mask=None):

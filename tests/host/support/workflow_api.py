@@ -102,6 +102,6 @@ def _inputs(node: dict, info: dict, links: dict) -> dict:
 
 def node_of(prompt: dict, class_type: str) -> str:
     """Id of the only node of that type."""
-    found = [key for key, node in prompt.items() if node["class_type"] == class_type]
-    assert len(found) == 1, f"{class_type}: {found}"
-    return found[0]
+    keys = [key for key, node in prompt.items() if node["class_type"] == class_type]
+    assert len(keys) == 1, f"{class_type}: {keys}"
+    return keys[0]
