@@ -29,13 +29,6 @@ FUNCTIONS_TOO_LONG = {
     "gradpaint/cli/demo.py: run_demo",
     "gradpaint/cli/evaluate.py: add_arguments",
     "gradpaint/sampling/inpaint.py: inpaint",
-    "nodes/early_stop.py: define_schema",
-    "nodes/encode.py: define_schema",
-    "nodes/guidance_inputs.py: guidance_inputs",
-    "nodes/inpaint_method.py: define_schema",
-    "nodes/ksampler_advanced.py: define_schema",
-    "nodes/load_guided_diffusion.py: define_schema",
-    "nodes/mask_generator.py: define_schema",
     "scripts/workflows/special.py: wan_video",
 }
 FOLDERS_WITH_TYPE_ERRORS = {
