@@ -16,18 +16,15 @@ from packing import ROOT, python_files
 LONGEST_FILE, LONGEST_FUNCTION = 300, 60  # lines
 
 # What breaks a rule today. These lists only get shorter: an entry that no longer applies fails the test too.
-FILES_TOO_LONG = {"gradpaint/cli/evaluate.py", "gradpaint/evaluation/paper.py", "nodes/host/sampling/wrapper.py"}
+FILES_TOO_LONG = {"nodes/host/sampling/wrapper.py"}
 FUNCTIONS_TOO_LONG = {
     "benchmarks/quality_anime64.py: main",
     "gradpaint/cli/demo.py: run_demo",
-    "gradpaint/cli/evaluate.py: add_arguments",
     "gradpaint/sampling/inpaint.py: inpaint",
     "scripts/workflows/special.py: wan_video",
 }
 FOLDERS_WITH_TYPE_ERRORS = {
     ".",
-    "gradpaint/cli",
-    "gradpaint/evaluation",
     "gradpaint/method",
     "gradpaint/sampling",
     "gradpaint/sampling/baselines",
