@@ -16,6 +16,7 @@ def all_nodes() -> list[type]:
         ksampler,
         ksampler_advanced,
         load_guided_diffusion,
+        load_latent_diffusion,
         mask_generator,
         memory,
         pictures,
@@ -39,5 +40,6 @@ def all_nodes() -> list[type]:
         report,
         inpaint_method,
         demo_scene,
+        load_latent_diffusion,
     )
     return [node for module in modules for node in module.NODES]

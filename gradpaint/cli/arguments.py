@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import torch
 
     from ..guided_diffusion import GuidedDiffusionDenoiser
+    from ..latent_diffusion import LatentDiffusionDenoiser
+    from ..sampling.run import InpaintResult
 
 SAMPLERS = ("ddpm", "ddim")
 Options = dict[str, tuple[Callable[[str], "float | str"], str]]  # name -> type, help
@@ -142,7 +144,7 @@ def add_guidance(command: argparse._ActionsContainer) -> None:
         "--lambda-al",
         type=float,
         help=f"weight of the loss at the border (default: {default.alignment.lambda_al:g}; the paper's: "
-        f"{settings.PAPER_LAMBDA_AL:g})",
+        f"{settings.PAPER_LAMBDA_AL:g}); latent models run without it",
     )
     command.add_argument(
         "--softness",
@@ -237,3 +239,35 @@ def load_model(
         noise_schedule=arguments.noise_schedule,
         use_new_attention_order=None if arguments.attention_order is None else arguments.attention_order == "new",
     )
+
+
+def load_any_model(
+    arguments: argparse.Namespace, path: str | Path | None, device: str | torch.device
+) -> tuple[GuidedDiffusionDenoiser | LatentDiffusionDenoiser, Callable[..., InpaintResult]]:
+    """Load a model of pixels or, if the file is one, of latents.
+
+    Returns:
+        The model, and the `inpaint_image` that runs it.
+    """
+    from ..latent_diffusion import is_latent_diffusion
+
+    if path is not None and is_latent_diffusion(path):
+        from ..latent_diffusion import inpaint_image as inpaint_latents
+
+        return _load_latent_model(arguments, path, device), inpaint_latents
+    from ..sampling.inpaint_image import inpaint_image
+
+    return load_model(arguments, path, device), inpaint_image
+
+
+def _load_latent_model(
+    arguments: argparse.Namespace, path: str | Path, device: str | torch.device
+) -> LatentDiffusionDenoiser:
+    from ..latent_diffusion import check_label, load_latent_diffusion
+
+    for name in ("noise_schedule", "attention_order"):
+        if getattr(arguments, name) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} is for guided-diffusion models, but {path} is a latent one")
+    denoiser = load_latent_diffusion(path, device, label=arguments.label, num_head_channels=arguments.head_channels)
+    check_label(arguments.label, denoiser.config)
+    return denoiser

@@ -88,7 +88,11 @@ def _add_inpaint(commands: Commands) -> None:
     command = _command(commands, "inpaint", inpaint, "repaint the white area of MASK in IMAGE")
     command.add_argument("image", type=Path, metavar="IMAGE", help="image to repair")
     command.add_argument("mask", type=Path, metavar="MASK", help="same size; white is repainted, black is kept")
-    command.add_argument("--model", type=Path, help="guided-diffusion checkpoint; by default the bundled 64x64 model")
+    command.add_argument(
+        "--model",
+        type=Path,
+        help="guided-diffusion or latent diffusion (CompVis, VQ) checkpoint; by default the bundled 64x64 model",
+    )
     command.add_argument(
         "--out", type=Path, help="PNG to write; by default IMAGE's name plus _gradpaint, in this folder"
     )
@@ -157,7 +161,7 @@ def demo(arguments: argparse.Namespace) -> int:
 def inpaint(arguments: argparse.Namespace) -> int:
     """Run `gradpaint inpaint`."""
     from ..image.files import load_image, load_mask, save_image
-    from ..sampling.inpaint_image import inpaint_image, size_warning
+    from ..sampling.inpaint_image import size_warning
 
     guidance = shared.guidance_settings(arguments)
     out = _output_file(arguments)
@@ -166,7 +170,7 @@ def inpaint(arguments: argparse.Namespace) -> int:
     image = load_image(arguments.image)
     hole = load_mask(arguments.mask, size=image.shape[2:], invert=arguments.invert_mask)
     device = shared.device(arguments.device)
-    denoiser = shared.load_model(arguments, arguments.model, device)
+    denoiser, inpaint_image = shared.load_any_model(arguments, arguments.model, device)
     warning = size_warning(image.shape[2], image.shape[3], denoiser.image_size)
     if warning:
         complain(f"warning: {warning}")

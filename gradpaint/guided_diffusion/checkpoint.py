@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .config import ModelConfig, UNetConfig
+from .pickles import stand_ins
 from .unet import UNet
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
@@ -45,6 +46,20 @@ class Checkpoint:
     metadata: dict[str, str]
 
 
+class LatentDiffusionFile(ValueError):
+    """The file holds a latent diffusion model; the message says what loads it. names: of its weights."""
+
+    def __init__(self, names: Iterable[str]):
+        if any(name.startswith("first_stage_model.quantize.") for name in names):
+            text = "use the node Load Latent Diffusion Model, `gradpaint inpaint`, or gradpaint.latent_diffusion"
+        else:
+            text = (
+                "use ComfyUI's Load Checkpoint, or, if it is a CompVis model with a VQ first stage, the complete "
+                "checkpoint with the node Load Latent Diffusion Model"
+            )
+        super().__init__(f"a latent diffusion checkpoint; {text}")
+
+
 def load_checkpoint(path: str | Path, **overrides: object) -> Checkpoint:
     """Read a checkpoint and infer its configuration.
 
@@ -57,11 +72,11 @@ def load_checkpoint(path: str | Path, **overrides: object) -> Checkpoint:
         ValueError: the file can't be read or is not a guided-diffusion network.
     """
     path = Path(path)
-    raw, metadata = _read(path)
+    raw, metadata = read_file(path)
     try:
         state_dict = unwrap_state_dict(raw)
         config = infer_config(state_dict, metadata, **overrides)
-        _check_keys(state_dict, config.unet)
+        check_keys(state_dict, UNet(config.unet, device="meta"))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return Checkpoint(config, state_dict, metadata)
@@ -76,7 +91,7 @@ def unwrap_state_dict(raw: Mapping[str, object]) -> dict[str, Tensor]:
     tensors = {k: v for k, v in raw.items() if isinstance(k, str) and isinstance(v, Tensor)}
     ends = [k[: -len("time_embed.0.weight")] for k in tensors if k.endswith("time_embed.0.weight")]
     if any(end.endswith("diffusion_model.") for end in ends) or any("transformer_blocks" in k for k in tensors):
-        raise ValueError("a latent diffusion checkpoint; load it with ComfyUI's own checkpoint loader")
+        raise LatentDiffusionFile(tensors)
     prefixes = sorted((end for end in ends if _PREFIX.fullmatch(end)), key=lambda p: ("ema" not in p, len(p)))
     if prefixes:
         return {k[len(prefixes[0]) :]: v for k, v in tensors.items() if k.startswith(prefixes[0])}
@@ -85,6 +100,8 @@ def unwrap_state_dict(raw: Mapping[str, object]) -> dict[str, Tensor]:
         if isinstance(nested, Mapping):
             try:
                 return unwrap_state_dict(nested)
+            except LatentDiffusionFile:
+                raise
             except ValueError:
                 continue  # some codes save the state of the optimizer or of the averaging under such a name
     names = ", ".join(sorted(map(str, raw))[:4]) or "nothing"
@@ -111,14 +128,14 @@ def infer_config(
     unknown = set(overrides) - set(SETTINGS)
     if unknown:
         raise ValueError(f"unknown setting {sorted(unknown)}; allowed are {SETTINGS}")
-    shape = _infer_shape(state_dict)
+    shape = infer_shape(state_dict)
     fingerprint = tuple(
         shape[k] for k in ("model_channels", "num_res_blocks", "channel_mult", "num_classes", "out_channels")
     )
     settings: dict[str, Any] = {"image_size": 8 * 2 ** (len(shape["channel_mult"]) - 1)} | _PUBLISHED.get(
         fingerprint, {}
     )
-    for source in (_metadata_settings(metadata), {k: v for k, v in overrides.items() if v is not None}):
+    for source in (metadata_settings(metadata), {k: v for k, v in overrides.items() if v is not None}):
         if "num_head_channels" in source and "num_heads" not in source:
             settings.pop("num_heads", None)  # whichever of the two came last counts
         settings |= source
@@ -135,16 +152,25 @@ def build_unet(checkpoint: Checkpoint, device: torch.device | str = "cpu", dtype
     return unet
 
 
-def _read(path: Path) -> tuple[Mapping[str, object], dict[str, str]]:
-    """Return a file's contents and its metadata."""
+def read_file(
+    path: Path, suffixes: tuple[str, ...] = SUFFIXES, mapped: bool = False
+) -> tuple[Mapping[str, object], dict[str, str]]:
+    """Return a file's contents and its metadata. A file with pickled code is refused; the code never runs.
+
+    Args:
+        path: of the file.
+        suffixes: what its name may end in.
+        mapped: leave a pickled file's tensors on the disk until they are used, to look at their names only.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no such checkpoint: {path}")
-    if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{path}: a checkpoint must be one of {', '.join(SUFFIXES)}, got {path.suffix!r}")
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"{path}: a checkpoint must be one of {', '.join(suffixes)}, got {path.suffix!r}")
     if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path)
     try:
-        raw = torch.load(path, map_location="cpu", weights_only=True)
+        with stand_ins():
+            raw = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         if re.search(r"unsupported (global|class)", str(error), re.IGNORECASE):
             raise ValueError(
@@ -174,7 +200,8 @@ def _unreadable(path: Path, error: Exception) -> ValueError:
     return ValueError(f"{path}: the file cannot be read: it is damaged, truncated or in another format ({first})")
 
 
-def _metadata_settings(metadata: Mapping[str, str] | None) -> dict[str, object]:
+def metadata_settings(metadata: Mapping[str, str] | None, allowed: tuple[str, ...] = SETTINGS) -> dict[str, object]:
+    """Return the settings in a safetensors file's metadata that are among `allowed`."""
     text = (metadata or {}).get(METADATA_KEY)
     if text is None:
         return {}
@@ -184,10 +211,10 @@ def _metadata_settings(metadata: Mapping[str, str] | None) -> dict[str, object]:
         raise ValueError(f"metadata {METADATA_KEY!r} is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"metadata {METADATA_KEY!r} must be a JSON object, got {text[:80]!r}")
-    return {k: v for k, v in values.items() if k in SETTINGS and v is not None}
+    return {k: v for k, v in values.items() if k in allowed and v is not None}
 
 
-def _infer_shape(sd: Mapping[str, Tensor]) -> dict[str, Any]:
+def infer_shape(sd: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return the fields of UNetConfig that the weights show."""
     model_channels, in_channels = _shape(sd, "time_embed.0.weight")[1], _shape(sd, "input_blocks.0.0.weight")[1]
     outputs = {k for k in sd if k.startswith("output_blocks.")}
@@ -217,7 +244,7 @@ def _infer_shape(sd: Mapping[str, Tensor]) -> dict[str, Any]:
         block = f"input_blocks.{1 + level * per_level}"
         width = _shape(sd, f"{block}.0.out_layers.3.weight")[0]
         mult.append(width // model_channels if width % model_channels == 0 else width / model_channels)
-        if f"{block}.1.qkv.weight" in sd:
+        if f"{block}.1.qkv.weight" in sd or f"{block}.1.proj_in.weight" in sd:
             attention.append(2**level)
     first = "input_blocks.1.0"
     emb_out, width = (_shape(sd, f"{first}.{k}.weight")[0] for k in ("emb_layers.1", "out_layers.3"))
@@ -241,8 +268,9 @@ def _shape(sd: Mapping[str, Tensor], name: str) -> torch.Size:
     return sd[name].shape
 
 
-def _check_keys(state_dict: Mapping[str, Tensor], config: UNetConfig) -> None:
-    expected = UNet(config, device="meta").state_dict()
+def check_keys(state_dict: Mapping[str, Tensor], network: nn.Module) -> None:
+    """Raise ValueError unless the weights have the names and shapes of the network's own."""
+    expected = network.state_dict()
     missing, extra = sorted(expected.keys() - state_dict.keys()), sorted(state_dict.keys() - expected.keys())
     wrong = [k for k in expected.keys() & state_dict.keys() if expected[k].shape != state_dict[k].shape]
     for problem, names in (("missing", missing), ("unexpected", extra), ("of another shape", sorted(wrong))):

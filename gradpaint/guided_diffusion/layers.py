@@ -26,6 +26,9 @@ class Operations(Protocol):
     def GroupNorm(self) -> Callable[..., nn.Module]: ...
 
     @property
+    def LayerNorm(self) -> Callable[..., nn.Module]: ...
+
+    @property
     def Embedding(self) -> Callable[..., nn.Module]: ...
 
 
@@ -35,16 +38,26 @@ def wide_type(dtype: torch.dtype) -> torch.dtype:
 
 
 class Layers:
-    """Builds layers from an `operations` namespace: torso convolutions in `dtype`, all others in at least float32."""
+    """Builds layers from an `operations` namespace: torso convolutions in `dtype`, others in at least float32."""
 
     def __init__(self, operations: Operations, device: torch.device | str | None, dtype: torch.dtype | None):
         self.ops, self.device, self.dtype = operations, device, dtype
         self.wide = None if dtype is None else wide_type(dtype)
 
-    def conv(self, cin: int, cout: int, kernel: int, dims: int = 2, stride: int = 1, wide: bool = False) -> nn.Module:
+    def conv(
+        self,
+        cin: int,
+        cout: int,
+        kernel: int,
+        dims: int = 2,
+        stride: int = 1,
+        wide: bool = False,
+        padding: int | None = None,
+    ) -> nn.Module:
         layer = self.ops.Conv1d if dims == 1 else self.ops.Conv2d
         dtype = self.wide if wide else self.dtype
-        return layer(cin, cout, kernel, stride=stride, padding=kernel // 2, device=self.device, dtype=dtype)
+        padding = kernel // 2 if padding is None else padding
+        return layer(cin, cout, kernel, stride=stride, padding=padding, device=self.device, dtype=dtype)
 
     def zero_conv(self, cin: int, cout: int, kernel: int, dims: int = 2, wide: bool = False) -> nn.Module:
         layer = self.conv(cin, cout, kernel, dims, wide=wide)
@@ -54,11 +67,14 @@ class Layers:
                 nn.init.zeros_(parameter)
         return layer
 
-    def linear(self, cin: int, cout: int) -> nn.Module:
-        return self.ops.Linear(cin, cout, device=self.device, dtype=self.wide)
+    def linear(self, cin: int, cout: int, bias: bool = True, wide: bool = True) -> nn.Module:
+        return self.ops.Linear(cin, cout, bias=bias, device=self.device, dtype=self.wide if wide else self.dtype)
 
     def embedding(self, count: int, dim: int) -> nn.Module:
         return self.ops.Embedding(count, dim, device=self.device, dtype=self.wide)
 
-    def norm(self, channels: int) -> nn.Module:
-        return self.ops.GroupNorm(NORM_GROUPS, channels, device=self.device, dtype=self.wide)
+    def norm(self, channels: int, eps: float = 1e-5) -> nn.Module:
+        return self.ops.GroupNorm(NORM_GROUPS, channels, eps=eps, device=self.device, dtype=self.wide)
+
+    def layer_norm(self, width: int) -> nn.Module:
+        return self.ops.LayerNorm(width, device=self.device, dtype=self.wide)

@@ -26,8 +26,8 @@ def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10000.0)
     return F.pad(embedding, (0, dim % 2))
 
 
-def _norm(layer: nn.Module, x: Tensor) -> Tensor:
-    """Apply a group norm in at least float32 and return the result in the type of `x`."""
+def normalized(layer: nn.Module, x: Tensor) -> Tensor:
+    """Apply a norm in at least float32 and return the result in the type of `x`."""
     return layer(x.to(wide_type(x.dtype))).to(x.dtype)
 
 
@@ -81,13 +81,13 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         norm_in, act_in, conv_in = self.in_layers
         norm_out, act_out, dropout, conv_out = self.out_layers
-        h = conv_in(self.resample(act_in(_norm(norm_in, x))))
+        h = conv_in(self.resample(act_in(normalized(norm_in, x))))
         emb = self.emb_layers(emb).to(h.dtype)[..., None, None]
         if self.scale_shift:
             scale, shift = emb.chunk(2, dim=1)
-            h = _norm(norm_out, h) * (1 + scale) + shift
+            h = normalized(norm_out, h) * (1 + scale) + shift
         else:
-            h = _norm(norm_out, h + emb)
+            h = normalized(norm_out, h + emb)
         h = conv_out(dropout(act_out(h)))
         return self.skip_connection(self.resample(x)) + h
 
@@ -106,7 +106,7 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.flatten(2)
         b, c, t = tokens.shape
-        qkv = self.qkv(_norm(self.norm, tokens))
+        qkv = self.qkv(normalized(self.norm, tokens))
         if self.new_order:  # channels are (q|k|v, head, width)
             q, k, v = qkv.reshape(b, 3, self.heads, -1, t).transpose(-1, -2).unbind(1)
         else:  # channels are (head, q|k|v, width)
@@ -116,21 +116,28 @@ class AttentionBlock(nn.Module):
         return (tokens + h).reshape(x.shape)
 
 
+class ContextBlock(nn.Module):
+    """Base class of blocks that also take a conditioning: (B, C, H, W), (B, tokens, width) -> (B, C, H, W)."""
+
+
 class Stage(nn.Sequential):
-    """A sequence of layers, of which the residual blocks are given the timestep embedding too."""
+    """A sequence of layers; residual blocks get the timestep embedding too, and context blocks the conditioning."""
 
     # Sequential's forward takes one argument, but the host's memory ladder looks for Sequentials.
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, emb: Tensor, context: Tensor | None = None) -> Tensor:  # type: ignore[override]
         for layer in self:
-            x = layer(x, emb) if isinstance(layer, ResBlock) else layer(x)
+            if isinstance(layer, ResBlock):
+                x = layer(x, emb)
+            else:
+                x = layer(x, context) if isinstance(layer, ContextBlock) else layer(x)
         return x
 
 
 class _Blocks:
     """Builds the blocks of a UNet, from the encoder's to the decoder's."""
 
-    def __init__(self, config: UNetConfig, layers: Layers):
-        self.config, self.layers = config, layers
+    def __init__(self, config: UNetConfig, layers: Layers, attention: Callable[[int, Layers], nn.Module]):
+        self.config, self.layers, self.attention = config, layers, attention
         self.emb_dim = 4 * config.model_channels
 
     def encoder(self) -> tuple[nn.ModuleList, list[int]]:
@@ -151,7 +158,7 @@ class _Blocks:
 
     def middle(self) -> Stage:
         ch = self.config.level_channels[-1]
-        return Stage(self._res(ch, ch), AttentionBlock(ch, self.config, self.layers), self._res(ch, ch))
+        return Stage(self._res(ch, ch), self.attention(ch, self.layers), self._res(ch, ch))
 
     def decoder(self, skips: list[int]) -> nn.ModuleList:
         """Return the decoder's stages; `skips` are the widths from the encoder, each taken by one stage."""
@@ -172,7 +179,7 @@ class _Blocks:
 
     def _attention(self, channels: int, level: int) -> list[nn.Module]:
         has_attention = 2**level in self.config.attention_ds
-        return [AttentionBlock(channels, self.config, self.layers)] if has_attention else []
+        return [self.attention(channels, self.layers)] if has_attention else []
 
     def _resampler(self, channels: int, kind: type[Upsample] | type[Downsample]) -> nn.Module:
         if self.config.resblock_updown:
@@ -205,7 +212,7 @@ class UNet(nn.Module):
         self.config = config
         self.dtype = dtype or torch.get_default_dtype()
         layers = Layers(operations, device, dtype)
-        blocks = _Blocks(config, layers)
+        blocks = _Blocks(config, layers, self.attention)
         self.time_embed = nn.Sequential(
             layers.linear(config.model_channels, blocks.emb_dim),
             nn.SiLU(),
@@ -219,13 +226,20 @@ class UNet(nn.Module):
         cout, cin = config.out_channels, config.level_channels[0]
         self.out = nn.Sequential(layers.norm(cin), nn.SiLU(), layers.zero_conv(cin, cout, 3, wide=True))
 
-    def forward(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None, **ignored: object) -> Tensor:
+    def attention(self, channels: int, layers: Layers) -> nn.Module:
+        """Make the attention layer of a level; networks with another kind override this."""
+        return AttentionBlock(channels, self.config, layers)
+
+    def forward(
+        self, x: Tensor, timesteps: Tensor, y: Tensor | None = None, context: Tensor | None = None, **ignored: object
+    ) -> Tensor:
         """Evaluate the network.
 
         Args:
             x: (B, C, H, W) noisy images, unit variance.
             timesteps: (B,) timesteps as in training; fractions are allowed.
             y: (B,) class labels, for a class-conditional network only.
+            context: (B, tokens, width) conditioning, for a network with `ContextBlock`s only.
             ignored: other arguments that a host passes.
 
         Returns:
@@ -243,9 +257,9 @@ class UNet(nn.Module):
         h = x
         skips = []
         for stage in self.input_blocks:
-            h = stage(h, emb)
+            h = stage(h, emb, context)
             skips.append(h)
-        h = self.middle_block(h, emb)
+        h = self.middle_block(h, emb, context)
         for stage in self.output_blocks:
-            h = stage(torch.cat([h, skips.pop()], dim=1), emb)
+            h = stage(torch.cat([h, skips.pop()], dim=1), emb, context)
         return self.out(h.to(wide))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,12 @@ class HostUNet(UNet):
     """The network as the host calls it: it returns the predicted noise without the learned variance."""
 
     def forward(
-        self, x: torch.Tensor, timesteps: torch.Tensor, y: torch.Tensor | None = None, **ignored: Any
+        self,
+        x: torch.Tensor,
+        timesteps: torch.Tensor,
+        y: torch.Tensor | None = None,
+        context: torch.Tensor | None = None,
+        **ignored: object,
     ) -> torch.Tensor:
         return super().forward(x, timesteps, y)[:, : self.config.in_channels]
 
@@ -122,9 +128,28 @@ def load_model(
             f"{path} is a model of images with {config.unet.in_channels} channels, but ComfyUI's images have 3: choose "
             "a checkpoint for RGB images"
         )
+    host_config = HostConfig(config)
+    patcher = make_patcher(host_config, lambda: GuidedDiffusion(host_config, config), weights, disable_dynamic)
+    patcher.cached_patcher_init = (load_model, (path, settings))
+    return patcher
+
+
+def make_patcher(
+    host_config: comfy.supported_models_base.BASE,
+    make: Callable[[], comfy.model_base.BaseModel],
+    weights: dict[str, torch.Tensor],
+    disable_dynamic: bool = False,
+) -> comfy.model_patcher.ModelPatcher:
+    """Put a model under the host's memory management, in the type that the host chooses.
+
+    Args:
+        host_config: the model's; its type is set here.
+        make: makes the model after that.
+        weights: the network's.
+        disable_dynamic: see `load_model`.
+    """
     management = comfy.model_management
     load_device, offload_device = management.get_torch_device(), management.unet_offload_device()
-    host_config = HostConfig(config)
     dtypes = host_config.supported_inference_dtypes
     dtype = management.unet_dtype(
         model_params=sum(w.numel() for w in weights.values()),
@@ -134,7 +159,7 @@ def load_model(
     manual_cast = management.unet_manual_cast(dtype, load_device, dtypes)
     _set_dtype(host_config, dtype, manual_cast, load_device)
 
-    model = GuidedDiffusion(host_config, config)
+    model = make()
     patcher_class = comfy.model_patcher.ModelPatcher
     if not disable_dynamic:  # the class that the host's own loaders use; hosts before 0.20 don't have it
         patcher_class = getattr(comfy.model_patcher, "CoreModelPatcher", patcher_class)
@@ -143,12 +168,14 @@ def load_model(
         model.to(offload_device)
     dynamic = hasattr(patcher, "is_dynamic") and patcher.is_dynamic()
     model.diffusion_model.load_state_dict(weights, assign=dynamic)
-    patcher.cached_patcher_init = (load_model, (path, settings))
     return patcher
 
 
 def _set_dtype(
-    host_config: HostConfig, dtype: torch.dtype, manual_cast: torch.dtype | None, device: torch.device
+    host_config: comfy.supported_models_base.BASE,
+    dtype: torch.dtype,
+    manual_cast: torch.dtype | None,
+    device: torch.device,
 ) -> None:
     setter = host_config.set_inference_dtype
     if "device" in inspect.signature(setter).parameters:

@@ -16,6 +16,7 @@ NODE_IDS = {
     "GradPaintReport": "GradPaint Report",
     "GradPaintInpaintMethod": "Inpaint Method (baselines)",
     "GradPaintDemoScene": "GradPaint Demo Scene",
+    "GradPaintLoadLatentDiffusion": "Load Latent Diffusion Model",
 }
 
 

@@ -1,0 +1,107 @@
+"""Inpainting of images of any size with a latent diffusion model: encoded, repainted as latents, decoded."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..image.fill import fill_hole
+from ..method.settings import GuidanceSettings
+from ..sampling.inpaint_image import inpaint_image as inpaint_pixels
+from ..sampling.inpaint_image import reflect_pad
+from ..sampling.methods import get_method
+from ..sampling.sigmas import spaced_sigmas
+
+if TYPE_CHECKING:
+    from ..sampling.run import InpaintResult
+    from .denoiser import LatentDiffusionDenoiser
+
+CONTENT = "fill"  # of the hole while encoding: known cells beside it see a little of it, see `image.fill`
+
+
+def latent_mask(mask: Tensor, downscale: int) -> Tensor:
+    """(B, 1, H, W) -> (B, 1, h, w): a latent cell is repainted as much as the most of its pixels."""
+    return F.max_pool2d(mask.float(), downscale)
+
+
+def inpaint_image(
+    denoiser: LatentDiffusionDenoiser,
+    image: Tensor,
+    mask: Tensor,
+    *,
+    steps: int,
+    seed: int = 0,
+    method: str = "gradpaint",
+    sampler: str = "ddim",
+    settings: GuidanceSettings | None = None,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+    align_decoded: bool = False,
+    **options: Any,
+) -> InpaintResult:
+    """Repaint one image with a latent model; known pixels stay exactly as they are.
+
+    Args:
+        denoiser: the model.
+        image: (1, 3, H, W) in [-1, 1], any size: it is mirrored up to the multiple that the model takes.
+        mask: (1, 1, H, W), 1 = repaint.
+        settings: GradPaint's, None for the defaults. Their alignment loss is off, as the paper has it for latents...
+        align_decoded: ...unless this is set: then it looks at the decoded estimate, at the cost of a pass through the
+            decoder and back at each guided step.
+        steps, seed, method, sampler, device, progress, options: as `sampling.inpaint_image.inpaint_image`'s.
+
+    Returns:
+        An `InpaintResult` with images: image, and the record's x0_hat decoded, all (1, 3, H, W) on the CPU.
+    """
+    chosen = get_method(method)
+    if chosen.oracle:  # bounds that need no model are of the images themselves
+        arguments = dict(steps=steps, seed=seed, method=method, sampler=sampler, settings=settings, device=device)
+        return inpaint_pixels(denoiser, image, mask, progress=progress, **arguments, **options)
+    padded, fine = (reflect_pad(t, denoiser.size_multiple).to(device) for t in (image, mask))
+    filled = fill_hole((padded + 1) / 2, fine, CONTENT) * 2 - 1
+    with torch.no_grad():
+        latent = denoiser.encode(filled)
+    cells = latent_mask(fine, denoiser.downscale)
+    settings = GuidanceSettings() if settings is None else settings
+    if align_decoded and settings.alignment.lambda_al > 0 and "view" in chosen.extras:
+        options["view"] = denoiser.view(latent, cells, settings.alignment.border_width, fine)
+    else:
+        settings = dataclasses.replace(settings, alignment=dataclasses.replace(settings.alignment, lambda_al=0.0))
+    result = chosen.run(
+        denoiser,
+        latent,
+        cells,
+        sigmas=spaced_sigmas(denoiser.sigmas, steps),
+        seed=seed,
+        sampler=sampler,
+        settings=settings,
+        clip=None,
+        progress=progress,
+        **options,
+    )
+    return _decoded(denoiser, result, image, mask)
+
+
+def _decoded(denoiser: LatentDiffusionDenoiser, result: InpaintResult, image: Tensor, mask: Tensor) -> InpaintResult:
+    """The result and what its record keeps as images of the input's size."""
+    device, (height, width) = result.image.device, image.shape[2:]
+
+    def pixels(latent: Tensor) -> Tensor:
+        with torch.no_grad():
+            return denoiser.decode(latent.to(device))[..., :height, :width].clamp(-1, 1).cpu()
+
+    def enlarged(cells: Tensor) -> Tensor:
+        side = denoiser.downscale
+        return cells.repeat_interleave(side, -2).repeat_interleave(side, -1)[..., :height, :width].cpu()
+
+    mask = mask.to(image)
+    mixed = mask * pixels(result.image).to(image) + (1 - mask) * image
+    result.image = torch.where(mask > 0, mixed, image)
+    for step in result.record:
+        step.x0_hat = None if step.x0_hat is None else pixels(step.x0_hat)
+        step.maps = {name: enlarged(cells) for name, cells in step.maps.items()}
+    return result

@@ -1,0 +1,90 @@
+"""Node: Load Latent Diffusion Model."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from .host import latent_diffusion as host
+
+WEIGHTS = ["auto", "ema", "model"]
+
+
+class LoadLatentDiffusion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="GradPaintLoadLatentDiffusion",
+            display_name="Load Latent Diffusion Model",
+            category="GradPaint",
+            description=(
+                "Loads a latent diffusion model of CompVis/latent-diffusion with a VQ first stage, such as the GradPaint "
+                "paper's CelebA-HQ, FFHQ and ImageNet models at 256 x 256. Models with text, such as Stable Diffusion, "
+                "load with Load Checkpoint."
+            ),
+            search_aliases=["LDM", "CompVis", "VQ-f4", "CelebA-HQ", "FFHQ", "ImageNet", "cin256", "LSUN"],
+            inputs=[
+                io.Combo.Input(
+                    "ckpt_name",
+                    options=host.checkpoint_names(),
+                    tooltip="The complete checkpoint (model.ckpt, or the same weights as .safetensors) from "
+                    "models/checkpoints or models/diffusion_models. Files with pickled code are refused.",
+                ),
+                io.Int.Input(
+                    "class_label",
+                    default=-1,
+                    min=-1,
+                    max=99999,
+                    tooltip="Class of a class-conditional model, counted from 0 (ImageNet: 0-999). -1 for a model "
+                    "without classes, or for no particular class.",
+                ),
+                io.Combo.Input(
+                    "weights",
+                    options=WEIGHTS,
+                    default=WEIGHTS[0],
+                    advanced=True,
+                    tooltip="Which of the weights in the file to use. ema: averaged over the training. model: the last "
+                    "ones. auto: averaged if the file has them.",
+                ),
+                io.Int.Input(
+                    "head_channels",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    advanced=True,
+                    tooltip="Channels of each attention head (num_head_channels in config.yaml). 0: as the published "
+                    "models have it. The weights do not tell, and a wrong value gives wrong images without an error.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The model, for any sampler node."),
+                io.Vae.Output(display_name="vae", tooltip="The model's own VAE, for encoding and decoding."),
+                io.Conditioning.Output(
+                    display_name="positive", tooltip="The class, or nothing for a model without classes."
+                ),
+                io.Conditioning.Output(
+                    display_name="negative",
+                    tooltip="No particular class, for cfg above 1. Models trained without it get the same as positive.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, ckpt_name: str, **_: object) -> object:
+        try:
+            path = host.checkpoint_path(ckpt_name)
+            stat = path.stat()
+        except OSError:
+            return ckpt_name  # execute says what is wrong
+        return str(path), stat.st_mtime_ns, stat.st_size
+
+    @classmethod
+    def execute(
+        cls, ckpt_name: str, class_label: int, weights: str = WEIGHTS[0], head_channels: int = 0
+    ) -> io.NodeOutput:
+        settings = {"weights": weights, "num_head_channels": head_channels or None}
+        model, vae, checkpoint = host.load(str(host.checkpoint_path(ckpt_name)), settings)
+        label = None if class_label < 0 else class_label
+        return io.NodeOutput(model, vae, host.conditioning(checkpoint, label), host.negative(checkpoint, label))
+
+
+NODES = [LoadLatentDiffusion]
