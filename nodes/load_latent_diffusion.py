@@ -17,7 +17,7 @@ class LoadLatentDiffusion(io.ComfyNode):
             display_name="Load Latent Diffusion Model",
             category="GradPaint",
             description=(
-                "Loads a latent diffusion model of CompVis/latent-diffusion with a VQ first stage, such as the GradPaint "
+                "Loads a latent diffusion model of CompVis/latent-diffusion with a VQ first stage: the GradPaint "
                 "paper's CelebA-HQ, FFHQ and ImageNet models at 256 x 256. Models with text, such as Stable Diffusion, "
                 "load with Load Checkpoint."
             ),

@@ -60,12 +60,12 @@ class HostConfig(comfy.supported_models_base.BASE):
 class LatentDiffusion(comfy.model_base.BaseModel):
     """A latent diffusion UNet in the host; a class comes as its embedding, text is refused."""
 
-    def __init__(self, host_config: HostConfig, config: LatentDiffusionConfig, device=None):
+    def __init__(self, host_config: HostConfig, config: LatentDiffusionConfig, device: Any = None):
         super().__init__(host_config, comfy.model_base.ModelType.EPS, device=device, unet_model=LatentUNet)
         self.config = config
         self.model_sampling = ModelSampling(host_config, trained_sigmas(config))
 
-    def _apply_model(self, x, t, *args, **kwargs):
+    def _apply_model(self, x: torch.Tensor, t: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         multiple, cell = self.config.unet.size_multiple, self.config.first_stage.downscale
         if x.shape[-1] % multiple or x.shape[-2] % multiple:
             raise ValueError(
@@ -75,7 +75,7 @@ class LatentDiffusion(comfy.model_base.BaseModel):
             )
         return super()._apply_model(x, t, *args, **kwargs)
 
-    def extra_conds(self, **kwargs):
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         width = self.config.unet.context_dim
         if width is None:
             return {}
@@ -135,12 +135,16 @@ def load(path: str, settings: dict | None = None) -> tuple[Any, VQVAE, LatentChe
     return _model(checkpoint, path, settings), VQVAE(checkpoint.config, checkpoint.first_stage), checkpoint
 
 
-def load_model(path: str, settings: dict | None = None, disable_dynamic: bool = False):
+def load_model(
+    path: str, settings: dict | None = None, disable_dynamic: bool = False
+) -> comfy.model_patcher.ModelPatcher:
     """The MODEL alone; the host calls this where it wants the same model once more."""
     return _model(load_checkpoint(path, **(settings or {})), path, settings, disable_dynamic)
 
 
-def _model(checkpoint: LatentCheckpoint, path: str, settings: dict | None, disable_dynamic: bool = False):
+def _model(
+    checkpoint: LatentCheckpoint, path: str, settings: dict | None, disable_dynamic: bool = False
+) -> comfy.model_patcher.ModelPatcher:
     config = checkpoint.config
     host_config = HostConfig(config)
     patcher = make_patcher(host_config, lambda: LatentDiffusion(host_config, config), checkpoint.unet, disable_dynamic)
@@ -148,7 +152,7 @@ def _model(checkpoint: LatentCheckpoint, path: str, settings: dict | None, disab
     return patcher
 
 
-def conditioning(checkpoint: LatentCheckpoint, label: int | None):
+def conditioning(checkpoint: LatentCheckpoint, label: int | None) -> list:
     """CONDITIONING: the class's embedding, (1, 1, width); nothing for an unconditional model.
 
     label: None for the class that stands for none.
@@ -159,7 +163,7 @@ def conditioning(checkpoint: LatentCheckpoint, label: int | None):
     return [[checkpoint.classes["embedding.weight"][label].float().reshape(1, 1, -1).clone(), {}]]
 
 
-def negative(checkpoint: LatentCheckpoint, label: int | None):
+def negative(checkpoint: LatentCheckpoint, label: int | None) -> list:
     """CONDITIONING for the other side of cfg: the class that stands for none, or the same where there is none."""
     return conditioning(checkpoint, label if checkpoint.config.null_label is None else None)
 

@@ -26,6 +26,7 @@ NODE_IDS = {
     "GradPaintReport",
     "GradPaintInpaintMethod",
     "GradPaintDemoScene",
+    "GradPaintLoadLatentDiffusion",
 }
 
 pytestmark = pytest.mark.slow
