@@ -1,10 +1,13 @@
-"""Node: Load Latent Diffusion Model."""
+"""Load Latent Diffusion Model: a CompVis checkpoint as MODEL, VAE and CONDITIONING."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from comfy_api.latest import io
 
 from .host import latent_diffusion as host
+from .sockets import CATEGORY
 
 WEIGHTS = ["auto", "ema", "model"]
 
@@ -15,7 +18,7 @@ class LoadLatentDiffusion(io.ComfyNode):
         return io.Schema(
             node_id="GradPaintLoadLatentDiffusion",
             display_name="Load Latent Diffusion Model",
-            category="GradPaint",
+            category=CATEGORY,
             description=(
                 "Loads a latent diffusion model of CompVis/latent-diffusion with a VQ first stage: the GradPaint "
                 "paper's CelebA-HQ, FFHQ and ImageNet models at 256 x 256. Models with text, such as Stable Diffusion, "
@@ -27,7 +30,7 @@ class LoadLatentDiffusion(io.ComfyNode):
                     "ckpt_name",
                     options=host.checkpoint_names(),
                     tooltip="The complete checkpoint (model.ckpt, or the same weights as .safetensors) from "
-                    "models/checkpoints or models/diffusion_models. Files with pickled code are refused.",
+                    "models/checkpoints or models/diffusion_models. Files that contain pickled code are refused.",
                 ),
                 io.Int.Input(
                     "class_label",
@@ -51,8 +54,8 @@ class LoadLatentDiffusion(io.ComfyNode):
                     min=0,
                     max=4096,
                     advanced=True,
-                    tooltip="Channels of each attention head (num_head_channels in config.yaml). 0: as the published "
-                    "models have it. The weights do not tell, and a wrong value gives wrong images without an error.",
+                    tooltip="Channels of each attention head (num_head_channels in config.yaml). 0: what the published "
+                    "models have. The weights do not show it, and a wrong value gives wrong images without an error.",
                 ),
             ],
             outputs=[
@@ -69,7 +72,7 @@ class LoadLatentDiffusion(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, ckpt_name: str, **_: object) -> object:
+    def fingerprint_inputs(cls, ckpt_name: str, **_: Any) -> str | tuple[str, int, int]:
         try:
             path = host.checkpoint_path(ckpt_name)
             stat = path.stat()
