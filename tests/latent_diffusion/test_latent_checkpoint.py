@@ -283,5 +283,5 @@ def test_the_guided_diffusion_loader_sends_to_this_one(tmp_path, weights):
             load_guided(tmp_path / "model.pt")
     unet = {k: v for k, v in weights.items() if not k.startswith("first_stage_model.")}
     torch.save(unet, tmp_path / "model.pt")
-    with pytest.raises(ValueError, match="use ComfyUI's Load Checkpoint, or .* Load Latent Diffusion Model"):
+    with pytest.raises(ValueError, match="use ComfyUI's Load Checkpoint, or, .* Load Latent Diffusion Model"):
         load_guided(tmp_path / "model.pt")
