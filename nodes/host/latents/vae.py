@@ -47,8 +47,9 @@ def size_multiple(vae: VAE | None, asked: int = 0) -> int:
     cell = cell_size(vae)
     if asked:
         return math.lcm(asked, cell)
-    if getattr(vae, "image_multiple", 0):  # Load Latent Diffusion Model's: it knows its model
-        return vae.image_multiple
+    own = int(getattr(vae, "image_multiple", 0))  # the VAE from Load Latent Diffusion Model knows its model
+    if own:
+        return own
     if cell == 1:
         return PIXEL_MULTIPLE
     return cell if cell >= 32 else 2 * cell

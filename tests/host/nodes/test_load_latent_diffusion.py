@@ -192,8 +192,9 @@ def test_gradpaint_from_image_to_image(node, folder, pack_nodes, tools, name, la
     known = (hole() == 0)[..., None].expand_as(image)
     assert torch.equal(result[known], image[known]) and result.isfinite().all()
     assert (result - image)[~known].abs().mean() > 0.01
-    assert record.backwards > 0 and record.skipped_nudges == 0
-    seen = [float(value.max()) for value in record.alignment]
+    assert record.backwards > 0 and record.skipped == 0
+    seen = [float(step.losses.get("alignment", torch.zeros(1)).max()) for step in record.guided]
+    assert seen and all(float(value.max()) > 0 for value in record.losses("mse"))
     assert all(value > 0 for value in seen) if space == "vae" else not any(value > 0 for value in seen)
 
 
