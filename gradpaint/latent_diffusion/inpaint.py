@@ -49,7 +49,7 @@ def inpaint_image(
         denoiser: the model.
         image: (1, 3, H, W) in [-1, 1], any size: it is mirrored up to the multiple that the model takes.
         mask: (1, 1, H, W), 1 = repaint.
-        settings: GradPaint's, None for the defaults. Their alignment loss is off, as the paper has it for latents...
+        settings: GradPaint's, None for the defaults. Their alignment loss is off, as in the paper for latents...
         align_decoded: ...unless this is set: then it looks at the decoded estimate, at the cost of a pass through the
             decoder and back at each guided step.
         steps, seed, method, sampler, device, progress, options: as `sampling.inpaint_image.inpaint_image`'s.
@@ -59,7 +59,9 @@ def inpaint_image(
     """
     chosen = get_method(method)
     if chosen.oracle:  # bounds that need no model are of the images themselves
-        arguments = dict(steps=steps, seed=seed, method=method, sampler=sampler, settings=settings, device=device)
+        arguments: dict[str, Any] = dict(
+            steps=steps, seed=seed, method=method, sampler=sampler, settings=settings, device=device
+        )
         return inpaint_pixels(denoiser, image, mask, progress=progress, **arguments, **options)
     padded, fine = (reflect_pad(t, denoiser.size_multiple).to(device) for t in (image, mask))
     filled = fill_hole((padded + 1) / 2, fine, CONTENT) * 2 - 1
