@@ -6,6 +6,7 @@ NODE_CLASS_MAPPINGS must stay absent: if it exists, even if empty, ComfyUI does 
 
 import logging
 import sys
+from typing import Any
 
 from .nodes.host.version import host_problem, install_problems
 
@@ -17,12 +18,12 @@ if _problem:
     log.error(_problem)
 
 
-async def comfy_entrypoint():
+async def comfy_entrypoint() -> Any:
     """Return the extension with the pack's nodes, or without any if ComfyUI is too old. Called by ComfyUI."""
     from comfy_api.latest import ComfyExtension
 
     class GradPaintExtension(ComfyExtension):
-        async def on_load(self):
+        async def on_load(self) -> None:
             if not _problem:
                 for text in install_problems(__name__, tuple(sys.modules)):
                     log.warning(text)
@@ -30,7 +31,7 @@ async def comfy_entrypoint():
 
                 await register()
 
-        async def get_node_list(self):
+        async def get_node_list(self) -> list[type]:
             if _problem:
                 return []
             from .nodes import all_nodes

@@ -47,7 +47,7 @@ def main() -> None:
     sys.path.insert(0, str(args.assets / "anime64"))
     import anime64
     import torch
-    from on_tensors import compared, library_method, run_methods, tables
+    from on_tensors import library_method, run_methods
     from torch import autocast
     from tqdm import tqdm
 
@@ -87,9 +87,17 @@ def main() -> None:
             batch_size=args.batch,
             on_batch=lambda name, done: bar.update(done - (done - 1) // args.batch * args.batch),
         )
+    write_results(args, runs, images, masks, defaults)
+
+
+def write_results(args: argparse.Namespace, runs: dict, images, masks, defaults) -> None:
+    """Print and write the tables and the sheet."""
+    import torch
+    from on_tensors import compared, tables
+
     table = tables(compared(runs, images, masks, "combine_image"))
     title = (
-        f"anime64, {len(files)} development images, {args.mask} masks, {args.steps} {args.sampler} steps, "
+        f"anime64, {len(images)} development images, {args.mask} masks, {args.steps} {args.sampler} steps, "
         f"seed {args.seed}, {defaults}"
     )
     precision = "bfloat16 autocast" if args.bfloat16 else "float32"

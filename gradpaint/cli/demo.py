@@ -103,10 +103,8 @@ def run_demo(
     Raises:
         ValueError: an argument is out of range.
     """
-    if not 1 <= count <= 1000:
-        raise ValueError(f"number of images is {count}; it must be from 1 to 1000")
-    if not 0 <= seed < 10_000:
-        raise ValueError(f"seed is {seed}; it must be from 0 to 9999")
+    _check_range("number of images", count, 1, 1000)
+    _check_range("seed", seed, 0, 9999)
     out = Path(out)
     denoiser = load_denoiser(bundled_model_path(), device=device)
     scenes = _scenes(denoiser.image_size, seed, count, mask_kind)
@@ -134,6 +132,11 @@ def run_demo(
         seed=seed, steps=steps, n=count, mask=mask_kind, sampler=sampler, device=str(device)
     )
     return _write_summary(out, scenes, runs, arguments, settings)
+
+
+def _check_range(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} is {value}; it must be from {low} to {high}")
 
 
 def _write_summary(

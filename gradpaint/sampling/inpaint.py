@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from typing import Any
 
 from torch import Tensor
 
@@ -40,27 +41,18 @@ def inpaint(
     """Repaint y's hole.
 
     Args:
-        denoiser: (x, sigma) -> x0_hat, differentiable in x; x in VE form (B, C, H, W), sigma 0-dim. settings.gradient
-            "cond" needs its `through_cond` (see classifier_free.ClassifierFree); without one it has a single branch.
+        denoiser: (x, sigma) -> x0_hat, differentiable in x; x in VE form (B, C, H, W), sigma 0-dim; see
+            `run_method` for what else it may have.
         y: (B, C, H, W), the image. What is under the hole is never looked at.
         mask: (B or 1, 1 or C, H, W), 1 = repaint, 0 = known; gray values mix.
-        sigmas: (steps + 1,), descending noise levels ending in 0, e.g. `sigmas.spaced_sigmas(denoiser.sigmas, 50)`.
+        sigmas: (steps + 1,), descending noise levels ending in 0, e.g. `sigmas.run_sigmas(denoiser, 50)`.
         noise: (B, C, H, W), standard normal, for the first state; by default drawn on the CPU from `seed`.
         seed: Of the first noise; the noise that ddpm adds comes from seed + 1.
         method: "gradpaint": eqs. 3 and 5-9; "combine_image": eq. 3 alone; "combine_noisy": eq. 4 alone.
         sampler: "ddim" or "ddpm".
         settings: GradPaint's; None for the defaults.
-        full_noise: See `run.initial_state`.
         clip: Range that x0_hat is clipped to before the step; None for latent models.
-        progress: Show a bar.
-        keep_x0: Put x0_hat (before compositing) of every step (True) or of these into the record.
-        callback: Called with each step's record; may raise to stop the run.
-        view: For models of latents: the decoded image that the alignment loss looks at, see `decoders.view`; without
-            one it looks at the model's own images.
-        keep_gradients: Put the gradient maps of each loss term (Fig. 3a) into the record, of every guided step (True)
-            or of those of these steps; one more backward pass each, counted among the result's.
-        learned_variance: With ddpm, the noise of each step has the variance that the model has learned, if it has;
-            otherwise that of q(x_next | x, x0_hat).
+        full_noise, progress, callback, keep_x0, keep_gradients, view, learned_variance: See `run_method`.
 
     Raises:
         ValueError: Names the argument that is wrong.
@@ -71,21 +63,7 @@ def inpaint(
         "combine_image": CombineImage,
         "combine_noisy": CombineNoisy,
     }
-    return run_method(
-        denoiser,
-        y,
-        mask,
-        chosen[method](),
-        sigmas=sigmas,
-        noise=noise,
-        seed=seed,
-        sampler=sampler,
-        full_noise=full_noise,
-        clip=clip,
-        progress=progress,
-        callback=callback,
-        keep_x0=keep_x0,
-        keep_gradients=keep_gradients,
-        view=view,
-        learned_variance=learned_variance,
-    )
+    start: dict[str, Any] = dict(sigmas=sigmas, noise=noise, seed=seed, full_noise=full_noise)
+    steps: dict[str, Any] = dict(sampler=sampler, clip=clip, view=view, learned_variance=learned_variance)
+    shown: dict[str, Any] = dict(keep_x0=keep_x0, keep_gradients=keep_gradients, callback=callback, progress=progress)
+    return run_method(denoiser, y, mask, chosen[method](), **start, **steps, **shown)

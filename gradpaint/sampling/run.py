@@ -165,35 +165,68 @@ def run_method(
     view: View | None = None,
     learned_variance: bool = True,
 ) -> InpaintResult:
-    """Repaint y's hole by a method. Arguments as in `inpaint`."""
+    """Repaint y's hole by a method.
+
+    Args:
+        denoiser: See `inpaint`. settings.gradient "cond" needs its `through_cond` (see classifier_free.ClassifierFree),
+            without one it has a single branch; a learned variance needs `LearnsVariance`.
+        y, mask, sigmas, noise, seed, sampler, clip: See `inpaint`.
+        method: What happens to the known region and the states.
+        full_noise: See `initial_state`.
+        progress: Show a bar.
+        callback: Called with each step's record; may raise to stop the run.
+        keep_x0: Put x0_hat (before compositing) of every step (True) or of these into the record.
+        keep_gradients: Put the gradient maps of each loss term (Fig. 3a) into the record, of every guided step (True)
+            or of those of these steps; one more backward pass for each further term, counted among the result's.
+        view: For models of latents: the decoded image that the loss at the border looks at, see `decoders.view`;
+            without one it looks at the model's own images.
+        learned_variance: With ddpm, the noise of each step has the variance that the model has learned, if it has;
+            otherwise that of q(x_next | x, x0_hat).
+    """
     check_choice("sampler", sampler, SAMPLERS)
-    y, mask, levels, x, draw = prepare(y, mask, sigmas, noise, seed, full_noise)
-    count, scales = len(levels) - 1, VELevels()
+    start = prepare(y, mask, sigmas, noise, seed, full_noise)
+    count = len(start.levels) - 1
     keep_x0, map_steps = (range(count) if keep is True else keep or () for keep in (keep_x0, keep_gradients))
-    plan = RunPlan(method.settings, y, mask, count)
-    evaluate = StepEvaluator(denoiser, method, plan, y, mask, view, map_steps)
+    plan = RunPlan(method.settings, start.y, start.mask, count)
+    evaluate = StepEvaluator(denoiser, method, plan, start.y, start.mask, view, map_steps)
     evaluate.wants_variance = learned_variance and sampler == "ddpm"
-    result, path = InpaintResult(image=y), method.path(count)
+    result, x, path = InpaintResult(image=start.y), start.x, method.path(count)
     for index, index_next in zip(tqdm(path[:-1], desc=method.name, disable=not progress), path[1:]):
-        step = Step(index, levels[index], levels[index_next])
+        step = Step(index, start.levels[index], start.levels[index_next])
         if index_next < index:  # back up the noise
-            x = x + (step.sigma_next**2 - step.sigma**2) ** 0.5 * draw()
+            x = x + (step.sigma_next**2 - step.sigma**2) ** 0.5 * start.draw()
             continue
-        x0_hat, record = evaluate(x, step)
-        record.x0_hat = x0_hat.cpu() if index in keep_x0 else None
-        x0_hat = method.to_sampler(x0_hat if clip is None else x0_hat.clamp(*clip), y, mask)
-        x = STEPS[sampler](x, x0_hat, step.sigma, step.sigma_next, draw, evaluate.variance(step))
-        displacement = method.displacement(plan, step, scales, mask)
-        x = x if displacement is None else x + displacement
-        if method.replaces_state and step.sigma_next > 0:
-            x = method.enter(x, y, mask, draw(), scales[step.sigma_next])
+        x, record = _step(x, step, start, method, evaluate, STEPS[sampler], clip, index in keep_x0)
         result.record.append(record)
         if callback is not None:
             callback(record)
     result.evaluations, result.backwards, result.skipped = len(result.record), evaluate.backwards, plan.skipped
     result.stop = plan.report()
-    result.image = method.end(x if clip is None else x.clamp(*clip), y, mask)
+    result.image = method.end(x if clip is None else x.clamp(*clip), start.y, start.mask)
     return result
+
+
+def _step(
+    x: Tensor,
+    step: Step,
+    start: Start,
+    method: InpaintMethod,
+    evaluate: StepEvaluator,
+    sampler_step: Callable[..., Tensor],
+    clip: tuple[float, float] | None,
+    keep_x0: bool,
+) -> tuple[Tensor, StepRecord]:
+    """One step down: the next state and what was done."""
+    y, mask, draw, levels = start.y, start.mask, start.draw, VELevels()
+    x0_hat, record = evaluate(x, step)
+    record.x0_hat = x0_hat.cpu() if keep_x0 else None
+    x0_hat = method.to_sampler(x0_hat if clip is None else x0_hat.clamp(*clip), y, mask)
+    x = sampler_step(x, x0_hat, step.sigma, step.sigma_next, draw, evaluate.variance(step))
+    displacement = method.displacement(evaluate.plan, step, levels, mask)
+    x = x if displacement is None else x + displacement
+    if method.replaces_state and step.sigma_next > 0:
+        x = method.enter(x, y, mask, draw(), levels[step.sigma_next])
+    return x, record
 
 
 def _checked_levels(sigmas: Tensor) -> list[float]:

@@ -146,11 +146,7 @@ it, so you need not draw a mask. If you connect one to `mask`, that area is repa
     return g.build()
 
 
-def wan_video(info: Mapping) -> dict:
-    g = Graph("gradpaint_wan21_video", info)
-    g.at(0, spans=True)
-    g.note(
-        f"""# Inpainting a video with Wan 2.1
+WAN_NOTE = f"""# Inpainting a video with Wan 2.1
 
 Repaints what is under the mask in every frame, with the ordinary text-to-video model. Here one mask serves all \
 frames; a batch of masks, one per frame, works too.
@@ -164,9 +160,13 @@ frames; a batch of masks, one per frame, works too.
 3. Describe what the video should show, and press Run.
 
 **Memory**: guided steps of a video need a lot. Use fewer frames, a smaller size, or *GradPaint Memory* at `memory`.
-""",
-        (420, 430),
-    )
+"""
+
+
+def wan_video(info: Mapping) -> dict:
+    g = Graph("gradpaint_wan21_video", info)
+    g.at(0, spans=True)
+    g.note(WAN_NOTE, (420, 430))
     g.at(1, 0, MODEL)
     model, clip, vae = families.parts(
         families.WAN[0], families.WAN[1:2], "wan", families.WAN[2], ("ModelSamplingSD3", 8.0)

@@ -16,14 +16,9 @@ from packing import ROOT, python_files
 LONGEST_FILE, LONGEST_FUNCTION = 300, 60  # lines
 
 # What breaks a rule today. These lists only get shorter: an entry that no longer applies fails the test too.
-FILES_TOO_LONG = {"scripts/hashed_runs.py", "scripts/run_hashes.py"}
-FUNCTIONS_TOO_LONG = {
-    "benchmarks/quality_anime64.py: main",
-    "gradpaint/cli/demo.py: run_demo",
-    "gradpaint/sampling/inpaint.py: inpaint",
-    "scripts/workflows/special.py: wan_video",
-}
-FOLDERS_WITH_TYPE_ERRORS = {"."}
+FILES_TOO_LONG: set[str] = set()
+FUNCTIONS_TOO_LONG: set[str] = set()
+FOLDERS_WITH_TYPE_ERRORS: set[str] = set()
 
 
 def run_tool(name: str, *arguments: str) -> subprocess.CompletedProcess:

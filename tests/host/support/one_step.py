@@ -50,11 +50,12 @@ class OneStep:
         return noise
 
     def _differentiate(self, guider, x, weight, sigma, extra_args, adapted):
-        guidance, autograd, conds = self.tools.guidance, self.tools.autograd, guider.conds
+        setup = self.tools.module("nodes.host.sampling.run_setup")
+        autograd, conds = self.tools.autograd, guider.conds
         with ExitStack() as stack:
             if self.mode == "bridge":
                 stack.enter_context(
-                    autograd.differentiable(guidance._differentiated_modules(guider), guidance._weight_groups(guider))
+                    autograd.differentiable(list(setup.differentiated_modules(guider)), setup.weight_groups(guider))
                 )
             try:
                 guider.conds = autograd.ordinary(conds)
