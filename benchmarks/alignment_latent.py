@@ -159,14 +159,18 @@ class LatentProblem:
 
     def step_seconds(self, settings: GuidanceSettings, decoder: str | None, guided: bool) -> float:
         """CPU seconds of one step of one image: the least of three, after one to warm up."""
-        from gradpaint.sampling.guide import Guide
+        from gradpaint.method.plan import RunPlan, Step
+        from gradpaint.sampling.evaluate import StepEvaluator
+        from gradpaint.sampling.inpaint_method import InpaintMethod
 
         part = slice(0, 4)
-        guide = Guide(settings if guided else None, self.y[part], self.cells[part], 2, self.seen(part, decoder))
+        y, cells, method = self.y[part], self.cells[part], InpaintMethod(settings if guided else None)
+        plan = RunPlan(method.settings, y, cells, 2)
+        evaluate = StepEvaluator(self.denoiser, method, plan, y, cells, self.seen(part, decoder))
         times = []
         for _ in range(4):
             started = time.process_time()
-            guide.evaluate(self.denoiser, self.y[part] + self.noise[part], 1.0, 0)
+            evaluate(y + self.noise[part], Step(0, 1.0, 0.5))
             times.append(time.process_time() - started)
         return min(times[1:]) / 4
 

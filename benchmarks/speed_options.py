@@ -153,25 +153,32 @@ def quality(lab: Lab, system: str) -> str:
 def step_times(lab: Lab, system: str) -> str:
     """Markdown: CPU seconds of one step of each kind over those of a plain one, in float32, by interleaved rounds."""
     import torch
-    from gradpaint.sampling.guide import Guide
 
+    from gradpaint.method.plan import RunPlan, Step
     from gradpaint.method.settings import GuidanceSettings, GuideSchedule
+    from gradpaint.sampling.evaluate import StepEvaluator
+    from gradpaint.sampling.inpaint_method import InpaintMethod
+    from gradpaint.sampling.run import VELevels
 
     y, mask, sigma = lab.images[:2], lab.masks[:2], float(lab.sigmas[lab.args.steps // 4])
     x = y + sigma * torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
 
-    def steps(gradient):
-        """(a guided step, a kept one)"""
-        schedule = GuideSchedule(fraction=1.0, every=2, between="keep")
-        guide = Guide(GuidanceSettings(gradient=gradient, schedule=schedule), y, mask, 2)
-        system_ = lab.systems[system]
-        return [lambda i=i: (guide.evaluate(system_, x, sigma, i), guide.nudge(sigma, sigma, i)) for i in (0, 1)]
+    def steps(settings):
+        """Two steps of a run with these settings."""
+        method = InpaintMethod(settings)
+        plan = RunPlan(settings, y, mask, 2)
+        evaluate = StepEvaluator(lab.systems[system], method, plan, y, mask)
 
-    plain = Guide(None, y, mask, 1)
-    kinds = {"plain": lambda: (plain.evaluate(lab.systems[system], x, sigma, 0), plain.nudge(sigma, sigma, 0))}
+        def make(step):
+            return evaluate(x, step), method.displacement(plan, step, VELevels(), mask)
+
+        return [lambda i=i: make(Step(i, sigma, sigma)) for i in (0, 1)]
+
+    kinds = {"plain": steps(None)[0]}
+    schedule = GuideSchedule(fraction=1.0, every=2, between="keep")
     for gradient in ("model", "cond", "x0") if system == "two branches" else ("model", "x0"):
-        kinds[gradient], keep = steps(gradient)
-        kinds.setdefault("kept", keep)
+        kinds[gradient], reused = steps(GuidanceSettings(gradient=gradient, schedule=schedule))
+        kinds.setdefault("reused", reused)
     lab.autocast, times = False, {name: [] for name in kinds}
     for i in range(lab.args.rounds + 1):
         for name, step in kinds.items():
@@ -198,9 +205,10 @@ def directions(lab: Lab, system: str) -> str:
     from gradpaint.evaluation.metrics import mean_estimate
     from gradpaint.method.gradient import loss_gradient, x0_gradient
     from gradpaint.method.settings import GuidanceSettings
+    from gradpaint.method.terms import loss_terms
     from gradpaint.sampling.inpaint import inpaint
 
-    denoiser, settings = lab.systems[system], GuidanceSettings()
+    denoiser, terms = lab.systems[system], loss_terms(GuidanceSettings())
     y, mask = lab.images[: lab.args.batch], lab.masks[: lab.args.batch]
     states = []
 
@@ -218,11 +226,11 @@ def directions(lab: Lab, system: str) -> str:
         def gradient(call, x=x, sigma=sigma):
             leaf = x.clone().requires_grad_(True)
             x0_hat = call(leaf, torch.tensor(sigma))
-            return x0_hat.detach(), loss_gradient(leaf, x0_hat, y, mask, settings.alignment, sigma).grad.flatten(1)
+            return x0_hat.detach(), loss_gradient(leaf, x0_hat, y, mask, terms, sigma).gradient.flatten(1)
 
         x0_hat, exact = gradient(denoiser)
         others = {
-            "x0": x0_gradient(x0_hat, y, mask, settings.alignment, b=sigma).grad.flatten(1),
+            "x0": x0_gradient(x0_hat, y, mask, terms, b=sigma).gradient.flatten(1),
             "x0 without its filter": ((1 - mask) * (x0_hat - y)).flatten(1),
         }
         if cond:

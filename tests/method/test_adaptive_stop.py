@@ -74,10 +74,10 @@ def test_a_sample_is_done_when_its_loss_has_stopped_falling(known):
     stop = stopper(known, patience=0.15)
     assert feed(stop, [falling, turning]) is None
     assert stop.done_after.tolist() == [0, 11]  # lowest at the 8th step, 3 more without a fall
-    nudges = torch.ones(2, 3, 4, 4)
-    assert torch.equal(stop.limited(nudges, 10), nudges)
-    limited = stop.limited(nudges, 11)
-    assert torch.equal(limited[0], nudges[0]) and not limited[1].any()
+    displacements = torch.ones(2, 3, 4, 4)
+    assert torch.equal(stop.limited(displacements, 10), displacements)
+    limited = stop.limited(displacements, 11)
+    assert torch.equal(limited[0], displacements[0]) and not limited[1].any()
     assert feed(stopper(known, patience=0.15), [turning, turning]) == 11
 
 

@@ -11,7 +11,7 @@ import math
 import torch
 
 
-def part_shapes(conds: dict, packed: torch.Size) -> list[torch.Size]:
+def component_shapes(conds: dict, packed: torch.Size) -> list[torch.Size]:
     """Return the shapes of the components in a state of shape `packed`: several for a nested latent, otherwise one.
 
     Args:
@@ -25,9 +25,9 @@ def part_shapes(conds: dict, packed: torch.Size) -> list[torch.Size]:
     return [packed]
 
 
-def first_part(t: torch.Tensor, conds: dict) -> torch.Tensor:
+def first_component(t: torch.Tensor, conds: dict) -> torch.Tensor:
     """Return the first component packed into t (the video of a nested latent), or t itself if nothing is packed."""
-    shapes = part_shapes(conds, t.shape)
+    shapes = component_shapes(conds, t.shape)
     if len(shapes) == 1:
         return t
     return t.flatten(1)[:, : math.prod(shapes[0][1:])].reshape(shapes[0])

@@ -50,7 +50,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY_WORDS)
 
 
-def with_room(executor: Callable, model: ModelPatcher, noise_shape: list[int], *args: Any, **kwargs: Any) -> Any:
+def leave_room(executor: Callable, model: ModelPatcher, noise_shape: list[int], *args: Any, **kwargs: Any) -> Any:
     """Wrap `prepare_sampling` so that the host leaves as much memory free as for a batch ROOM_FACTOR times as large.
 
     For that it unloads other models and, where memory is short, streams more of this one's weights. It is enough for

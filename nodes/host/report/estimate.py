@@ -41,21 +41,19 @@ def estimate(run: GuidedRun) -> str | None:
     if not guided:
         return None
     most = "at most " if run.plan.stop is not None else ""
-    first_part, made = f"{most}{guided} of {total} steps will be guided", guided + _for_pictures(run)
+    expected, made = f"{most}{guided} of {total} steps will be guided", guided + _for_pictures(run)
     measured = _measured.get(run.setup.guider.inner_model)
     if measured is not None and measured.key == _key_of(run):
         factor = _factor(measured.ratio, guided, made, total)
         seconds = (factor - 1) * total * measured.plain
         return (
-            f"{first_part}: {most or 'about '}{factor:.1f} times a plain run's time, {seconds:.0f} "
+            f"{expected}: {most or 'about '}{factor:.1f} times a plain run's time, {seconds:.0f} "
             f"s more (a guided step took as long as {measured.ratio:.1f} plain ones in this model's last run)"
         )
     low, high = (_factor(ratio, guided, made, total) for ratio in _expected(run))
     if high == 1:
-        return f"{first_part}, at next to no cost in time"
-    return (
-        f"{first_part}: {most or 'about '}{low:.1f} to {high:.1f} times a plain run's time, more where memory is short"
-    )
+        return f"{expected}, at next to no cost in time"
+    return f"{expected}: {most or 'about '}{low:.1f} to {high:.1f} times a plain run's time, more where memory is short"
 
 
 def learn(run: GuidedRun) -> None:

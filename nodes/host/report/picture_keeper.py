@@ -12,7 +12,7 @@ from ....gradpaint.method.gradient import LossGradient
 from ....gradpaint.method.record import StepKind, StepRecord
 from ....gradpaint.method.term_maps import term_maps
 from ....gradpaint.method.terms import Terms
-from ..latents.packed import first_part
+from ..latents.packed import first_component
 from .record import RunRecord
 
 ESTIMATES, MAPS = 8, 4  # steps; a step with maps costs a second evaluation with its backward pass
@@ -51,7 +51,7 @@ class Keeper:
         record.latent_format = self.guider.inner_model.latent_format
 
     def _first(self, t: Tensor) -> Tensor:
-        return first_part(t, self.guider.conds)
+        return first_component(t, self.guider.conds)
 
     def _of_first(self, gradient: LossGradient) -> LossGradient:
         return gradient._replace(gradient=self._first(gradient.gradient))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ....gradpaint.image.seam import border_contrast
 from ....gradpaint.method.record import StepKind
-from ..latents.packed import first_part
+from ..latents.packed import first_component
 
 if TYPE_CHECKING:
     from ..sampling.run import GuidedRun
@@ -28,7 +28,7 @@ def close_record(run: GuidedRun, samples: Tensor) -> None:
             record.known_error = known_error(samples, run.setup.y, run.last_mask)
         with _never_fatal("the seam"):
             conds = run.setup.guider.conds
-            result, mask = (first_part(t, conds) for t in (samples, run.last_mask))
+            result, mask = (first_component(t, conds) for t in (samples, run.last_mask))
             record.contrast = border_contrast(result.float(), mask[:, :1].float()).cpu()
     with _never_fatal("the losses"):
         for step in record.history:

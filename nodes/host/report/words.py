@@ -35,7 +35,9 @@ def _steps(record: RunRecord) -> list[str]:
         lines.append("end of guidance, by image: step " + ", ".join(map(str, record.stop.samples)))
     lines.append(f"model evaluations: {record.evaluations}, of which with a backward pass {record.backwards}")
     if record.skipped:
-        lines.append(f"nudges left out, their gradient not finite: {record.skipped} (try the model in bf16 or fp32)")
+        lines.append(
+            f"displacements left out, their gradient not finite: {record.skipped} (try the model in bf16 or fp32)"
+        )
     return lines
 
 
@@ -146,7 +148,7 @@ def log_lines(record: RunRecord, adaptive: bool) -> list[tuple[int, str]]:
         lines.append(
             (
                 logging.WARNING,
-                f"{record.skipped} nudges left out because their gradient was not finite; try a model in bf16 or fp32",
+                f"{record.skipped} displacements left out, their gradient not finite; try the model in bf16 or fp32",
             )
         )
     return lines

@@ -18,7 +18,7 @@ from ....gradpaint.method.terms import TOTAL, Terms
 from ..autograd.attention import differentiable_attention, with_differentiable_attention
 from ..autograd.bridge import grad_enabled, ordinary
 from ..autograd.gradient_watch import gradient_watch
-from ..latents.packed import part_shapes
+from ..latents.packed import component_shapes
 from ..memory.checkpoint import StepAgain
 from ..memory.device_memory import is_out_of_memory
 from ..memory.ladder import MemoryLadder
@@ -97,7 +97,7 @@ class Differentiator:
         conds = self.guider.conds
         if self._conds is None and self.ladder.takes_gradient:
             self._conds = ordinary(conds)
-        self.ladder.choose(part_shapes(conds, call.x.shape), sum(map(len, conds.values())))
+        self.ladder.choose(component_shapes(conds, call.x.shape), sum(map(len, conds.values())))
         start = StartOfStep(call.model_options, call.x.device, self.ladder.network)
         try:
             self.guider.conds = self._conds

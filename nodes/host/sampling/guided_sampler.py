@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ....gradpaint.method.settings import GuidanceSettings, MemorySettings
 from ....gradpaint.sampling.inpaint_method import InpaintMethod
-from ..memory.device_memory import with_room
+from ..memory.device_memory import leave_room
 from .entry_point import EntryPoint
 from .run_setup import SamplerCallback, without_graph_replay
 from .wrapper import KEY, GradPaintWrapper, OnRecord
@@ -113,6 +113,6 @@ def load_again(guider: Any, noise_shape: list[int], decoders: list) -> None:
     ]
     conds = {**guider.conds, KEY: [{"additional_models": [*others, *decoders]}]}
     options = {key: value for key, value in guider.model_options.items() if key == "registered_hooks"}
-    _, _, guider.loaded_models = with_room(
+    _, _, guider.loaded_models = leave_room(
         comfy.sampler_helpers.prepare_sampling, patcher, noise_shape, conds, model_options=options
     )

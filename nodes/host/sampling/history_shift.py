@@ -20,12 +20,12 @@ class HistoryShift:
         self.effects = effects
         self._given: dict[int, Tensor] = {}
 
-    def shift(self, k: int, nudge: Tensor | None) -> Tensor | None:
-        """What to add to x0_hat of step k so that the next state moves by `nudge` (None: by nothing), or None.
+    def shift(self, k: int, displacement: Tensor | None) -> Tensor | None:
+        """What to add to x0_hat of step k so that the next state moves by `displacement` (None: by nothing), or None.
 
         Has to be called for every step, also for those that are not guided: their history may hold earlier shifts.
         """
-        wanted = nudge
+        wanted = displacement
         for j in [j for j in self._given if k - j > MEMORY]:
             del self._given[j]
         for j, given in self._given.items():
@@ -36,7 +36,7 @@ class HistoryShift:
             return None
         own = self.effects[k][k]
         if abs(own) < 1 / LIMIT:
-            if nudge is None:
+            if displacement is None:
                 return None
             own = -1 / LIMIT if own < 0 else 1 / LIMIT
         self._given[k] = wanted / own

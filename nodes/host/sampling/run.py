@@ -18,7 +18,7 @@ from ....gradpaint.method.known_region import combine_image
 from ....gradpaint.method.plan import RunPlan, Step
 from ....gradpaint.method.record import StepRecord
 from ....gradpaint.method.terms import Terms, without_decoded
-from ..latents.packed import part_shapes
+from ..latents.packed import component_shapes
 from ..latents.space import PIXEL_RANGE, is_pixel_space
 from ..memory.restart import StartOfStep
 from ..report.clock import StepClock
@@ -150,7 +150,7 @@ class GuidedRun:
                 "the gradient that mcg and dps need did not fit into memory; use gradpaint, which can do "
                 "without, or a smaller image"
             )
-        shapes = part_shapes(self.setup.guider.conds, x0_hat.shape)
+        shapes = component_shapes(self.setup.guider.conds, x0_hat.shape)
         terms = terms if self.setup.decode is None else without_decoded(terms)
         level = self.levels[step.sigma]
         return x0_hat, x0_gradient(x0_hat, self.setup.y, mask, terms, *level, components=shapes)
@@ -174,11 +174,17 @@ class GuidedRun:
     def callback(self, i: int, denoised: Tensor, x: Tensor, total: int) -> None:
         """The sampler's callback: previews show the estimate as composited, never a shifted one."""
         if self.counter.callback():
-            log.info("GradPaint: the sampler does not follow its dry run; nudging through x0_hat from here on")
+            log.info(
+                "GradPaint: the sampler does not follow its dry run; its states are displaced through x0_hat "
+                "from here on"
+            )
             self.mover.shift_from_here(history=False)
             self.plan.recount(self.counter.total)
         elif self.mover.is_given_copies(x):
-            log.info("GradPaint: another wrapper hands the model a copy of the sampler's state; nudging through x0_hat")
+            log.info(
+                "GradPaint: another wrapper hands the model a copy of the sampler's state, which is displaced "
+                "through x0_hat from here on"
+            )
             self.mover.shift_from_here(history=True)
         if self.setup.callback is not None:
             self.setup.callback(i, denoised if self.preview is None else self.preview, x, total)

@@ -21,7 +21,7 @@ from ....gradpaint.sampling.inpaint_method import InpaintMethod
 from ..autograd.compiled import guided_only
 from ..latents.decoders import decoder_for
 from ..latents.mask_check import is_empty, is_full
-from ..memory.device_memory import with_room
+from ..memory.device_memory import leave_room
 from ..memory.ladder import MemoryLadder
 from ..report.estimate import estimate
 from ..report.record import LiveRecord, RunRecord
@@ -72,7 +72,7 @@ def with_wrapper(model: Any, wrapper: GradPaintWrapper) -> Any:
     wrappers = {
         SAMPLER_SAMPLE: wrapper,
         OUTER_SAMPLE: run_setup.without_graph_replay,
-        PREPARE_SAMPLING: with_room if wrapper.differentiates else None,
+        PREPARE_SAMPLING: leave_room if wrapper.differentiates else None,
     }
     for kind, function in wrappers.items():
         clone.remove_wrappers_with_key(kind, KEY)  # applied twice: the later settings hold

@@ -54,13 +54,13 @@ def test_one_step(tools, models, family, sampler):
     model = models[family]
     noise, latent, mask = problem(family)
     sigmas = schedule(model, sampler, 8)[2:4]
-    with recorded(tools.module("gradpaint.method.plan"), "displacement") as nudges:
+    with recorded(tools.module("gradpaint.method.plan"), "displacement") as displacements:
         with_it = sample(guided(tools, model, ALPHA), family, sampler, sigmas, noise, latent, mask)
     without = sample(guided(tools, model, 0.0), family, sampler, sigmas, noise, latent, mask)
-    ((nudge, finite),) = nudges
+    ((displacement, finite),) = displacements
     assert bool(finite.all())
     moved = in_state_units(family, with_it - without, sigmas[-1])
-    assert torch.allclose(moved, nudge, atol=1e-4)
+    assert torch.allclose(moved, displacement, atol=1e-4)
     assert moved.square().mean().sqrt().item() == pytest.approx(ALPHA * state_scale(family, float(sigmas[-1])), 1e-3)
 
 
@@ -86,12 +86,12 @@ def test_history_of_a_multistep_sampler_is_clean(tools, models, sampler):
 
         run_class.callback = callback
         try:
-            with recorded(tools.module("gradpaint.method.plan"), "displacement") as nudges:
+            with recorded(tools.module("gradpaint.method.plan"), "displacement") as displacements:
                 sample(guided(tools, model, alpha, steps=1), "sd15", sampler, sigmas, noise, latent, mask)
         finally:
             run_class.callback = original
         states.append(seen)
-    assert torch.allclose(states[1][1] - states[0][1], nudges[0][0], atol=1e-4)
+    assert torch.allclose(states[1][1] - states[0][1], displacements[0][0], atol=1e-4)
 
 
 def probe(tools, model, sampler, sigmas):
@@ -147,7 +147,7 @@ def test_in_place_or_through_x0_hat(tools, models, sampler, family, scheduler):
 
 @pytest.mark.parametrize("sampler", ["uni_pc", "uni_pc_bh2", "sa_solver"])
 def test_history_shifts_cancel_their_echo(tools, models, sampler):
-    """Open loop: with x0_hat fixed, each nudge moves its state by itself and is then inherited like the state."""
+    """Open loop: with x0_hat fixed, each displacement moves its state and is then inherited as the state is."""
     import comfy.samplers
 
     probe_module = tools.module("nodes.host.sampling.probe")
@@ -164,11 +164,11 @@ def test_history_shifts_cancel_their_echo(tools, models, sampler):
     shifts, wanted, inherited = torch.zeros(len(calls)), [], torch.zeros(())
     levels = [float(s) for s in sigmas]
     for k in range(len(calls) - 1):  # the last step ends at noise level 0
-        nudge = torch.ones(()) if k < 5 else None
-        given = history.shift(k, nudge)
+        displacement = torch.ones(()) if k < 5 else None
+        given = history.shift(k, displacement)
         shifts[k] = 0.0 if given is None else given
         level = plan.steps[calls[k - 1]].sigma_next if k else levels[0]
-        inherited = inherited * plan.steps[calls[k]].sigma_next / level + (0 if nudge is None else nudge)
+        inherited = inherited * plan.steps[calls[k]].sigma_next / level + (0 if displacement is None else displacement)
         wanted.append(float(inherited))
     reached = (shifts @ moves)[:-1].tolist()
     assert reached == pytest.approx(wanted, rel=0.02, abs=0.02)

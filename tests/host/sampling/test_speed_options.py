@@ -236,7 +236,7 @@ def test_kept_steps_move_by_eq_9_with_the_last_direction(tools, models, family, 
     wrapped = gradpaint(
         tools, model, records := [], every=3, between="keep", fraction=0.75, gradient=gradient, alpha=0.08
     )
-    with recorded(tools.module("gradpaint.method.plan"), "displacement") as nudges, model_calls(model) as calls:
+    with recorded(tools.module("gradpaint.method.plan"), "displacement") as displacements, model_calls(model) as calls:
         sample(wrapped, family, sampler, sigmas, noise, latent, mask)
     (record,) = records
     levels = [pytest.approx(level, 1e-4) for level in sigmas.tolist()]
@@ -245,10 +245,10 @@ def test_kept_steps_move_by_eq_9_with_the_last_direction(tools, models, family, 
     assert record.backwards == (2 if gradient == "model" else 0) and record.evaluations == 8
     assert [graph for _, graph in calls] == [gradient == "model" and i in (0, 3) for i in range(8)]
     scale = [math.hypot(1 - s, s) if family == "flux" else math.hypot(1, s) for s in sigmas[1:7].tolist()]
-    for k, (nudge, _) in enumerate(nudges):
-        expected = nudges[k // 3 * 3][0] * (scale[k] / scale[k // 3 * 3])
-        assert torch.allclose(nudge, expected, rtol=1e-4, atol=1e-6)
-        assert nudge.square().mean().sqrt().item() == pytest.approx(0.08 * scale[k], 1e-4)
+    for k, (displacement, _) in enumerate(displacements):
+        expected = displacements[k // 3 * 3][0] * (scale[k] / scale[k // 3 * 3])
+        assert torch.allclose(displacement, expected, rtol=1e-4, atol=1e-6)
+        assert displacement.square().mean().sqrt().item() == pytest.approx(0.08 * scale[k], 1e-4)
 
 
 @pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m", "euler_ancestral"])
@@ -261,7 +261,7 @@ def test_a_kept_step_moves_the_state_exactly(tools, models, sampler):
     seen = {}
     for between in ("plain", "keep"):
         wrapped = gradpaint(tools, model, every=2, between=between, fraction=0.7, gradient="x0")
-        with recorded(tools.module("gradpaint.method.plan"), "displacement") as nudges:
+        with recorded(tools.module("gradpaint.method.plan"), "displacement") as displacements:
             states = seen[between] = []
             sample(
                 wrapped,
@@ -273,5 +273,5 @@ def test_a_kept_step_moves_the_state_exactly(tools, models, sampler):
                 mask,
                 callback=lambda i, x0, x, total, states=states: states.append(x.clone()),
             )
-    assert len(nudges) == 2
-    assert torch.allclose(seen["keep"][2] - seen["plain"][2], nudges[1][0], atol=1e-4)
+    assert len(displacements) == 2
+    assert torch.allclose(seen["keep"][2] - seen["plain"][2], displacements[1][0], atol=1e-4)

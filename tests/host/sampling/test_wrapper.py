@@ -159,7 +159,7 @@ def test_previews_show_x0_hat_and_progress_counts_steps(tools, models):
     noise, latent, mask = problem("sd15")
     known = (mask == 0).expand_as(latent)
     expected = model.model.process_latent_in(latent)
-    for sampler in ("euler", "uni_pc"):  # nudged in place, nudged through x0_hat
+    for sampler in ("euler", "uni_pc"):  # displaced in place, displaced through x0_hat
         sigmas = schedule(model, sampler, 5)
         seen = []
         sample(
@@ -213,7 +213,7 @@ def test_cancel_leaves_everything_as_it_was(tools, models, where):
     assert torch.equal(sample(guided, "sd15", "euler", sigmas, noise, latent, mask), untouched)
 
 
-def test_a_gradient_that_is_not_finite_skips_the_nudge(tools, models, caplog):
+def test_a_gradient_that_is_not_finite_skips_the_displacement(tools, models, caplog):
     model = models["sd15"]
     noise, latent, mask = problem("sd15", batch=2)
     sigmas = schedule(model, "euler", 4)
