@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from gradpaint.method.decoders import LinearRGB, enlarged_mask, fit_linear_rgb, view
-from gradpaint.method.losses import border_band, edge_match_loss
+from gradpaint.method.losses import alignment_loss, border_band, edge_match_loss
 from gradpaint.method.settings import AlignmentSettings, GuidanceSettings
 from gradpaint.method.terms import loss_terms
 
@@ -59,13 +59,15 @@ def test_enlarged_mask_repeats_cells_and_keeps_grey():
     )
 
 
-def test_loss_is_eq_6_on_decoded_images_and_passes_gradcheck():
+@pytest.mark.parametrize("name", ["edge-match", "alignment"])
+def test_the_loss_at_the_border_of_decoded_images_passes_gradcheck(name):
     x0_hat, y, mask = latents()
     decode = tiny_decoder()
-    _, term = loss_terms(GuidanceSettings(alignment=AlignmentSettings(softness=0.4, border_width=1)))
+    _, term = loss_terms(GuidanceSettings(alignment=AlignmentSettings(softness=0.4, border_width=1, loss=name)))
     seen = view(decode, y, mask)
     big = mask.repeat_interleave(2, -1).repeat_interleave(2, -2)
-    expected = edge_match_loss(decode(x0_hat), decode(y).float().double(), big, border_width=1, softness=0.4)
+    images = decode(x0_hat), decode(y).float().double(), big
+    expected = alignment_loss(*images, softness=0.4) if name == "alignment" else edge_match_loss(*images, softness=0.4)
     loss = lambda z: term.function(decode(z), seen.y, seen.mask, seen.border)
     assert torch.allclose(loss(x0_hat), expected, rtol=1e-6) and (expected > 1e-3).all()
     assert torch.autograd.gradcheck(loss, x0_hat.requires_grad_())

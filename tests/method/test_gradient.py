@@ -1,8 +1,9 @@
+import pytest
 import torch
 
 from gradpaint.method.decoders import view
 from gradpaint.method.gradient import loss_gradient
-from gradpaint.method.losses import edge_match_loss, masked_mse
+from gradpaint.method.losses import alignment_loss, edge_match_loss, masked_mse, masked_mse_eq5
 from gradpaint.method.settings import AlignmentSettings, GuidanceSettings
 from gradpaint.method.terms import loss_terms, total_loss
 
@@ -87,24 +88,27 @@ def decoder(z):
     return torch.nn.functional.conv2d(up, weight.to(z), padding=1)
 
 
-def test_through_a_decoder_the_gradient_is_that_of_the_whole():
+@pytest.mark.parametrize("name, weight", [("edge-match", 3.0), ("alignment", 100.0)])
+def test_through_a_decoder_the_gradient_is_that_of_the_whole(name, weight):
     x, y, mask, denoise = problem()
     seen = view(decoder, y, mask, border_width=2)
-    loss_sum = terms(3.0, softness=0.5, border_width=2)
+    loss_sum = terms(weight, softness=0.5, border_width=2, loss=name)
     leaf = x.clone().requires_grad_()
     found = loss_gradient(leaf, denoise(leaf), y, mask, loss_sum, sigma=3.0, view=seen)
 
     def loss(z):
         x0_hat = denoise(z)
         big = mask.repeat_interleave(2, -1).repeat_interleave(2, -2)
-        alone = edge_match_loss(decoder(x0_hat), decoder(y), big, border_width=2, softness=0.5)
-        return masked_mse(x0_hat, y, mask) + 3.0 * alone
+        images = decoder(x0_hat), decoder(y), big
+        if name == "alignment":
+            return masked_mse_eq5(x0_hat, y, mask) + weight * alignment_loss(*images, softness=0.5)
+        return masked_mse(x0_hat, y, mask) + weight * edge_match_loss(*images, border_width=2, softness=0.5)
 
     whole = x.clone().requires_grad_()
     value = loss(whole)
     (expected,) = torch.autograd.grad(value.sum(), whole)
     assert torch.allclose(found.losses["total"].double(), value, rtol=1e-5)
-    assert torch.allclose(found.losses["total"], found.losses["mse"] + 3.0 * found.losses["alignment"])
+    assert torch.allclose(found.losses["total"], found.losses["mse"] + weight * found.losses["alignment"])
     assert torch.allclose(found.rms.double(), expected.flatten(1).square().mean(1).sqrt(), rtol=1e-4)
     cosine = torch.nn.functional.cosine_similarity(found.gradient.flatten(1), expected.flatten(1))
     assert (cosine > 1 - 1e-6).all()
