@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 # latent_copy needs the codec of a latent model, and the command has none.
 METHODS = tuple(name for name in methods.METHODS if name != "latent_copy")
 METHOD_OPTIONS: shared.Options = {
-    "resamplings": (int, "repaint: how often each stretch of the run is sampled (paper: 10)"),
-    "jump_length": (int, "repaint: steps in a stretch (paper: 10, of 250)"),
-    "step": (float, "mcg: length of its gradient step (paper: 1, with 1000 steps)"),
-    "zeta": (float, "dps: length of its gradient step (paper: 0.5, with 1000 steps)"),
+    "resamplings": (int, "repaint: how often each stretch of the run is sampled (RePaint's paper: 10)"),
+    "jump_length": (int, "repaint: steps in a stretch (RePaint's paper: 10, of 250)"),
+    "step": (float, "mcg: length of its gradient step (MCG's paper: 1, with 1000 steps)"),
+    "zeta": (float, "dps: length of its gradient step (DPS's paper: 0.5, with 1000 steps)"),
 }
 __all__ = ["METHODS", "SAMPLERS", "MASK_KINDS", "MASK_OPTIONS", "build_parser", "main"]
 

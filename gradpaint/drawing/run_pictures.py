@@ -16,16 +16,25 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ..method.record import StepRecord
-from ..method.terms import ALIGNMENT, MSE, TOTAL
+from ..method.record import StepRecord, titles_of
+from ..method.terms import MSE, MSE_TITLE, TOTAL
 from .contact_sheet import contact_sheet
 from .plots import loss_plot, tradeoff_plot
 
-__all__ = ["as_image_batch", "gradient_maps", "loss_curves", "pictures_of", "spread", "timeline", "tradeoff_plot"]
+__all__ = [
+    "as_image_batch",
+    "curves_of",
+    "gradient_maps",
+    "loss_curves",
+    "pictures_of",
+    "spread",
+    "timeline",
+    "tradeoff_plot",
+]
 
 COLUMNS = 8  # steps shown, by default
 OUTLINE = (90, 220, 255)
-TERM_NAMES = {MSE: "MSE"}  # where the name itself would not do
+TOTAL_TITLE = "total (eq. 8)"
 # From black via purple and orange to pale yellow, in steps of equal lightness.
 _HEAT = np.array(
     [(0, 0, 0), (48, 10, 84), (115, 25, 95), (180, 50, 75), (230, 95, 40), (250, 165, 30), (250, 245, 190)], dtype=float
@@ -91,17 +100,19 @@ def gradient_maps(
     maps: Mapping[int, Mapping[str, Tensor]],
     mask: Tensor,
     *,
+    titles: Mapping[str, str] | None = None,
     sigmas: Mapping[int, float] | None = None,
     count: int = COLUMNS,
     cell: int = 144,
 ) -> Image.Image:
-    """Draw where each loss term acts: |gradient| of the masked MSE, and below it of the alignment loss (Fig. 3a).
+    """Draw where each loss term acts: |gradient| of the masked MSE, and below it of the loss at the border (Fig. 3a).
 
     Each picture has its own scale. The range of its bright ends (99.5th percentiles) is written below the row's name.
 
     Args:
         maps: guided step -> term -> |gradient|, see `term_maps`.
         mask: (B or 1, 1, H, W), 1 = repaint, possibly with frames; its outline is drawn.
+        titles: term -> what it is called, see `record.titles_of`; by default its name.
         sigmas: step -> noise level, written above the columns.
         count: maximum number of columns.
         cell: size of a picture, see `contact_sheet`.
@@ -119,38 +130,51 @@ def gradient_maps(
             heat = [_heat_map(_middle(values[b], 2), hole, cell) for values in drawn]
             rows.append([picture for picture, _ in heat])
             tops = [top for _, top in heat]
-            labels.append(f"{TERM_NAMES.get(name, name)}\n{min(tops):.1e}\nto {max(tops):.1e}")
+            title = (titles or {}).get(name, name).partition(" (")[0]  # without its equation: the column is narrow
+            labels.append(f"{title}\n{min(tops):.1e}\nto {max(tops):.1e}")
     return contact_sheet(rows, _titles(steps, sigmas), labels, cell)
 
 
 def loss_curves(
-    mse: Sequence[float],
-    alignment: Sequence[float] = (),
-    total: Sequence[float] = (),
+    losses: Mapping[str, Sequence[float]],
     *,
     guided: Sequence[bool] = (),
     sigmas: Sequence[float] | None = None,
     title: str = "",
     size: tuple[int, int] = (900, 520),
 ) -> Image.Image:
-    """Draw the loss (eq. 8) and its terms (eqs. 5 and 6) over a run, logarithmic; NaN and 0 leave gaps.
+    """Draw the loss (eq. 8) and its terms over a run, logarithmic; NaN and 0 leave gaps.
 
     Args:
-        mse: the masked MSE, one value per step; an empty list is not drawn, as for the next two.
-        alignment: the alignment loss.
-        total: the loss.
+        losses: title -> one value per step, see `curves_of`.
         guided: whether each step is guided, see `plots.loss_plot`.
         sigmas: noise levels, written below the steps instead of their numbers.
         title: above the plot.
         size: (width, height) in pixels.
 
     Raises:
-        ValueError: all three are empty.
+        ValueError: there is nothing to draw.
     """
-    named = {"total (eq. 8)": total, "masked MSE (eq. 5)": mse, "alignment (eq. 6)": alignment}
-    curves = {name: [float(value) for value in values] for name, values in named.items() if len(values)}
+    curves = {name: [float(value) for value in values] for name, values in losses.items()}
     names = None if sigmas is None else [f"{sigma:.3g}" for sigma in sigmas]
     return loss_plot(curves, guided, title, "step" if sigmas is None else "sigma", "loss", size, names)
+
+
+def curves_of(record: Sequence[StepRecord]) -> dict[str, list[float]]:
+    """Return title -> values, means over the batch, of the loss and its terms; of the masked MSE if it stands alone.
+
+    Args:
+        record: one entry per step. Where no gradient was taken the value is NaN.
+    """
+
+    def values(name: str) -> list[float]:
+        return [float(step.losses[name].float().mean()) if name in step.losses else math.nan for step in record]
+
+    curves = {MSE_TITLE: values(MSE)}
+    for name, title in titles_of(record).items():
+        if name != MSE and any(value > 0 for value in values(name)):
+            curves[title] = values(name)
+    return {TOTAL_TITLE: values(TOTAL), **curves} if len(curves) > 1 else curves
 
 
 def pictures_of(record: Sequence[StepRecord], mask: Tensor, title: str = "") -> dict[str, Image.Image]:
@@ -164,16 +188,10 @@ def pictures_of(record: Sequence[StepRecord], mask: Tensor, title: str = "") -> 
     sigmas = {step.step: step.sigma for step in record}
     estimates = {step.step: step.x0_hat for step in record if step.x0_hat is not None}
     maps = {step.step: step.maps for step in record if step.maps}
-    mse, alignment, total = (
-        [float(step.losses[name].mean()) if name in step.losses else math.nan for step in record]
-        for name in (MSE, ALIGNMENT, TOTAL)
-    )
-    if not any(value > 0 for value in alignment):
-        alignment, total = [], []
     drawn = {"timeline": timeline(estimates, sigmas=sigmas)} if estimates else {}
     if maps:
-        drawn["gradients"] = gradient_maps(maps, mask, sigmas=sigmas)
-    return {**drawn, "losses": loss_curves(mse, alignment, total, guided=[s.guided for s in record], title=title)}
+        drawn["gradients"] = gradient_maps(maps, mask, titles=titles_of(record), sigmas=sigmas)
+    return {**drawn, "losses": loss_curves(curves_of(record), guided=[s.guided for s in record], title=title)}
 
 
 def as_image_batch(picture: Image.Image) -> Tensor:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from .terms import Losses
+from .terms import MSE, Losses, Terms
 
 
 class StepKind(enum.Enum):
@@ -27,6 +28,7 @@ class StepRecord:
         sigma: Noise level of the state that it started from.
         kind: See `StepKind`.
         losses: Where a gradient was taken, the value of each term and of their total, (B,) each; empty elsewhere.
+        titles: What reports call the terms that counted at this step, and the MSE, by name; empty like `losses`.
         gradient_rms: (B,), where a gradient was taken.
         x0_hat: The estimate before the known region is pasted in, where it was to be kept.
         maps: |gradient in x| of each term, (B, ..., H, W), where they were to be kept; see `term_maps`.
@@ -36,6 +38,7 @@ class StepRecord:
     sigma: float
     kind: StepKind = StepKind.PLAIN
     losses: Losses = field(default_factory=dict)
+    titles: dict[str, str] = field(default_factory=dict)
     gradient_rms: Tensor | None = None
     x0_hat: Tensor | None = None
     maps: dict[str, Tensor] = field(default_factory=dict)
@@ -49,3 +52,13 @@ class StepRecord:
     def reused(self) -> bool:
         """Whether the last gradient was used again."""
         return self.kind is StepKind.REUSED
+
+
+def counted_titles(terms: Terms) -> dict[str, str]:
+    """The titles of the terms that count, and of the MSE, which is always recorded, by name."""
+    return {term.name: term.title for term in terms if term.weight or term.name == MSE}
+
+
+def titles_of(steps: Iterable[StepRecord]) -> dict[str, str]:
+    """The titles of all terms that counted at any of the steps, by name."""
+    return {name: title for step in steps for name, title in step.titles.items()}

@@ -16,6 +16,7 @@ from .losses import alignment_loss, check_shapes, edge_match_loss, masked_mse, m
 from .settings import ALIGNMENT_LOSS, EDGE_MATCH, AlignmentSettings, GuidanceSettings
 
 TOTAL, MSE, ALIGNMENT = "total", "mse", "alignment"
+MSE_TITLE = "masked MSE (eq. 5)"
 
 Losses = dict[str, Tensor]
 """Value of each term by name, and their weighted sum under TOTAL; each (B,)."""
@@ -29,11 +30,12 @@ class LossTerm:
     """One term of eq. 8.
 
     Attributes:
-        name: Under which its values are recorded.
+        name: Under which its values are recorded; the term at the border is ALIGNMENT, whichever loss it is.
         weight: Its lambda; 0 switches it off.
         function: The loss itself.
         fraction: Share of the run's steps, from the first, during which it counts.
         decoded: It looks at the decoded image where the run has a decoder, else at the estimate itself.
+        title: What reports and pictures call it.
     """
 
     name: str
@@ -41,6 +43,7 @@ class LossTerm:
     function: LossFunction
     fraction: float = 1.0
     decoded: bool = False
+    title: str = ""
 
     def off(self) -> LossTerm:
         """The same term with weight 0."""
@@ -68,10 +71,10 @@ def _alignment(settings: AlignmentSettings) -> LossFunction:
     return lambda x0_hat, y, mask, border: alignment_loss(x0_hat, y, mask, softness=settings.softness)
 
 
-# The masked MSE that goes with each loss at the border, and that loss: a weight belongs to both scales.
-_LOSSES: dict[str, tuple[LossFunction, Callable[[AlignmentSettings], LossFunction]]] = {
-    EDGE_MATCH: (_mse, _edge_match),
-    ALIGNMENT_LOSS: (_mse_eq5, _alignment),
+# The masked MSE that goes with each loss at the border, that loss, and its title: a weight belongs to both scales.
+_LOSSES: dict[str, tuple[LossFunction, Callable[[AlignmentSettings], LossFunction], str]] = {
+    EDGE_MATCH: (_mse, _edge_match, "edge match"),
+    ALIGNMENT_LOSS: (_mse_eq5, _alignment, "alignment loss (eq. 6)"),
 }
 
 
@@ -79,10 +82,10 @@ def loss_terms(settings: GuidanceSettings) -> tuple[LossTerm, ...]:
     """The terms of a run's loss, the masked MSE first."""
     alignment = settings.alignment
     weight = 0.0 if alignment.space == "off" else alignment.lambda_al
-    mse, at_border = _LOSSES[alignment.loss]
+    mse, at_border, title = _LOSSES[alignment.loss]
     return (
-        LossTerm(MSE, settings.lambda_mse, mse),
-        LossTerm(ALIGNMENT, weight, at_border(alignment), alignment.fraction, decoded=True),
+        LossTerm(MSE, settings.lambda_mse, mse, title=MSE_TITLE),
+        LossTerm(ALIGNMENT, weight, at_border(alignment), alignment.fraction, decoded=True, title=title),
     )
 
 

@@ -12,7 +12,7 @@ from ..method.decoders import View
 from ..method.gradient import LossGradient, loss_gradient, x0_gradient
 from ..method.losses import border_band
 from ..method.plan import RunPlan, Step
-from ..method.record import StepRecord
+from ..method.record import StepRecord, counted_titles
 from ..method.term_maps import term_maps
 from ..method.terms import Terms, without_decoded
 from .inpaint_method import InpaintMethod
@@ -77,6 +77,7 @@ class StepEvaluator:
         self.plan.take(step.index, gradient, (1.0, step.sigma))
         losses = self.method.recorded(gradient, self.mask)
         record.losses = {name: value.cpu() for name, value in losses.items()}
+        record.titles = counted_titles(self.plan.terms_at(step.index))
         record.gradient_rms = gradient.rms.cpu()
         return x0_hat, record
 

@@ -155,12 +155,26 @@ def test_spread_takes_the_ends():
         pictures.spread([1], 0)
 
 
-def test_loss_curves_leave_out_empty_terms():
-    both = pictures.loss_curves([1e5, 1.0, math.nan], [0.1, 0.2, math.nan], guided=[True, True, False])
-    one = pictures.loss_curves([1e5, 1.0, math.nan], sigmas=[10.0, 1.0, 0.1])
+def test_loss_curves_draw_the_terms_they_are_given():
+    mse = [1e5, 1.0, math.nan]
+    both = pictures.loss_curves({"a": mse, "b": [0.1, 0.2, math.nan]}, guided=[True, True, False])
+    one = pictures.loss_curves({"a": mse}, sigmas=[10.0, 1.0, 0.1])
     color = np.array([int(COLORS[1][i : i + 2], 16) for i in (1, 3, 5)])
     has = [bool((np.abs(np.asarray(plot).astype(int) - color).max(-1) < 12).any()) for plot in (both, one)]
     assert has == [True, False] and both.size == (900, 520)
+
+
+@pytest.mark.parametrize("loss, title", [("edge-match", "edge match"), ("alignment", "alignment loss (eq. 6)")])
+def test_curves_name_the_loss_that_was_used(case, loss, title):
+    alignment = AlignmentSettings(lambda_al=0.5, loss=loss, fraction=0.4)
+    settings = GuidanceSettings(alignment=alignment, schedule=GuideSchedule(fraction=0.6))
+    record = inpaint(denoise, *case, sigmas=SIGMAS, settings=settings, progress=False).record
+    assert [list(step.titles) for step in record] == [["mse", "alignment"]] * 2 + [["mse"], [], []]
+    curves = pictures.curves_of(record)
+    assert list(curves) == ["total (eq. 8)", "masked MSE (eq. 5)", title]
+    assert curves[title][0] == pytest.approx(float(record[0].losses["alignment"].mean()))
+    assert [math.isnan(value) for value in curves[title]] == [False] * 3 + [True] * 2
+    assert list(pictures.curves_of(run(case, lambda_al=0.0).record)) == ["masked MSE (eq. 5)"]
 
 
 def test_pictures_of_a_run(case):

@@ -78,14 +78,15 @@ def test_fig3b_is_three_different_runs(make_figure, denoiser):
 def test_fig3a_draws_both_terms(make_figure, denoiser, monkeypatch):
     seen = {}
 
-    def draw(maps, mask, sigmas):
-        seen.update(maps=maps, mask=mask, sigmas=sigmas)
+    def draw(maps, mask, titles, sigmas):
+        seen.update(maps=maps, mask=mask, titles=titles, sigmas=sigmas)
         return Image.new("RGB", (8, 8))
 
     monkeypatch.setattr(figures, "gradient_maps", draw)
     figure = make_figure("fig3a")
     figure.run(denoiser, progress=False)
     assert sorted(seen["maps"]) == [0, 1, 2, 3] == sorted(seen["sigmas"])
+    assert seen["titles"] == {"mse": "masked MSE (eq. 5)", "alignment": "alignment loss (eq. 6)"}
     terms = seen["maps"][3]
     values = list(terms.values() if isinstance(terms, dict) else terms)
     assert len(values) == 2 and all(value.shape == (1, 16, 16) for value in values)

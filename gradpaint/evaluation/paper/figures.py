@@ -14,6 +14,7 @@ from ...drawing.paper_figures import estimate_sheet, sample_sheet
 from ...drawing.run_pictures import gradient_maps, spread
 from ...image.files import load_image, save_image
 from ...method.known_region import combine_image
+from ...method.record import titles_of
 from ...sampling.inpaint_image import reflect_pad
 from ..block import Block
 from ..methodspec import MethodSpec
@@ -109,7 +110,7 @@ class FigureRun:
         maps = {step.step: step.maps for step in result.record if step.maps}
         sigmas = {step.step: step.sigma for step in result.record}
         padded = reflect_pad(mask, getattr(denoiser, "size_multiple", 1))
-        return gradient_maps(maps, padded, sigmas=sigmas)
+        return gradient_maps(maps, padded, titles=titles_of(result.record), sigmas=sigmas)
 
     def _samples(self, denoiser: Denoiser, name: str) -> Image.Image:
         """All samples of one image; the runner keeps what is done."""

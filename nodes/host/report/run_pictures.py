@@ -10,9 +10,9 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from PIL import Image
 from torch import Tensor
 
-from ....gradpaint.drawing.run_pictures import gradient_maps, loss_curves, timeline
+from ....gradpaint.drawing.run_pictures import curves_of, gradient_maps, loss_curves, timeline
 from ....gradpaint.method.decoders import LinearRGB
-from ....gradpaint.method.terms import ALIGNMENT, MSE, TOTAL
+from ....gradpaint.method.record import StepRecord, titles_of
 from ..latents.space import is_pixel_space
 from .record import RunRecord
 
@@ -31,7 +31,8 @@ def gradients_of(record: RunRecord, cell: int = 192) -> Image.Image | ExecutionB
     """Fig. 3a, likewise."""
     if not record.maps or record.mask is None:
         return ExecutionBlocker(NOT_KEPT.format("gradients", ", and guide at least one step through the model"))
-    return gradient_maps(record.maps, record.mask, sigmas=_sigmas(record), cell=cell)
+    titles = titles_of(record.history)
+    return gradient_maps(record.maps, record.mask, titles=titles, sigmas=_sigmas(record), cell=cell)
 
 
 def losses_of(record: RunRecord) -> Image.Image | ExecutionBlocker:
@@ -39,19 +40,10 @@ def losses_of(record: RunRecord) -> Image.Image | ExecutionBlocker:
     if not record.steps:
         return ExecutionBlocker("this record is of a run without steps, as one of denoise 0 is")
 
-    def per_step(name: str) -> list[float]:
-        series = [math.nan] * record.steps
-        for step in record.guided:
-            series[step.step] = float(step.losses[name].float().mean())
-        return series
-
-    guided = [step.step for step in record.guided]
-    alignment, total = per_step(ALIGNMENT), per_step(TOTAL)
-    if not any(value > 0 for value in alignment):
-        alignment = total = []
+    guided = {step.step: step for step in record.guided}
+    steps = [guided.get(i, StepRecord(i, math.nan)) for i in range(record.steps)]
     title = f"{record.steps} steps: {record.stop}" if guided else f"{record.steps} steps, none guided"
-    marks = [i in guided for i in range(record.steps)]
-    return loss_curves(per_step(MSE), alignment, total, guided=marks, title=title)
+    return loss_curves(curves_of(steps), guided=[step.guided for step in steps], title=title)
 
 
 def _sigmas(record: RunRecord) -> dict[int, float]:

@@ -8,7 +8,8 @@ import statistics
 
 from torch import Tensor
 
-from ....gradpaint.method.terms import ALIGNMENT, MSE
+from ....gradpaint.method.record import titles_of
+from ....gradpaint.method.terms import MSE
 from .estimate import ratio_of
 from .record import RunRecord
 
@@ -60,16 +61,12 @@ def _cost(record: RunRecord) -> list[str]:
 def _losses(record: RunRecord) -> list[str]:
     if not record.guided:
         return []
-    first, last = record.guided[0].losses, record.guided[-1].losses
-    lines = [
-        f"masked MSE of x0_hat (eq. 5): {_mean(first[MSE]):.4g} at the first guided step, {_mean(last[MSE]):.4g} at "
-        "the last"
-    ]
-    if any(float(value.max()) > 0 for value in record.losses(ALIGNMENT)):
-        lines.append(
-            f"alignment loss (eq. 6): {_mean(first[ALIGNMENT]):.4g} at the first guided step, "
-            f"{_mean(last[ALIGNMENT]):.4g} at the last"
-        )
+    lines = []
+    for name, title in titles_of(record.guided).items():
+        steps = [step for step in record.guided if name in step.titles]  # a term may end before guidance does
+        if name == MSE or any(float(step.losses[name].max()) > 0 for step in steps):
+            first, last = (f"{_mean(step.losses[name]):.4g} at step {step.step + 1}" for step in (steps[0], steps[-1]))
+            lines.append(f"{title}: {first}, {last}")
     return lines
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from ....gradpaint.method.gradient import LossGradient, x0_gradient
 from ....gradpaint.method.known_region import combine_image
 from ....gradpaint.method.plan import RunPlan, Step
-from ....gradpaint.method.record import StepRecord
+from ....gradpaint.method.record import StepRecord, counted_titles
 from ....gradpaint.method.terms import Terms, without_decoded
 from ..latents.packed import component_shapes
 from ..latents.space import PIXEL_RANGE, is_pixel_space
@@ -97,6 +97,7 @@ class GuidedRun:
             x0_hat, gradient = self._differentiated(call, step, mask)
             self.plan.take(step.index, gradient, self.levels[step.sigma])
             record.losses = self.setup.method.recorded(gradient, mask)
+            record.titles = counted_titles(self.plan.terms_at(step.index))
             record.gradient_rms = gradient.rms
         else:
             x0_hat = call()

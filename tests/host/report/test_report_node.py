@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import re
 import statistics
 import time
 import types
@@ -65,9 +66,17 @@ def test_report_says_what_happened(tools, model, pack_nodes):
     assert lines[2] == "model evaluations: 6, of which with a backward pass 3"
     assert lines[3].startswith(f"time: {record.seconds:.1f} s; a guided step ")
     assert lines[4].startswith("memory: plain backward; at most ")
-    assert lines[5].startswith("masked MSE of x0_hat (eq. 5): ") and lines[6].startswith("alignment loss (eq. 6): ")
+    assert re.fullmatch(r"masked MSE \(eq\. 5\): [\d.e+-]+ at step 1, [\d.e+-]+ at step 3", lines[5])
+    assert re.fullmatch(r"edge match: [\d.e+-]+ at step 1, [\d.e+-]+ at step 3", lines[6])
     assert lines[7] == "kept area: largest difference from the given latent 0"
     assert lines[8].startswith("seam in the latent: ") and len(lines) == 9
+
+
+def test_report_names_the_loss_at_the_border_and_its_last_step(tools, model, pack_nodes):
+    record, _, _ = guided(tools, model, alignment=tools.settings.AlignmentSettings(loss="alignment", fraction=0.34))
+    lines = report(pack_nodes, record)
+    assert re.fullmatch(r"masked MSE \(eq\. 5\): [\d.e+-]+ at step 1, [\d.e+-]+ at step 3", lines[5])
+    assert re.fullmatch(r"alignment loss \(eq\. 6\): [\d.e+-]+ at step 1, (?!0 )[\d.e+-]+ at step 2", lines[6])
 
 
 def test_known_error_and_contrast_are_those_of_the_result(tools, model, pack):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 
 
-def gradpaint(tools, model, records=None, every=1, between="plain", fraction=1.0, lambda_al=0.0, **changes):
+def gradpaint(
+    tools, model, records=None, every=1, between="plain", fraction=1.0, lambda_al=0.0, alignment=None, **changes
+):
     settings = tools.settings.GuidanceSettings(
-        alignment=tools.settings.AlignmentSettings(lambda_al=lambda_al),
+        alignment=alignment or tools.settings.AlignmentSettings(lambda_al=lambda_al),
         schedule=tools.settings.GuideSchedule(fraction=fraction, every=every, between=between),
         **changes,
     )
