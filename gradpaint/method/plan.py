@@ -17,11 +17,11 @@ from torch import Tensor
 
 from .adaptive_stop import AdaptiveStop, StopReport
 from .gradient import LossGradient
-from .losses import per_pixel
+from .losses import masked_mse_eq5, per_pixel
 from .record import StepKind
-from .settings import ALIGNMENT_LOSS, GuidanceSettings, GuideSchedule, check_number
+from .settings import GuidanceSettings, GuideSchedule, check_number
 from .step import Level, displacement, step_size
-from .terms import MSE, LossTerm, loss_terms
+from .terms import MSE, LossTerm, border_loss, loss_terms
 
 
 class NoiseLevels(Protocol):
@@ -101,9 +101,11 @@ class RunPlan:
         if settings is not None and settings.schedule.mode == "adaptive":
             earlier = None if resume is None else copy.deepcopy(resume.stop)  # a segment may be sampled twice
             self.stop = earlier or AdaptiveStop(settings.schedule, y, mask, first + count + after, lag)
-            # The stop goes by a mean over the known values; eq. 5 is a sum over channels and a mean over all pixels.
-            known = per_pixel(((1 - mask.float()) ** 2).expand_as(y))
-            self._mse_scale = 1 / torch.where(known > 0, known, 1.0)
+            self._mse_scale: Tensor | float = 1.0
+            if border_loss(settings.alignment.loss).mse is masked_mse_eq5:
+                # The stop goes by a mean over the known values; eq. 5 is a sum over channels, a mean over all pixels.
+                known = per_pixel(((1 - mask.float()) ** 2).expand_as(y))
+                self._mse_scale = 1 / torch.where(known > 0, known, 1.0)
 
     def recount(self, count: int) -> None:
         """The segment turns out to have this number of steps."""
@@ -144,9 +146,7 @@ class RunPlan:
         self.gradient, self._direction = gradient, gradient.gradient
         self._taken += 1
         if self.stop is not None:
-            printed = self.settings is not None and self.settings.alignment.loss == ALIGNMENT_LOSS
-            mse = gradient.losses[MSE]
-            self.stop.update(self.first + i, mse * self._mse_scale if printed else mse, *level)
+            self.stop.update(self.first + i, gradient.losses[MSE] * self._mse_scale, *level)
 
     def displacement(self, step: Step, levels: NoiseLevels) -> Tensor | None:
         """What eq. 9 adds to the state that the step produces, (B, ...); None where that is nothing."""

@@ -1,19 +1,20 @@
 """The loss of eq. 8 as a sum of terms: which there are, what each weighs, and how long it counts.
 
-A new loss at the border needs a file in `losses/`, its name in `settings.ALIGNMENT_LOSSES`, and its line in `_LOSSES`.
+A new loss at the border needs a file in `losses/` with a LOSS in it, its name in `settings.ALIGNMENT_LOSSES`, a test.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .losses import alignment_loss, check_shapes, edge_match_loss, masked_mse, masked_mse_eq5
-from .settings import ALIGNMENT_LOSS, EDGE_MATCH, AlignmentSettings, GuidanceSettings
+from .losses import BorderLoss, check_shapes
+from .settings import GuidanceSettings
 
 TOTAL, MSE, ALIGNMENT = "total", "mse", "alignment"
 MSE_TITLE = "masked MSE (eq. 5)"
@@ -53,39 +54,26 @@ class LossTerm:
 Terms = Sequence[LossTerm]
 
 
-def _mse(x0_hat: Tensor, y: Tensor, mask: Tensor, border: Tensor | None) -> Tensor:
-    return masked_mse(x0_hat, y, mask)
-
-
-def _mse_eq5(x0_hat: Tensor, y: Tensor, mask: Tensor, border: Tensor | None) -> Tensor:
-    return masked_mse_eq5(x0_hat, y, mask)
-
-
-def _edge_match(settings: AlignmentSettings) -> LossFunction:
-    return lambda x0_hat, y, mask, border: edge_match_loss(
-        x0_hat, y, mask, border_width=settings.border_width, softness=settings.softness, border=border
-    )
-
-
-def _alignment(settings: AlignmentSettings) -> LossFunction:
-    return lambda x0_hat, y, mask, border: alignment_loss(x0_hat, y, mask, softness=settings.softness)
-
-
-# The masked MSE that goes with each loss at the border, that loss, and its title: a weight belongs to both scales.
-_LOSSES: dict[str, tuple[LossFunction, Callable[[AlignmentSettings], LossFunction], str]] = {
-    EDGE_MATCH: (_mse, _edge_match, "edge match"),
-    ALIGNMENT_LOSS: (_mse_eq5, _alignment, "alignment loss (eq. 6)"),
-}
+def border_loss(name: str) -> BorderLoss:
+    """The loss at the border of that name: LOSS in `losses/<name>.py`, with _ in the file's name for -."""
+    return importlib.import_module(f".losses.{name.replace('-', '_')}", __package__).LOSS
 
 
 def loss_terms(settings: GuidanceSettings) -> tuple[LossTerm, ...]:
     """The terms of a run's loss, the masked MSE first."""
     alignment = settings.alignment
     weight = 0.0 if alignment.space == "off" else alignment.lambda_al
-    mse, at_border, title = _LOSSES[alignment.loss]
+    loss = border_loss(alignment.loss)
+
+    def mse(x0_hat: Tensor, y: Tensor, mask: Tensor, border: Tensor | None) -> Tensor:
+        return loss.mse(x0_hat, y, mask)
+
+    def at_border(x0_hat: Tensor, y: Tensor, mask: Tensor, border: Tensor | None) -> Tensor:
+        return loss.function(x0_hat, y, mask, border, alignment)
+
     return (
         LossTerm(MSE, settings.lambda_mse, mse, title=MSE_TITLE),
-        LossTerm(ALIGNMENT, weight, at_border(alignment), alignment.fraction, decoded=True, title=title),
+        LossTerm(ALIGNMENT, weight, at_border, alignment.fraction, decoded=True, title=loss.title),
     )
 
 

@@ -4,11 +4,20 @@
 """
 
 from .alignment import alignment_loss
-from .common import border_band, check_shapes, image_gradients, normalized_gradients, per_pixel, weighted_mean
+from .common import (
+    BorderLoss,
+    border_band,
+    check_shapes,
+    image_gradients,
+    normalized_gradients,
+    per_pixel,
+    weighted_mean,
+)
 from .edge_match import edge_match_loss
 from .masked_mse import masked_mse, masked_mse_eq5
 
 __all__ = [
+    "BorderLoss",
     "alignment_loss",
     "border_band",
     "check_shapes",

@@ -5,7 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..known_region import combine_image
-from .common import normalized_gradients, per_pixel
+from ..settings import AlignmentSettings
+from .common import BorderLoss, normalized_gradients, per_pixel
+from .masked_mse import masked_mse_eq5
 
 
 def alignment_loss(x0_hat: Tensor, y: Tensor, mask: Tensor, *, softness: float = 0.0) -> Tensor:
@@ -29,3 +31,10 @@ def alignment_loss(x0_hat: Tensor, y: Tensor, mask: Tensor, *, softness: float =
     dx, dy = normalized_gradients(combine_image(x0_hat, y, mask), softness)
     mask_dx, mask_dy = normalized_gradients(1 - mask)
     return per_pixel((dx * mask_dx + dy * mask_dy) ** 2) / x0_hat.shape[1]
+
+
+def _with(x0_hat: Tensor, y: Tensor, mask: Tensor, border: Tensor | None, settings: AlignmentSettings) -> Tensor:
+    return alignment_loss(x0_hat, y, mask, softness=settings.softness)
+
+
+LOSS = BorderLoss(_with, "alignment loss (eq. 6)", masked_mse_eq5)

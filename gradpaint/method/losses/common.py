@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from ..settings import AlignmentSettings
+
+
+class BorderLoss(NamedTuple):
+    """A loss at the border of the hole. Each one's file has it under the name LOSS.
+
+    Attributes:
+        function: (x0_hat, y, mask, border band or None, settings) -> (B,).
+        title: What reports and pictures call it.
+        mse: The masked MSE that goes with it, (x0_hat, y, mask) -> (B,): a weight belongs to both scales.
+    """
+
+    function: Callable[[Tensor, Tensor, Tensor, Tensor | None, AlignmentSettings], Tensor]
+    title: str
+    mse: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def image_gradients(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..known_region import combine_image
-from .common import border_band, normalized_gradients, weighted_mean
+from ..settings import AlignmentSettings
+from .common import BorderLoss, border_band, normalized_gradients, weighted_mean
+from .masked_mse import masked_mse
 
 
 def edge_match_loss(
@@ -33,3 +35,12 @@ def edge_match_loss(
     collage_dx, collage_dy = normalized_gradients(combine_image(x0_hat, y, mask), softness)
     hat_dx, hat_dy = normalized_gradients(x0_hat, softness)
     return weighted_mean((collage_dx - hat_dx) ** 2 + (collage_dy - hat_dy) ** 2, border)
+
+
+def _with(x0_hat: Tensor, y: Tensor, mask: Tensor, border: Tensor | None, settings: AlignmentSettings) -> Tensor:
+    return edge_match_loss(
+        x0_hat, y, mask, border_width=settings.border_width, softness=settings.softness, border=border
+    )
+
+
+LOSS = BorderLoss(_with, "edge match", masked_mse)
