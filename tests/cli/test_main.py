@@ -1,6 +1,7 @@
 """The command: what it writes, and one clear line and exit code 2 for bad input."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -134,10 +135,10 @@ def test_inpaint_takes_every_method_and_its_options(capsys, case, tiny_model):
         "copy": "0 model evaluations, 0",
         "greyfill": "0 model evaluations, 0",
     }
-    assert {text.split()[0] for text in costs} == set(cli.METHODS) - {"gradpaint", "combine_image"}
-    for method, cost in costs.items():
+    others = [name for name in cli.METHODS if name not in {text.split()[0] for text in costs}]
+    for method, cost in {**dict.fromkeys(others, r"3 model evaluations, \d+"), **costs}.items():
         code, text, _ = run(capsys, *fixed, "--method", *method.split())
-        assert code == 0 and f"{cost} backward passes" in text, method
+        assert code == 0 and re.search(rf"\b{cost} backward passes", text), method
     assert torch.equal(
         load_image("r.png")[make_mask("box", 13, 19).bool().expand(1, 3, 13, 19)].unique().diff(), torch.tensor([])
     )  # the last one: gray
