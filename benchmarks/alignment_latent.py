@@ -1,4 +1,4 @@
-"""The alignment loss on latents: what each way of seeing the latent costs and gains; and on pixels, the paper's weight.
+"""The edge match on latents: what each way of seeing the latent costs and gains; and on pixels, the paper's weight.
 
     OMP_NUM_THREADS=1 python benchmarks/alignment_latent.py --model /tmp/latent/latent.pt --assets ../shared \\
         --out benchmarks/results/alignment_latent.md
@@ -188,7 +188,7 @@ class LatentProblem:
 
 
 class PixelProblem:
-    """The pixel model of the assets: the paper's weight and its literal eq. 7 beside ours."""
+    """The pixel model of the assets: the edge match with our weight, and with the paper's weight and exact eq. 7."""
 
     def __init__(self, args: argparse.Namespace):
         self.args = args
@@ -214,8 +214,8 @@ class PixelProblem:
             BASE: (alignment(0.0), None),
             "ours 0.1": (alignment(0.1), None),
             "ours 1": (alignment(1.0), None),
-            "literal eq. 7, 0.1": (alignment(0.1, softness=0.0), None),
-            "paper: literal eq. 7, 400": (alignment(400.0, softness=0.0), None),
+            "exact eq. 7, 0.1": (alignment(0.1, softness=0.0), None),
+            "paper's weight: exact eq. 7, 400": (alignment(400.0, softness=0.0), None),
         }
 
     def run(self, settings: GuidanceSettings, decoder: None) -> MethodRun:
@@ -225,7 +225,7 @@ class PixelProblem:
     def title(self) -> str:
         return (
             f"## Pixels\n\nanime64, {len(self.images)} development images, thick masks, {self.args.steps} ddpm "
-            "steps, first half guided, bfloat16. The number is lambda_al; ours: softness 0.5."
+            "steps, first half guided, bfloat16. The number is lambda_al, of the edge match; ours: softness 0.5."
         )
 
 

@@ -1,4 +1,4 @@
-"""Operations of one forward pass, counted: diffusion networks beside the decoders of the alignment loss.
+"""Operations of one forward pass, counted: diffusion networks beside the decoders of the loss at the border.
 
     python benchmarks/decoder_cost.py --out benchmarks/results/decoder_cost.md
 

@@ -172,7 +172,7 @@ def sampling(subject: Subject, pack, pairs: int) -> tuple[float, float]:
     (record,) = records
     if not bool(out.isfinite().all()) or (record.backwards, record.skipped) != (STEPS, 0):
         raise RuntimeError(
-            f"{record.backwards} of {STEPS} steps guided, {record.skipped} nudges left out, "
+            f"{record.backwards} of {STEPS} steps guided, {record.skipped} displacements left out, "
             f"result {'finite' if bool(out.isfinite().all()) else 'not finite'}"
         )
     error = (out - host.in_model_units(patcher, latent))[host.known_part(mask, latent)].abs().max().item()

@@ -23,7 +23,7 @@ LIBRARY = {  # arguments of hashed_runs.library
     "gradient/cond, two branches": dict(denoiser="classifier free", gradient="cond"),
     "gradient/x0": dict(gradient="x0", schedule=EARLY, steps=12, alignment=dict(lambda_al=0.5)),
     "loss/alpha, l2": dict(alpha=2.0, normalization="l2"),
-    "loss/alpha, alignment as in the paper": dict(alpha=0.05, alignment=dict(lambda_al=400.0, softness=0.0)),
+    "loss/alpha, edge match with the paper's weight": dict(alpha=0.05, alignment=dict(lambda_al=400.0, softness=0.0)),
     "loss/decoded view": dict(denoiser="smooth", latent=True, alignment=dict(lambda_al=5.0, border_width=2)),
     "record/keep_x0, keep_gradients": dict(
         schedule=FULL, alignment=dict(lambda_al=0.5), options=dict(keep_x0=True, keep_gradients=[0, 2, 5])

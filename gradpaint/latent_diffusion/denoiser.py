@@ -76,7 +76,7 @@ class LatentDiffusionDenoiser(nn.Module):
         return self.first_stage.decode(scaled).to(latent.dtype)
 
     def view(self, latent: Tensor, mask: Tensor, border_width: int = 1, fine_mask: Tensor | None = None) -> View:
-        """The decoded image for the alignment loss, see `method.decoders.view`."""
+        """The decoded image for the loss at the border, see `method.decoders.view`."""
         return view(self.decode, latent, mask, border_width, fine_mask)
 
     def timestep(self, sigma: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ def inpaint_image(
         denoiser: the model.
         image: (1, 3, H, W) in [-1, 1], any size: it is mirrored up to the multiple that the model takes.
         mask: (1, 1, H, W), 1 = repaint.
-        settings: GradPaint's, None for the defaults. Their alignment loss is off, as in the paper for latents...
+        settings: GradPaint's, None for the defaults. Their loss at the border is off, as in the paper for latents...
         align_decoded: ...unless this is set: then it looks at the decoded estimate, at the cost of a pass through the
             decoder and back at each guided step.
         steps, seed, method, sampler, device, progress, options: as `sampling.inpaint_image.inpaint_image`'s.

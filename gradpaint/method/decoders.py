@@ -1,4 +1,4 @@
-"""How the alignment loss sees a latent: as an image, through a decoder that can be differentiated.
+"""How the loss at the border sees a latent: as an image, through a decoder that can be differentiated.
 
 A decoder is any callable (B, C, ..., h, w) -> (B, 3, ..., H, W), images in [-1, 1]. The mask and its border are taken
 at the image's resolution, which may be finer than the latent's.
@@ -69,7 +69,7 @@ def view(
     if image.ndim != y.ndim or image.shape[:2] != (len(y), 3) or image.shape[2:-2] != y.shape[2:-2]:
         raise ValueError(
             f"the decoder turned a latent of shape {tuple(y.shape)} into {tuple(image.shape)}, but the "
-            "alignment loss needs one RGB image for each: (batch, 3, ..., height, width)"
+            "loss at the border needs one RGB image for each: (batch, 3, ..., height, width)"
         )
     fine_mask = fine_mask(image.shape) if callable(fine_mask) else fine_mask
     at_size = enlarged_mask(mask, image.shape[-2:]) if fine_mask is None else fine_mask.to(image)

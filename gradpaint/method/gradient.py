@@ -119,7 +119,7 @@ def x0_gradient(
     The gradient of the masked MSE in x0_hat is carried to x by the derivative that the best denoiser would have if
     images were Gaussian with a natural spectrum S, which is Wiener's filter a*S / (a^2*S + b^2): as smooth as the noise
     is strong, so that the known region's error reaches into the hole. The other terms are among the losses, but not in
-    the direction: smoothed, the alignment loss does harm (measured).
+    the direction: smoothed, the edge match does harm (measured).
 
     Args:
         x0_hat: (B, ...), any.

@@ -1,15 +1,15 @@
-"""Eq. 9 of the paper: one normalised gradient step on the sampler's next state.
+"""Eq. 9 of the paper: one normalized gradient step on the sampler's next state.
 
     x_next <- x_next - alpha * s(sigma_next) * g_hat,      g_hat = grad_x L(x0_hat(x)) / ||grad||
 
 The paper's states have unit variance. Where a state is `a*x0 + b*eps`, s = sqrt(a^2 + b^2) is its scale in those units,
-so that one `alpha` means the same in every parametrisation:
+so that one `alpha` means the same in every parametrization:
 
     unit variance   a = sqrt(alpha_bar), b = sqrt(1 - alpha_bar)   s = 1
     VE              a = 1,               b = sigma                 s = sqrt(1 + sigma^2)     (eps, v, EDM models)
     flow            a = 1 - sigma,       b = sigma                 s = sqrt((1 - sigma)^2 + sigma^2)
 
-Normalisation is per sample: images of one batch never influence each other.
+Normalization is per sample: images of one batch never influence each other.
 
 A fixed alpha acts at every guided step, so twice the steps push twice as far. `strength` sets alpha by how much of the
 way from noise to image a step goes instead. In the angle theta = atan(b / a), which runs from pi/2 (noise) to 0 (image)

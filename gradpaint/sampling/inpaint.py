@@ -48,7 +48,8 @@ def inpaint(
         sigmas: (steps + 1,), descending noise levels ending in 0, e.g. `sigmas.run_sigmas(denoiser, 50)`.
         noise: (B, C, H, W), standard normal, for the first state; by default drawn on the CPU from `seed`.
         seed: Of the first noise; the noise that ddpm adds comes from seed + 1.
-        method: "gradpaint": eqs. 3 and 5-9; "combine_image": eq. 3 alone; "combine_noisy": eq. 4 alone.
+        method: "gradpaint": eqs. 3, 8 and 9, with the losses that the settings name; "combine_image": eq. 3 alone;
+            "combine_noisy": eq. 4 alone.
         sampler: "ddim" or "ddpm".
         settings: GradPaint's; None for the defaults.
         clip: Range that x0_hat is clipped to before the step; None for latent models.

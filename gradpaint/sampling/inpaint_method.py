@@ -22,7 +22,7 @@ from ..method.terms import Losses
 
 
 class InpaintMethod:
-    """GradPaint (eqs. 3 and 5-9), or combine-image (eq. 3 alone) without settings; the base of every other method.
+    """GradPaint (eqs. 3, 8, 9), or combine-image (eq. 3 alone) without settings; the base of every other method.
 
     Args:
         settings: Which steps take a gradient, of what, and how far eq. 9 moves; None: no step is guided.

@@ -156,7 +156,7 @@ _ALL = (
         ".baselines.dps:DPS",
         options=("zeta",),
     ),
-    _gradpaint("gradpaint", "GradPaint", "eqs. 3 and 5-9 with the given settings"),
+    _gradpaint("gradpaint", "GradPaint", "eq. 3, and guidance (eqs. 8-9) with the given settings"),
     _gradpaint(
         "gradpaint_fast", "GradPaint-Fast", "GradPaint guided in the first half of the run", GuideSchedule.fast()
     ),

@@ -1,1 +1,1 @@
-"""The paper's rivals and oracles, one file a method. `sampling.methods` lists them; nothing is imported before."""
+"""The methods that GradPaint is compared with, and the bounds, one file each. `sampling.methods` imports them late."""

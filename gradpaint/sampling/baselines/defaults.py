@@ -1,4 +1,4 @@
-"""The papers' own settings, for the library, the nodes and the command alike. Imports nothing."""
+"""Settings from the methods' own papers, for the library, the nodes and the command alike. Imports nothing."""
 
 DEFAULT_RESAMPLINGS = 10  # RePaint, with jumps of
 DEFAULT_JUMP_LENGTH = 10  # steps

@@ -9,14 +9,14 @@ from .known_error import ErrorDescent
 
 
 class DPS(ErrorDescent, PastedAtTheEnd):
-    """x = x' - zeta * dL/dz.
+    """x = x' - zeta * dL/dz. Not among the methods of the GradPaint paper.
 
     x' is the sampler's step on x0_hat alone, L the length of the known region's error (see `known_error`). Nothing is
     projected: the known pixels are pasted into the result at the end only, once, for a fair comparison. Every step is
     one evaluation with its backward pass.
 
     Args:
-        zeta: 0.5 in the paper's inpainting, with 1,000 steps.
+        zeta: 0.5 in DPS's paper for inpainting, with 1,000 steps.
     """
 
     name = "dps"

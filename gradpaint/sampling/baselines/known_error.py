@@ -2,7 +2,7 @@
 
     L = || sqrt(1 - mask) * (y - x0_hat) ||        sum over a sample's values; mask is 1 in the hole
 
-Both papers write it for unit-variance states z. Where a state is x = a*x0 + b*eps it is x = s*z with
+The papers of MCG and DPS write it for unit-variance states z. Where a state is x = a*x0 + b*eps it is x = s*z with
 s = sqrt(a^2 + b^2) (see `gradpaint.method.step`), so that dL/dz = s * dL/dx, and z moving by -step * dL/dz is
 
     x_next moving by  -step * s(sigma_next) * s(sigma) * dL/dx.

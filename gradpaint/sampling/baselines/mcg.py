@@ -12,11 +12,11 @@ class MCG(ErrorDescent, CombineNoisy):
     """x = mask * (x' - step * dL/dz) + (1 - mask) * q(y, t).
 
     x' is the sampler's step on x0_hat alone, L the length of the known region's error (see `known_error`) and q(y, t)
-    the known image with fresh noise of the next state's level. The paper runs 1,000 steps. Every step is one evaluation
-    with its backward pass.
+    the known image with fresh noise of the next state's level. MCG's paper runs 1,000 steps. Every step is one
+    evaluation with its backward pass.
 
     Args:
-        step: The paper's alpha as a multiple of dL/dz, 1 in its inpainting.
+        step: MCG's alpha as a multiple of dL/dz, 1 in its inpainting.
     """
 
     name = "mcg"

@@ -31,7 +31,7 @@ def repaint_path(
 ) -> list[int]:
     """The noise levels that a run visits, as indices into its steps + 1 levels, from 0 (noise) to `steps` (clean).
 
-    A step down goes to the next index, a jump back goes `jump_length` indices up the noise at once. The paper's
+    A step down goes to the next index, a jump back goes `jump_length` indices up the noise at once. RePaint's
     schedule: the last noisy level and every `jump_length`-th one before it are each returned to `resamplings` - 1
     times, as long as there is room to jump back. Where jump_length divides the steps that is
     steps + (resamplings - 1) * (steps - jump_length) model evaluations: 2,410 for 250, 10, 10. A run of jump_length

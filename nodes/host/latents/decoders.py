@@ -1,4 +1,4 @@
-"""Decoders for the alignment loss on latents, built from the host's own classes.
+"""Decoders for the loss at the border on latents, built from the host's own classes.
 
 They take latents in the sampler's units: `rgb` and `tiny` as the host's previews do; `vae` applies `process_out` first,
 as the host's decoding does. They return (B, 3, ..., H, W) in [-1, 1], up to overshoot, and can be differentiated within
@@ -51,7 +51,7 @@ class HostAlignment(AlignmentSettings):
 
 
 def alignment_on(model: BaseModel, alignment: AlignmentSettings, through_model: bool = True) -> AlignmentSettings:
-    """Return the settings for this model: with lambda_al 0 where the alignment loss has nothing to look at.
+    """Return the settings for this model: with lambda_al 0 where the loss at the border has nothing to look at.
 
     Args:
         model: the model to be sampled.
@@ -65,14 +65,14 @@ def alignment_on(model: BaseModel, alignment: AlignmentSettings, through_model: 
         return alignment
     if alignment.space == "auto":
         log.info(
-            "GradPaint: %s denoises latents, so the alignment loss is off; choose a space to turn it on",
+            "GradPaint: %s denoises latents, so the loss at the border is off; choose a space to turn it on",
             type(model).__name__,
         )
     return dataclasses.replace(alignment, lambda_al=0.0)
 
 
 def decoder_for(model: BaseModel, alignment: AlignmentSettings, latent: Tensor) -> Decoder | None:
-    """Return the decoder that the alignment loss views this model's latents through; None if it needs none.
+    """Return the decoder that the loss at the border views this model's latents through; None if it needs none.
 
     Args:
         model: the model to be sampled.

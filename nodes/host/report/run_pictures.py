@@ -1,4 +1,4 @@
-"""A run's record in pictures, through the host's VAE or its linear projection of latents to colours."""
+"""A run's record in pictures, through the host's VAE or its linear projection of latents to colors."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _as_rgb(x0_hat: Tensor, record: RunRecord, vae: Any) -> Tensor:
     factors = latent_format.latent_rgb_factors
     if factors is None:
         raise ValueError(
-            f"vae is not connected, and ComfyUI has no projection to colours for "
+            f"vae is not connected, and ComfyUI has no projection to colors for "
             f"{type(latent_format).__name__} latents: connect the model's VAE"
         )
     bias = latent_format.latent_rgb_factors_bias

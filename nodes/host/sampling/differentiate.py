@@ -58,7 +58,7 @@ class Differentiator:
         alignment: Whose border width the loss has.
         y: The given latent.
         ladder: How to make do with memory.
-        decode: What the alignment loss sees latents through; None: the latent itself.
+        decode: What the loss at the border sees latents through; None: the latent itself.
         fine_mask: The noise mask as the user gave it, of any resolution.
     """
 

@@ -37,7 +37,7 @@ class RunSetup:
     Attributes:
         guider: The host's, with the model loaded.
         method: What happens to the known region and to the states.
-        settings: The method's, with the alignment loss that this model allows; UNGUIDED where it takes no gradient.
+        settings: The method's, with the loss at the border that this model allows; UNGUIDED where it takes no gradient.
         y: The given latent, clean, as the samplers see it.
         mask: Broadcasts to y, 1 = repaint.
         sigmas: Noise levels of the segment that is sampled now, (steps + 1,).
@@ -46,7 +46,7 @@ class RunSetup:
         call_map: Which of the sampler's model calls are its steps; None if that could not be found out.
         ladder: How guided steps use memory.
         modules: What takes part in an evaluation and is made differentiable; none where no gradient is taken.
-        decode: What the alignment loss sees latents through; None where it looks at the latent itself.
+        decode: What the loss at the border sees latents through; None where it looks at the latent itself.
         fine_mask: The noise mask as the user gave it, of any size.
         keep_pictures: The record keeps what pictures of the run need.
         seed: The run's.
@@ -91,7 +91,7 @@ class RunSetup:
 
 
 def settings_for(settings: GuidanceSettings | None, model: Any) -> GuidanceSettings:
-    """The settings with the alignment loss that the host's BaseModel `model` allows."""
+    """The settings with the loss at the border that the host's BaseModel `model` allows."""
     if settings is None:
         return UNGUIDED
     through_model = settings.gradient != "x0"
