@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..gradpaint.method.settings import AlignmentSettings, GuideSchedule, MemorySettings
-from .guidance_inputs import RECORDS, guidance_inputs, guidance_settings, keep_record_input
+from .guidance_inputs import CUSTOM, RECORDS, guidance_inputs, guidance_settings, keep_record_input, preset_input
 from .host.report.record import LiveRecord
 from .host.sampling.wrapper import apply_gradpaint
 from .sockets import CATEGORY, Record
@@ -25,6 +25,7 @@ class GradPaintApply(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model to inpaint with. A patched copy is passed on."),
                 *guidance_inputs(),
                 keep_record_input(),
+                preset_input(),
             ],
             outputs=[
                 io.Model.Output("model", display_name="MODEL", tooltip="For KSampler, SamplerCustom and others."),
@@ -48,9 +49,10 @@ class GradPaintApply(io.ComfyNode):
         gradient: str = "model",
         alpha: float = 0.0,
         keep_record: str = RECORDS[0],
+        preset: str = CUSTOM,
     ) -> io.NodeOutput:
         record = LiveRecord()
-        settings = guidance_settings(strength, normalization, alignment, schedule, gradient, alpha)
+        settings = guidance_settings(strength, normalization, alignment, schedule, gradient, alpha, preset)
         return io.NodeOutput(apply_gradpaint(model, settings, record, memory, keep=keep_record == "pictures"), record)
 
 

@@ -7,11 +7,12 @@ import dataclasses
 from comfy_api.latest import io
 
 from ..gradpaint.method.settings import BETWEEN, GuideSchedule
+from .migrations import RENAMED_CHOICES
 from .sockets import CATEGORY, Schedule
 
 _DEFAULT = GuideSchedule()
 _PRESETS = {
-    "paper (first 45%)": GuideSchedule(),
+    "default (first 45%)": GuideSchedule(),
     "fast (first 50%)": GuideSchedule.fast(),
     "thorough (first 75%)": GuideSchedule.thorough(),
     "full (every step)": GuideSchedule.full(),
@@ -56,6 +57,7 @@ class GradPaintEarlyStop(io.ComfyNode):
         patience: float = _DEFAULT.patience,
         tolerance: float = _DEFAULT.tolerance,
     ) -> io.NodeOutput:
+        mode = RENAMED_CHOICES["GradPaintEarlyStop"]["mode"].get(mode, mode)  # from a link, which no prompt shows
         base = _PRESETS.get(mode)
         if mode == "adaptive":
             base = GuideSchedule(mode=mode, minimum=minimum, maximum=maximum, patience=patience, tolerance=tolerance)
@@ -69,11 +71,10 @@ def _mode_inputs() -> list[io.Input]:
             "mode",
             options=MODES,
             default=MODES[0],
-            tooltip="paper (first 45%), the default, ends all guidance after 45% of the steps; in the paper only the "
-            "alignment loss ends there, and the masked MSE guides every step. fast (first 50%) stops where the "
-            "paper's GradPaint-Fast does. thorough takes more time for better images. `fraction` and `steps` use the "
-            "numbers below, the presets do not. `adaptive` stops each image once its loss no longer falls faster than "
-            "the noise; the log says when.",
+            tooltip="default (first 45%) ends all guidance after 45% of the steps. fast (first 50%) stops where the "
+            "paper's GradPaint-Fast does. thorough takes more time for better images. full guides every step, as the "
+            "paper does. `fraction` and `steps` use the numbers below; the modes with a name do not. `adaptive` stops "
+            "each image once its loss no longer falls faster than the noise; the log says when.",
         ),
         io.Float.Input(
             "fraction",

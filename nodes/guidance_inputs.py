@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from comfy_api.latest import io
 
 from ..gradpaint.method.settings import (
     GRADIENTS,
     NORMALIZATIONS,
     PAPER_ALPHA,
+    PAPER_LAMBDA_AL,
     PAPER_TOTAL_STEPS,
+    PRESETS,
     AlignmentSettings,
     GuidanceSettings,
     GuideSchedule,
+    check_choice,
 )
 from .host.sampling.ksampler import sampler_names, scheduler_names
 from .sockets import Alignment, Memory, Schedule
 
 _DEFAULT = GuidanceSettings()
 RECORDS = ("losses", "pictures")
+CUSTOM = "custom"
+# The library's "default" is what a custom node without any change does.
+PRESET_CHOICES = (CUSTOM, *(name for name in PRESETS if name != "default"))
 
 
 def sampler_inputs(steps: str = "denoising steps") -> list[io.Input]:
@@ -138,6 +146,22 @@ def keep_record_input() -> io.Combo.Input:
     )
 
 
+def preset_input() -> io.Combo.Input:
+    """preset; after every other input, for it came last."""
+    return io.Combo.Input(
+        "preset",
+        options=list(PRESET_CHOICES),
+        default=CUSTOM,
+        optional=True,
+        tooltip="custom: the settings of this node. The others are the paper's, and replace strength, alpha, "
+        "normalization, alignment and schedule. paper: eqs. 5-9 with the gradient scaled to RMS 1; the masked MSE "
+        f"guides every step, the alignment loss (weight {PAPER_LAMBDA_AL:g}) the first 45%; alpha is {PAPER_ALPHA:g}. "
+        "paper, l2 to the letter: the same with eq. 9 exactly as printed, which moves nothing visible (at most "
+        f"{PAPER_ALPHA:g} in L2 per step). GradPaint-Fast: paper, with all guidance off after half of the steps. "
+        "latent, paper: the masked MSE alone, at every step, as in the paper's latent models.",
+    )
+
+
 def guidance_settings(
     strength: float,
     normalization: str,
@@ -145,8 +169,28 @@ def guidance_settings(
     schedule: GuideSchedule | None,
     gradient: str,
     alpha: float,
+    preset: str = CUSTOM,
 ) -> GuidanceSettings:
-    """The settings object. Unconnected sockets take the library's defaults; alpha 0 means that strength sets it."""
+    """Return the settings that a node's inputs stand for.
+
+    Args:
+        strength, normalization, gradient: as in GuidanceSettings.
+        alignment, schedule: None, an unconnected socket, takes the library's default.
+        alpha: 0 means that strength sets it.
+        preset: one of PRESET_CHOICES. All but "custom" replace every other setting except `gradient`.
+
+    Raises:
+        ValueError: A value is out of range, or a preset is chosen although `alignment` or `schedule` is connected.
+    """
+    if check_choice("preset", preset, PRESET_CHOICES) != CUSTOM:
+        connected = [name for name, value in (("alignment", alignment), ("schedule", schedule)) if value is not None]
+        if connected:
+            names = " and ".join(connected)
+            raise ValueError(
+                f"preset is {preset!r}, which sets the alignment loss and the schedule itself, but {names} "
+                f"{'is' if len(connected) == 1 else 'are'} connected. Disconnect {names}, or set preset to {CUSTOM!r}"
+            )
+        return dataclasses.replace(PRESETS[preset], gradient=gradient)
     return GuidanceSettings(
         strength=strength,
         alpha=alpha or None,

@@ -6,7 +6,15 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..gradpaint.method.settings import AlignmentSettings, GuideSchedule, MemorySettings
-from .guidance_inputs import RECORDS, guidance_inputs, guidance_settings, keep_record_input, sampler_inputs
+from .guidance_inputs import (
+    CUSTOM,
+    RECORDS,
+    guidance_inputs,
+    guidance_settings,
+    keep_record_input,
+    preset_input,
+    sampler_inputs,
+)
 from .host.latents.convert import masked_latent
 from .host.latents.mask_check import check_keeps_something
 from .host.report.record import RunRecord
@@ -61,6 +69,7 @@ class GradPaintKSampler(io.ComfyNode):
                 ),
                 *guidance_inputs(),
                 keep_record_input(),
+                preset_input(),
             ],
             outputs=[
                 io.Latent.Output(
@@ -97,12 +106,13 @@ class GradPaintKSampler(io.ComfyNode):
         gradient: str = "model",
         alpha: float = 0.0,
         keep_record: str = RECORDS[0],
+        preset: str = CUSTOM,
     ) -> io.NodeOutput:
         latent = masked_latent(latent_image, mask)
         records: list[RunRecord] = []
         check_keeps_something(latent["noise_mask"])
         check_clean(latent)
-        settings = guidance_settings(strength, normalization, alignment, schedule, gradient, alpha)
+        settings = guidance_settings(strength, normalization, alignment, schedule, gradient, alpha, preset)
         guided = apply_gradpaint(
             model,
             settings,

@@ -6,7 +6,15 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..gradpaint.method.settings import AlignmentSettings, GuideSchedule, MemorySettings
-from .guidance_inputs import RECORDS, guidance_inputs, guidance_settings, keep_record_input, sampler_inputs
+from .guidance_inputs import (
+    CUSTOM,
+    RECORDS,
+    guidance_inputs,
+    guidance_settings,
+    keep_record_input,
+    preset_input,
+    sampler_inputs,
+)
 from .host.latents.convert import masked_latent
 from .host.latents.mask_check import check_keeps_something
 from .host.sampling.ksample_segment import ksample_segment
@@ -51,6 +59,7 @@ class GradPaintKSamplerAdvanced(io.ComfyNode):
                 ),
                 *guidance_inputs(),
                 keep_record_input(),
+                preset_input(),
             ],
             outputs=[
                 io.Latent.Output(
@@ -89,10 +98,11 @@ class GradPaintKSamplerAdvanced(io.ComfyNode):
         gradient: str = "model",
         alpha: float = 0.0,
         keep_record: str = RECORDS[0],
+        preset: str = CUSTOM,
     ) -> io.NodeOutput:
         latent = masked_latent(latent_image, mask)
         check_keeps_something(latent["noise_mask"])
-        settings = guidance_settings(strength, normalization, alignment, schedule, gradient, alpha)
+        settings = guidance_settings(strength, normalization, alignment, schedule, gradient, alpha, preset)
         return io.NodeOutput(
             *ksample_segment(
                 model,

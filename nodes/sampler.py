@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..gradpaint.method.settings import AlignmentSettings, GuideSchedule, MemorySettings
-from .guidance_inputs import RECORDS, guidance_inputs, guidance_settings, keep_record_input
+from .guidance_inputs import CUSTOM, RECORDS, guidance_inputs, guidance_settings, keep_record_input, preset_input
 from .host.report.record import LiveRecord
 from .host.sampling.guided_sampler import wrap_sampler
 from .sockets import CATEGORY, Record
@@ -35,6 +35,7 @@ class GradPaintSampler(io.ComfyNode):
                 ),
                 *guidance_inputs(),
                 keep_record_input(),
+                preset_input(),
             ],
             outputs=[
                 io.Sampler.Output(
@@ -63,9 +64,10 @@ class GradPaintSampler(io.ComfyNode):
         gradient: str = "model",
         alpha: float = 0.0,
         keep_record: str = RECORDS[0],
+        preset: str = CUSTOM,
     ) -> io.NodeOutput:
         record = LiveRecord()
-        settings = guidance_settings(strength, normalization, alignment, schedule, gradient, alpha)
+        settings = guidance_settings(strength, normalization, alignment, schedule, gradient, alpha, preset)
         return io.NodeOutput(wrap_sampler(sampler, settings, record, memory, keep_record == "pictures"), record)
 
 

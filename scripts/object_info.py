@@ -41,8 +41,8 @@ def main() -> None:
     schemas, migrations = infos()
     new = snapshot(schemas)
     old = load() if SNAPSHOT.exists() else {}
-    problems = breaking(old, new, migrations.RENAMED_INPUTS, migrations.RENAMED_NODES)
-    for text in [*problems, *changed_defaults(old, new)]:
+    problems = breaking(old, new, migrations.RENAMED_INPUTS, migrations.RENAMED_NODES, migrations.RENAMED_CHOICES)
+    for text in [*problems, *changed_defaults(old, new, migrations.RENAMED_CHOICES)]:
         print(text)
     if problems and not allowed:
         sys.exit("not written: saved workflows would break (see CONTRIBUTING.md; --breaking writes it anyway)")

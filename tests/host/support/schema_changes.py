@@ -67,7 +67,9 @@ def widgets(info: dict) -> list[str]:
     return names
 
 
-def breaking(old: dict, new: dict, renamed_inputs: dict | None = None, renamed_nodes=()) -> list[str]:
+def breaking(
+    old: dict, new: dict, renamed_inputs: dict | None = None, renamed_nodes=(), renamed_choices: dict | None = None
+) -> list[str]:
     """Every change that a saved workflow would notice, in words; renamed_*: the tables of `nodes.migrations`."""
     nodes = {rule.old: rule for rule in renamed_nodes}
     problems = []
@@ -78,18 +80,19 @@ def breaking(old: dict, new: dict, renamed_inputs: dict | None = None, renamed_n
             problems.append(f"{node_id}: the node is gone")
             continue
         names = {**(rule.inputs if rule else {}), **(renamed_inputs or {}).get(now, {})}
-        problems += [f"{now}: {text}" for text in _node_problems(before, new[now], names, rule)]
+        choices = (renamed_choices or {}).get(now, {})
+        problems += [f"{now}: {text}" for text in _node_problems(before, new[now], names, rule, choices)]
     return problems
 
 
-def _node_problems(before: dict, after: dict, names: dict, rule) -> list[str]:
+def _node_problems(before: dict, after: dict, names: dict, rule, choices: dict) -> list[str]:
     new_name = lambda name: names.get(name, name)
     old = {new_name(name): given for name, given in inputs(before).items()}
     new = inputs(after)
     problems = [f"input {name} is gone (renamed? list it in nodes/migrations.py)" for name in old if name not in new]
     problems += [f"new input {name} is required" for name, (required, _) in new.items() if required and name not in old]
     for name in (name for name in old if name in new):
-        problems += [f"input {name}: {text}" for text in _input_problems(*old[name], *new[name])]
+        problems += [f"input {name}: {text}" for text in _input_problems(*old[name], *new[name], choices.get(name, {}))]
     places_then = [":".join([new_name(name.split(":")[0]), *name.split(":")[1:]]) for name in widgets(before)]
     places_now = widgets(after)[: len(places_then)]
     if rule is None and places_then != places_now:
@@ -106,7 +109,7 @@ def _node_problems(before: dict, after: dict, names: dict, rule) -> list[str]:
     return problems + _output_problems(before, after, rule)
 
 
-def _input_problems(was_required: bool, before: list, required: bool, after: list) -> list[str]:
+def _input_problems(was_required: bool, before: list, required: bool, after: list, renamed: dict) -> list[str]:
     (old_kind, old), (kind, new) = before, after
     problems = []
     if old_kind != kind:
@@ -115,8 +118,9 @@ def _input_problems(was_required: bool, before: list, required: bool, after: lis
         problems.append("was optional, is required")
     choices, old_choices = new.get("options"), old.get("options")
     if isinstance(old_choices, list):
-        gone = [choice for choice in old_choices if not isinstance(choices, list) or choice not in choices]
-        problems += [f"choice {choice!r} is gone" for choice in gone]
+        left = choices if isinstance(choices, list) else []
+        gone = [choice for choice in old_choices if choice not in left and renamed.get(choice) not in left]
+        problems += [f"choice {choice!r} is gone (renamed? list it in nodes/migrations.py)" for choice in gone]
     for limit, narrower in (("min", lambda a, b: b > a), ("max", lambda a, b: b < a)):
         if limit in new and (limit not in old or narrower(old[limit], new[limit])):
             problems.append(f"{limit} was {old.get(limit)}, is {new[limit]}: saved values may be refused")
@@ -137,13 +141,13 @@ def _output_problems(before: dict, after: dict, rule) -> list[str]:
     return problems
 
 
-def changed_defaults(old: dict, new: dict) -> list[str]:
+def changed_defaults(old: dict, new: dict, renamed_choices: dict | None = None) -> list[str]:
     """Defaults that differ: API prompts that leave an optional input out will behave otherwise."""
     changes = []
     for node_id in (node_id for node_id in old if node_id in new):
-        now = inputs(new[node_id])
-        for name, (_, (_, options)) in inputs(old[node_id]).items():
-            if name in now and options.get("default") != now[name][1][1].get("default"):
-                default = now[name][1][1].get("default")
-                changes.append(f"{node_id}: default of {name} was {options.get('default')!r}, is {default!r}")
+        now, choices = inputs(new[node_id]), (renamed_choices or {}).get(node_id, {})
+        for name, (_, (_, options)) in ((name, given) for name, given in inputs(old[node_id]).items() if name in now):
+            was, default = options.get("default"), now[name][1][1].get("default")
+            if was != default and (default is None or choices.get(name, {}).get(was) != default):
+                changes.append(f"{node_id}: default of {name} was {was!r}, is {default!r}")
     return changes
