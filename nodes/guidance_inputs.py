@@ -153,12 +153,13 @@ def preset_input() -> io.Combo.Input:
         options=list(PRESET_CHOICES),
         default=CUSTOM,
         optional=True,
-        tooltip="custom: the settings of this node. The others are the paper's, and replace strength, alpha, "
-        "normalization, alignment and schedule. paper: eqs. 5-9 with the gradient scaled to RMS 1; the masked MSE "
-        f"guides every step, the alignment loss (weight {PAPER_LAMBDA_AL:g}) the first 45%; alpha is {PAPER_ALPHA:g}. "
-        "paper, l2 to the letter: the same with eq. 9 exactly as printed, which moves nothing visible (at most "
-        f"{PAPER_ALPHA:g} in L2 per step). GradPaint-Fast: paper, with all guidance off after half of the steps. "
-        "latent, paper: the masked MSE alone, at every step, as in the paper's latent models.",
+        tooltip="custom: this node's own settings. The others follow the paper: they set the step size, normalization, "
+        "loss and schedule together (leave alignment and schedule unconnected); gradient and memory stay the node's "
+        "own. paper: the masked MSE guides every step, the alignment loss the first 45%, with lambda_al "
+        f"{PAPER_LAMBDA_AL:g}, alpha {PAPER_ALPHA:g} and rms. paper, l2 to the letter: the same with eq. 9 as "
+        f"printed, which moves nothing visible (at most {PAPER_ALPHA:g} in L2 per step). GradPaint-Fast: like paper, "
+        "but all guidance ends after half of the steps. latent, paper: the masked MSE alone guides every step, as in "
+        "the paper with latent models.",
     )
 
 
