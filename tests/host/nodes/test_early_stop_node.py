@@ -13,7 +13,7 @@ def kinds(pack, schedule, steps):
     "mode, guided",
     [
         ("fast (first 50%)", 10),
-        ("paper (first 45%)", 9),
+        ("default (first 45%)", 9),
         ("full (every step)", 20),
         ("thorough (first 75%)", 15),
         ("fraction", 5),

@@ -12,6 +12,7 @@ from packing import ROOT, packed_files
 from server_process import Server
 
 INPUTS = {"Node": {"alpha": "strength", "picture": "image"}}
+CHOICES = {"Node": {"strength": {"high": "strong", "low": "weak"}}}
 
 
 @pytest.fixture
@@ -44,6 +45,20 @@ def test_renamed_inputs_get_their_new_names(migrations):
     }
     assert notes == ["node 1 Node: input alpha is now strength", "node 1 Node: input picture is now image"]
     assert json.dumps(given) == before
+
+
+def test_renamed_choices_get_their_new_names(migrations):
+    of = lambda **inputs: migrations.migrate(prompt(**inputs), INPUTS, (), CHOICES)
+    found, notes = of(strength="high", seed="high")
+    assert found["1"]["inputs"] == {"strength": "strong", "seed": "high"}
+    assert notes == ["node 1 Node: strength 'high' is now 'strong'"]
+    assert of(alpha="low")[0]["1"]["inputs"] == {"strength": "weak"}  # saved when the input had another name, too
+    rule = migrations.RenamedNode("OldNode", "Node", inputs={"a": "strength"})
+    found, _ = migrations.migrate(prompt("OldNode", a="low"), {}, [rule], CHOICES)
+    assert found["1"] == {**prompt(strength="weak")["1"]}
+    for untouched in ("strong", "higher", 3, None, ["2", 0], ["high", 0], {"high": 1}):
+        given = prompt(strength=untouched)
+        assert migrations.migrate(given, {}, (), CHOICES) == (given, [])
 
 
 def test_where_both_names_are_given(migrations):
@@ -89,6 +104,13 @@ def test_every_listed_rule_leads_somewhere(migrations, pack_nodes):
         schema = pack_nodes[rule.new].GET_SCHEMA()
         ids = {given.id for given in schema.inputs} | set(migrations.RENAMED_INPUTS.get(rule.new, ()))
         assert set(rule.inputs.values()) <= ids and all(place < len(schema.outputs) for place in rule.outputs.values())
+
+
+def test_every_renamed_choice_leads_somewhere(migrations, pack_nodes):
+    for node_id, choices in migrations.RENAMED_CHOICES.items():
+        options = {given.id: getattr(given, "options", ()) for given in pack_nodes[node_id].GET_SCHEMA().inputs}
+        for name, today in choices.items():
+            assert set(today.values()) <= set(options[name]) and not set(today) & set(options[name])
 
 
 def test_the_handler(pack, migrations, monkeypatch, caplog):

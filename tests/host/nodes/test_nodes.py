@@ -49,10 +49,11 @@ def test_defaults_are_the_librarys(pack, pack_nodes):
 @pytest.mark.parametrize(
     "node_id, newer",
     [
-        ("GradPaintKSampler", ["memory", "gradient", "alpha", "keep_record"]),
-        ("GradPaintKSamplerAdvanced", ["memory", "gradient", "alpha", "keep_record"]),
-        ("GradPaintSampler", ["memory", "gradient", "alpha", "keep_record"]),
-        ("GradPaintApply", ["memory", "gradient", "alpha", "keep_record"]),
+        ("GradPaintKSampler", ["memory", "gradient", "alpha", "keep_record", "preset"]),
+        ("GradPaintKSamplerAdvanced", ["memory", "gradient", "alpha", "keep_record", "preset"]),
+        ("GradPaintSampler", ["memory", "gradient", "alpha", "keep_record", "preset"]),
+        ("GradPaintApply", ["memory", "gradient", "alpha", "keep_record", "preset"]),
+        ("GradPaintAlignmentLoss", ["space", "vae", "loss", "fraction"]),
         ("GradPaintEarlyStop", ["between", "minimum", "maximum", "patience", "tolerance"]),
     ],
 )

@@ -24,7 +24,7 @@ def saved() -> dict:
 
 def test_saved_workflows_go_on_working(pack, saved, current):
     migrations = importlib.import_module(f"{pack.__name__}.nodes.migrations")
-    problems = breaking(saved, current, migrations.RENAMED_INPUTS, migrations.RENAMED_NODES)
+    problems = breaking(saved, current, migrations.RENAMED_INPUTS, migrations.RENAMED_NODES, migrations.RENAMED_CHOICES)
     assert problems == [], "saved workflows would break:\n" + "\n".join(problems)
 
 
@@ -242,6 +242,27 @@ def test_what_is_listed_as_renamed_passes(pack):
     wrong = dataclasses.replace(rule, widgets=("seed", "kind", "size"))
     assert "values of saved graphs would be lost" in "".join(breaking(old, {"NewNode": new["Node"]}, {}, [wrong]))
     assert breaking(old, {"NewNode": new["Node"]}, {}, []) != []
+
+
+def test_exactly_the_choices_listed_as_renamed_pass(pack):
+    old, new = changed(lambda n: n["input"]["required"]["kind"][1].update(default="c", options=["c", "b"]))
+    table = {"Node": {"kind": {"a": "c"}}}
+    assert breaking(old, new, renamed_choices=table) == [] and changed_defaults(old, new, table) == []
+    told = ["Node: input kind: choice 'a' is gone (renamed? list it in nodes/migrations.py)"]
+    for other in (
+        None,
+        {"Node": {"kind": {"a": "d"}}},  # leads nowhere
+        {"Node": {"kind": {"b": "c"}}},
+        {"Node": {"size": {"a": "c"}}},
+        {"Other": {"kind": {"a": "c"}}},
+    ):
+        assert breaking(old, new, renamed_choices=other) == told, other
+        assert changed_defaults(old, new, other) == ["Node: default of kind was 'a', is 'c'"], other
+    migrations = importlib.import_module(f"{pack.__name__}.nodes.migrations")
+    rule = migrations.RenamedNode("Node", "NewNode", widgets=("seed", "control_after_generate", "kind", "size"))
+    moved = {"NewNode": new["Node"]}
+    assert breaking(old, moved, {}, [rule], {"NewNode": {"kind": {"a": "c"}}}) == []
+    assert len(breaking(old, moved, {}, [rule], table)) == 1  # the table goes by current names
 
 
 def test_changed_defaults_are_listed():
