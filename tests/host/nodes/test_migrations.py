@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from packing import ROOT, packed_files
 from server_process import Server
+from workflow_api import node_of
 
 INPUTS = {"Node": {"alpha": "strength", "picture": "image"}}
 CHOICES = {"Node": {"strength": {"high": "strong", "low": "weak"}}}
@@ -136,11 +137,12 @@ def test_the_handler_is_registered_once(pack, monkeypatch):
     asyncio.run(module.register())  # no server is running
 
 
-# ---- the real server, and a copy of the pack whose tables hold two rules
+# ---- the real server, and a copy of the pack whose tables hold more rules
 
 RULES = """
 RENAMED_INPUTS["GradPaintDemoScene"] = {"scene_number": "seed"}
 RENAMED_INPUTS["GradPaintMaskGenerator"] = {"like": "size_from"}
+RENAMED_CHOICES["GradPaintMaskGenerator"] = {"kind": {"square": "box"}}
 RENAMED_NODES.append(RenamedNode("GradPaintOldScene", "GradPaintDemoScene", inputs={"edge": "size"},
                                  widgets=("seed", "control_after_generate", "edge", "batch_size")))
 """
@@ -181,6 +183,45 @@ def test_old_prompts_run_in_the_real_server(renaming_server, class_type, old):
     expected = landscape(HELD_OUT_SEEDS[old["scene_number"]], 64).astype(float)
     assert abs(migrated - expected).max() <= 1  # Preview Image does not round
     assert "from an older version" in renaming_server.log()
+
+
+@pytest.mark.slow
+def test_old_choices_run_in_the_real_server(renaming_server):
+    """A made-up rename, and the one that is listed."""
+    size = {"width": 40, "height": 32, "batch_size": 1, "seed": 0}
+    rest = {"coverage": 0.25, "probability": 0.8, "strokes": "thick", "position": "center", "side": "left"}
+    rest |= {"left": 0, "right": 0, "top": 0, "bottom": 0}
+    prompt = {}
+    for kind in ("square", "box"):
+        prompt[kind] = {"class_type": "GradPaintMaskGenerator", "inputs": {"kind": kind, **size, **rest}}
+        prompt[f"{kind} shown"] = {"class_type": "MaskPreview", "inputs": {"mask": [kind, 0]}}
+    history = renaming_server.run(prompt)
+    assert history["status"]["status_str"] == "success", history["status"]
+    old, new = (renaming_server.picture(history["outputs"][f"{kind} shown"]["images"][0]) for kind in ("square", "box"))
+    assert (old == new).all() and 0 < old.mean() < 255
+    assert "node square GradPaintMaskGenerator: kind 'square' is now 'box'" in renaming_server.log()
+
+
+@pytest.mark.slow
+def test_the_old_mode_of_the_early_stop_runs_in_the_real_server(server, prompt):
+    """As version e38f2ec saved it: the first 45% of 4 steps, halves down."""
+    steps = dict(
+        fraction=0.9, steps=45, every=1, between="plain", minimum=0.3, maximum=1, patience=0.15, tolerance=0.05
+    )
+    sampler, before = node_of(prompt, "GradPaintKSampler"), server.log()
+    inputs = {**prompt[sampler]["inputs"], "steps": 4, "schedule": ["stop", 0]}
+    inputs.pop("preset")  # which that version did not have
+    history = server.run(
+        {
+            **prompt,
+            "stop": {"class_type": "GradPaintEarlyStop", "inputs": {"mode": "paper (first 45%)", **steps}},
+            sampler: {**prompt[sampler], "inputs": inputs},
+        }
+    )
+    assert history["status"]["status_str"] == "success", history["status"]
+    log = server.log()[len(before) :]
+    assert "node stop GradPaintEarlyStop: mode 'paper (first 45%)' is now 'default (first 45%)'" in log
+    assert "4 steps, 2 guided" in log
 
 
 def saved_graph() -> dict:

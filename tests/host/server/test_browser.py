@@ -7,42 +7,17 @@ import re
 
 import in_host
 import pytest
-import standins
 from PIL import Image
 from workflow_api import to_prompt
 
-from scripts import browser
 from scripts.workflows.blueprint import NAME as BLUEPRINT
 
 pytestmark = pytest.mark.slow
 FOLDER = in_host.PACK_ROOT / "example_workflows"
 EXAMPLES = sorted(path.stem for path in FOLDER.glob("*.json"))
 HELP_PAGES = sorted(path.stem for path in (in_host.PACK_ROOT / "web" / "docs").glob("*.md"))
-ASKED = ("/api/userdata", "/user.css", "/en.md)")  # what the frontend asks for on the chance that it is there
 
 LEFT_OUT = ("video-preview", "bit_depth")  # the frontend's own; an input that older hosts lack
-
-
-@pytest.fixture(scope="module")
-def page(server):
-    problem = browser.missing()
-    if problem:
-        pytest.skip(f"the workflows are not tried in a browser: {problem}")
-    base = server.log_path.parent
-    standins.empty_files(base / "models")  # so that no model counts as missing; none of them is loaded
-    standins.write_inputs(base / "input", 640, 480)
-    with browser.frontend(server.url) as opened:
-        yield opened
-
-
-@pytest.fixture
-def quiet(page):
-    """The page; no error may reach its console while the test runs."""
-    page.close_dialogs()
-    page.messages.clear()
-    yield page
-    errors = [text for text in page.messages if not text.startswith("warning") and not any(x in text for x in ASKED)]
-    assert not errors
 
 
 def load(name: str) -> dict:
