@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from packing import ROOT, packed_files
 from server_process import Server
-from workflow_api import node_of
+from workflow_api import node_of, to_prompt
 
 INPUTS = {"Node": {"alpha": "strength", "picture": "image"}}
 CHOICES = {"Node": {"strength": {"high": "strong", "low": "weak"}}}
@@ -203,15 +203,17 @@ def test_old_choices_run_in_the_real_server(renaming_server):
 
 
 @pytest.mark.slow
-def test_the_old_mode_of_the_early_stop_runs_in_the_real_server(server, prompt):
+def test_the_old_mode_of_the_early_stop_runs_in_the_real_server(renaming_server):
     """As version e38f2ec saved it: the first 45% of 4 steps, halves down."""
+    workflow = json.loads((ROOT / "example_workflows" / "gradpaint_quickstart.json").read_text(encoding="utf-8"))
+    prompt = to_prompt(workflow, json.loads(renaming_server.get("/object_info")))
     steps = dict(
         fraction=0.9, steps=45, every=1, between="plain", minimum=0.3, maximum=1, patience=0.15, tolerance=0.05
     )
-    sampler, before = node_of(prompt, "GradPaintKSampler"), server.log()
+    sampler, before = node_of(prompt, "GradPaintKSampler"), renaming_server.log()
     inputs = {**prompt[sampler]["inputs"], "steps": 4, "schedule": ["stop", 0]}
     inputs.pop("preset")  # which that version did not have
-    history = server.run(
+    history = renaming_server.run(
         {
             **prompt,
             "stop": {"class_type": "GradPaintEarlyStop", "inputs": {"mode": "paper (first 45%)", **steps}},
@@ -219,7 +221,7 @@ def test_the_old_mode_of_the_early_stop_runs_in_the_real_server(server, prompt):
         }
     )
     assert history["status"]["status_str"] == "success", history["status"]
-    log = server.log()[len(before) :]
+    log = renaming_server.log()[len(before) :]
     assert "node stop GradPaintEarlyStop: mode 'paper (first 45%)' is now 'default (first 45%)'" in log
     assert "4 steps, 2 guided" in log
 
