@@ -80,7 +80,7 @@ def _loss_inputs() -> list[io.Input]:
             max=10_000.0,
             step=0.01,
             tooltip="Weight of this term in the total loss (eq. 8). 0 turns it off. It belongs to `loss`: 0.01 to 1 is "
-            f"useful with edge match; with alignment the paper uses {PAPER_LAMBDA_AL:g}.",
+            f"useful with edge-match; with alignment the paper uses {PAPER_LAMBDA_AL:g}.",
         ),
         io.Int.Input(
             "border_width",
@@ -88,7 +88,7 @@ def _loss_inputs() -> list[io.Input]:
             min=1,
             max=64,
             advanced=True,
-            tooltip="Only for edge match: how many pixels on each side of the mask's edge are compared.",
+            tooltip="Only for edge-match: how many pixels on each side of the mask's edge are compared.",
         ),
         io.Float.Input(
             "softness",
@@ -110,7 +110,7 @@ def _later_inputs() -> list[io.Input]:
             options=list(ALIGNMENT_LOSSES),
             default=_DEFAULT.loss,
             optional=True,
-            tooltip="edge match: our own loss; compares the edges of the collage (the known pixels pasted into the "
+            tooltip="edge-match: our own loss; compares the edges of the collage (the known pixels pasted into the "
             "model's estimate) with those of the estimate. Use a lambda_al of 0.01 to 1. alignment: eqs. 6-7 of the "
             "paper, on the collage, which should change as little as possible across the border. The masked MSE is "
             f"then scaled as in eq. 5 too. As in the paper: lambda_al {PAPER_LAMBDA_AL:g}, softness 0, fraction "

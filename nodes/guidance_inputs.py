@@ -156,9 +156,9 @@ def preset_input() -> io.Combo.Input:
         tooltip="custom: this node's own settings. The others follow the paper: they set the step size, normalization, "
         "loss and schedule together (leave alignment and schedule unconnected); gradient and memory stay the node's "
         "own. paper: the masked MSE guides every step, the alignment loss the first 45%, with lambda_al "
-        f"{PAPER_LAMBDA_AL:g}, alpha {PAPER_ALPHA:g} and rms. paper, l2 to the letter: the same with eq. 9 as "
-        f"printed, which moves nothing visible (at most {PAPER_ALPHA:g} in L2 per step). GradPaint-Fast: like paper, "
-        "but all guidance ends after half of the steps. latent, paper: the masked MSE alone guides every step, as in "
+        f"{PAPER_LAMBDA_AL:g}, alpha {PAPER_ALPHA:g} and rms. paper-l2: the same with eq. 9 to the letter, which "
+        f"moves nothing visible (at most {PAPER_ALPHA:g} in L2 per step). GradPaint-Fast: like paper, "
+        "but all guidance ends after half of the steps. latent-paper: the masked MSE alone guides every step, as in "
         "the paper with latent models.",
     )
 

@@ -16,7 +16,7 @@ ENTRY_POINTS = {
     "GradPaintSampler": ("sampler", "wrap_sampler"),
     "GradPaintApply": ("apply", "apply_gradpaint"),
 }
-PAPERS = ("paper", "paper, l2 to the letter", "GradPaint-Fast", "latent, paper")
+PAPERS = ("paper", "paper-l2", "GradPaint-Fast", "latent-paper")
 
 
 class SettingsTakenError(Exception):
@@ -120,7 +120,7 @@ def test_the_alignment_node_makes_the_papers_loss(pack, pack_nodes):
     assert [item.id for item in node.GET_SCHEMA().inputs][-2:] == ["loss", "fraction"]
     (made,) = run(node, lambda_al=400.0, softness=0.0, loss="alignment", fraction=0.45)
     assert made == settings.AlignmentSettings.paper()
-    with pytest.raises(ValueError, match="loss is 'edges', but must be one of: edge match, alignment"):
+    with pytest.raises(ValueError, match="loss is 'edges', but must be one of: edge-match, alignment"):
         run(node, loss="edges")
     with pytest.raises(ValueError, match=r"fraction is 1\.5, but must be a number between 0"):
         run(node, fraction=1.5)
@@ -136,8 +136,8 @@ def test_the_old_name_of_the_default_mode_is_understood_from_a_link(pack, pack_n
 # ---- runs
 
 STEPS = 10
-GUIDED = {"paper": 10, "paper, l2 to the letter": 10, "GradPaint-Fast": 5, "latent, paper": 10}
-ALIGNED = {"paper": 4, "paper, l2 to the letter": 4, "GradPaint-Fast": 4, "latent, paper": 0}  # 45%, halves down
+GUIDED = {"paper": 10, "paper-l2": 10, "GradPaint-Fast": 5, "latent-paper": 10}
+ALIGNED = {"paper": 4, "paper-l2": 4, "GradPaint-Fast": 4, "latent-paper": 0}  # 45%, halves down
 
 
 @pytest.fixture(scope="module")
@@ -182,15 +182,15 @@ def test_it_runs_and_guides_the_steps_it_says(runs, caplog, family, preset):
     aligned = [bool((value != 0).any()) for value in record.losses("alignment")]
     count = ALIGNED[preset] if family == "guided_diffusion" else 0
     assert aligned == [True] * count + [False] * (GUIDED[preset] - count)
-    assert ("so the alignment loss is off" in text) == (family == "sd15" and preset != "latent, paper")
+    assert ("so the alignment loss is off" in text) == (family == "sd15" and preset != "latent-paper")
 
 
 def test_what_the_presets_change(runs, caplog):
     """On latents the alignment loss is off in all of them; eq. 9 to the letter hardly moves anything."""
     of = lambda family, preset: runs(family, preset, caplog)[0]
-    assert torch.equal(of("sd15", "paper"), of("sd15", "latent, paper"))
-    assert not torch.equal(of("guided_diffusion", "paper"), of("guided_diffusion", "latent, paper"))
+    assert torch.equal(of("sd15", "paper"), of("sd15", "latent-paper"))
+    assert not torch.equal(of("guided_diffusion", "paper"), of("guided_diffusion", "latent-paper"))
     for family in ("guided_diffusion", "sd15"):
         assert not torch.equal(of(family, "paper"), of(family, "GradPaint-Fast"))
         moved = {preset: (of(family, preset) - of(family, None)).norm() for preset in PAPERS}
-        assert 0 < moved["paper, l2 to the letter"] < 0.1 * moved["paper"]
+        assert 0 < moved["paper-l2"] < 0.1 * moved["paper"]
