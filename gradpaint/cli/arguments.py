@@ -242,9 +242,15 @@ def load_model(
 
 
 def load_any_model(
-    arguments: argparse.Namespace, path: str | Path | None, device: str | torch.device
+    arguments: argparse.Namespace, path: str | Path | None, device: str | torch.device, labeled: bool = False
 ) -> tuple[GuidedDiffusionDenoiser | LatentDiffusionDenoiser, Callable[..., InpaintResult]]:
     """Load a model of pixels or, if the file is one, of latents.
+
+    Args:
+        arguments: With the options of `add_model_details`.
+        path: The checkpoint; None: the bundled model.
+        device: Where it runs.
+        labeled: Each image brings its own class, so a class-conditional model needs none here.
 
     Returns:
         The model, and the `inpaint_image` that runs it.
@@ -254,14 +260,14 @@ def load_any_model(
     if path is not None and is_latent_diffusion(path):
         from ..latent_diffusion import inpaint_image as inpaint_latents
 
-        return _load_latent_model(arguments, path, device), inpaint_latents
+        return _load_latent_model(arguments, path, device, labeled), inpaint_latents
     from ..sampling.inpaint_image import inpaint_image
 
     return load_model(arguments, path, device), inpaint_image
 
 
 def _load_latent_model(
-    arguments: argparse.Namespace, path: str | Path, device: str | torch.device
+    arguments: argparse.Namespace, path: str | Path, device: str | torch.device, labeled: bool
 ) -> LatentDiffusionDenoiser:
     from ..latent_diffusion import check_label, load_latent_diffusion
 
@@ -269,5 +275,6 @@ def _load_latent_model(
         if getattr(arguments, name) is not None:
             raise ValueError(f"--{name.replace('_', '-')} is for guided-diffusion models, but {path} is a latent one")
     denoiser = load_latent_diffusion(path, device, label=arguments.label, num_head_channels=arguments.head_channels)
-    check_label(arguments.label, denoiser.config)
+    if not labeled or denoiser.config.num_classes is None:
+        check_label(arguments.label, denoiser.config)
     return denoiser

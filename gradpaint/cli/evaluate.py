@@ -107,7 +107,8 @@ def _add_methods(group: argparse._ArgumentGroup) -> None:
         "--codec",
         action="append",
         metavar="[NAME=]MODULE:CALLABLE",
-        help="for latent_copy: returns a latent model's (encode, decode), images in [-1, 1]",
+        help="for latent_copy: returns a latent model's (encode, decode), images in [-1, 1] (default: those of "
+        "a latent --model)",
     )
 
 
@@ -116,7 +117,7 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
         "--model",
         action="append",
         metavar="[NAME=]FILE",
-        help="guided-diffusion checkpoint (without it: the bundled 64x64 model)",
+        help="guided-diffusion or latent diffusion (CompVis, VQ) checkpoint (without it: the bundled 64x64 model)",
     )
     shared.add_model_details(group)
     group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from ..evaluation.dataset import SCENES, Cases
 from ..evaluation.fid import Features, load_callable, load_features, missing_features
 from ..evaluation.methodspec import MethodSpec
 from ..evaluation.runner import Codec, Denoiser, Setup
+from ..latent_diffusion import LatentDiffusionDenoiser, is_latent_diffusion
 from ..models import bundled_model_path
 from . import arguments as shared
 
@@ -31,7 +33,7 @@ class Inputs:
         labels: a CSV of classes, or `conditioning.FOLDERS`.
         captions: a CSV.
         fid_reference: folder of true images.
-        codec: MODULE:CALLABLE of a latent model's encoder and decoder.
+        codec: MODULE:CALLABLE of a latent model's encoder and decoder, in place of the model's own.
         run_model: False: no model is loaded at all.
     """
 
@@ -42,6 +44,11 @@ class Inputs:
     fid_reference: Path | None = None
     codec: str | None = None
     run_model: bool = True
+
+    @functools.cached_property
+    def latent(self) -> bool:
+        """Whether the model is one of latents, as far as the file's name and its weights' names tell."""
+        return self.model is not None and is_latent_diffusion(self.model)
 
     @classmethod
     def of_one(cls, arguments: argparse.Namespace) -> Inputs:
@@ -140,8 +147,12 @@ class Models:
         if not inputs.run_model:
             return None
         if inputs.model != self._path:
-            self.denoiser = shared.load_model(self.arguments, inputs.model, shared.device(self.arguments.device))
+            device, labeled = shared.device(self.arguments.device), inputs.labels is not None
+            self.denoiser, _ = shared.load_any_model(self.arguments, inputs.model, device, labeled)
             self._path = inputs.model
+        if self.arguments.paper and num_classes(self.denoiser) and inputs.labels is None:
+            if self.arguments.label is None:
+                raise ValueError(f"--model {inputs.model} is class-conditional: give each image's class with --labels")
         return self.denoiser
 
 
@@ -201,8 +212,10 @@ def build_block(
         mask: kind and options.
         scoring: fields of `Scoring` that are not as the command says.
     """
-    if any(spec.name == "latent_copy" for spec in specs) and inputs.codec is None:
-        raise ValueError("latent_copy needs --codec, a latent model's encoder and decoder")
+    denoiser = models.load(inputs)
+    latent = isinstance(denoiser, LatentDiffusionDenoiser)
+    if any(spec.name == "latent_copy" for spec in specs) and inputs.codec is None and not latent:
+        raise ValueError("latent_copy needs --codec, a latent model's encoder and decoder, or a latent --model")
     setup = Setup(
         steps=steps,
         sampler=arguments.sampler,
@@ -214,8 +227,8 @@ def build_block(
     return Block(
         title,
         folder,
-        _cases(arguments, inputs, models.load(inputs), count, mask),
-        specs,
+        _cases(arguments, inputs, denoiser, count, mask),
+        [spec.on_latents() for spec in specs] if latent else specs,
         seeds,
         setup,
         _scoring(arguments, inputs, scoring or {}),
@@ -273,9 +286,12 @@ def _identity(arguments: argparse.Namespace, inputs: Inputs) -> dict[str, Any]:
 
 
 def num_classes(denoiser: Denoiser) -> int | None:
-    """Of a class-conditional guided-diffusion model."""
-    unet = getattr(getattr(denoiser, "config", None), "unet", None)
-    return getattr(unet, "num_classes", None)
+    """How many classes a class-conditional model has, beside the one that stands for none; None: not conditional."""
+    config = getattr(denoiser, "config", None)
+    if isinstance(denoiser, LatentDiffusionDenoiser):
+        classes, null = denoiser.config.num_classes, denoiser.config.null_label
+        return classes if classes is None or null is None else classes - 1
+    return getattr(getattr(config, "unet", None), "num_classes", None)
 
 
 def _codec(inputs: Inputs) -> Codec | None:

@@ -11,7 +11,8 @@ from ..evaluation.paper.figures import FigureRun
 from ..evaluation.paper.layouts import LAYOUTS, Layout
 from ..evaluation.paper.numbers import paper_numbers, read_numbers
 from ..evaluation.paper.page import STAND_IN
-from ..evaluation.paper.run import PAPER_STEPS, STAND_IN_STEPS, Given, PaperRun, Task
+from ..evaluation.paper.run import PAPER_STEPS, STAND_IN_STEPS, Given, PaperRun, Task, check_kind
+from ..latent_diffusion import load_checkpoint
 from . import arguments as shared
 from .evaluate_inputs import Inputs, Models, build_block, inputs_by_name, named_folders, paper_scoring
 
@@ -47,9 +48,12 @@ def table(arguments: argparse.Namespace, out: Path) -> int:
 
 def _plan(arguments: argparse.Namespace, layout: Layout, out: Path) -> tuple[dict[str, Inputs], PaperRun]:
     inputs = inputs_by_name(arguments, [column.name for column in layout.columns])
+    for name, its in inputs.items():
+        _check_file(layout, name, its)
     given = Given(
         columns=list(inputs),
         models={name for name, its in inputs.items() if its.run_model},
+        latent={name for name, its in inputs.items() if its.latent},
         codecs={name for name, its in inputs.items() if its.codec},
         results=named_folders(arguments.results, "--results"),
         methods=arguments.methods or [],
@@ -58,6 +62,20 @@ def _plan(arguments: argparse.Namespace, layout: Layout, out: Path) -> tuple[dic
     if arguments.paper_numbers:
         numbers |= read_numbers(arguments.paper_numbers)
     return inputs, PaperRun(layout, out, given, numbers, arguments.command_line)
+
+
+def _check_file(layout: Layout, name: str, inputs: Inputs) -> None:
+    """Check a model's file as far as it decides of what kind it is.
+
+    Raises:
+        ValueError: it does not exist, or it is a .ckpt where a model of pixels is due, and no model at all.
+    """
+    if inputs.model is None:
+        return
+    if not inputs.model.is_file():
+        raise ValueError(f"--model {inputs.model} does not exist")
+    if inputs.latent and any(column.name == name and column.latent is False for column in layout.columns):
+        load_checkpoint(inputs.model)  # every .ckpt counts as latent; this says what is wrong with others
 
 
 def _amounts(arguments: argparse.Namespace, layout: Layout, real: bool) -> dict:
@@ -92,6 +110,9 @@ def figure(arguments: argparse.Namespace, out: Path) -> int:
     inputs = next(iter(given.values()), Inputs())
     if not inputs.run_model:
         raise ValueError(f"--data without --model; --paper {layout.name} runs a model on these images")
+    for name, its in given.items():
+        _check_file(layout, name, its)
+        check_kind(layout, name, its.latent)
     models = Models(arguments)
     block = _figure_block(arguments, models, inputs, layout, out)
     page = FigureRun(layout, block).run(models.load(inputs))

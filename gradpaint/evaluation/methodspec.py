@@ -12,6 +12,7 @@ from ..method.settings import AlignmentSettings, GuidanceSettings, GuideSchedule
 from ..sampling.methods import Method, get_method
 
 GUIDANCE, ALIGNMENT, SCHEDULE = "guidance", "alignment", "schedule"  # the settings objects that a field may belong to
+OFF = ("lambda_al", 0)  # no alignment loss
 PREFIX = "alignment_"  # tells a field of the alignment's from one of the same name elsewhere: alignment_fraction=0.45
 
 
@@ -26,6 +27,7 @@ class MethodSpec:
         guidance: fields of GuidanceSettings, those of its alignment and schedule included, to replace; "stop" is the
             fraction or "adaptive", "preset" the settings to start from instead of the run's.
         options: of the method itself.
+        latent: run by a latent diffusion model, see `on_latents`.
     """
 
     label: str
@@ -33,11 +35,13 @@ class MethodSpec:
     steps: int | None = None
     guidance: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    latent: bool = False
 
     @property
     def recipe(self) -> str:
         """Everything but the label, as text: results of one label are kept only if they were made like this."""
-        return json.dumps([self.name, self.steps, self.guidance, self.options], sort_keys=True)
+        parts = [self.name, self.steps, self.guidance, self.options, *(["latent"] if self.latent else [])]
+        return json.dumps(parts, sort_keys=True)
 
     @property
     def slug(self) -> str:
@@ -63,6 +67,19 @@ class MethodSpec:
             alignment=dataclasses.replace(base.alignment, **changes[ALIGNMENT]),
             schedule=dataclasses.replace(base.schedule, **changes[SCHEDULE]),
         )
+
+    def on_latents(self) -> MethodSpec:
+        """The same method run by a latent model, which takes no alignment loss.
+
+        Raises:
+            ValueError: the method sets something of that loss, other than its weight to 0.
+        """
+        idle = [name for name, value in self.guidance.items() if _owner(name) == ALIGNMENT and (name, value) != OFF]
+        if idle:
+            raise ValueError(
+                f"method {self.label!r} sets {idle[0]}, but latent models run without the alignment loss; leave it out"
+            )
+        return dataclasses.replace(self, latent=True)
 
 
 def slug(label: str) -> str:

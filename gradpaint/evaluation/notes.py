@@ -39,6 +39,11 @@ def notes(evaluation: Evaluation) -> list[str]:
         )
     if any("feature_variance" in row for row in means.values()):
         lines.append("Feature variance: over the samples of an image, mean over features, in units of 1e-3.")
+    if any(spec.latent for spec in block.specs):
+        lines.append(
+            "A latent model: images are encoded, repainted as latents without the alignment loss, decoded, and pasted "
+            "under the known pixels; s includes that. latent_copy is the encoded and decoded image itself."
+        )
     clock = "processor time" if torch.device(block.setup.device).type == "cpu" else "wall-clock time"
     lines.append(f"s: {clock} per image in batches of up to {block.setup.batch}.")
     lines += _warnings(evaluation)

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 
 from ..image.files import save_image, save_mask
+from ..latent_diffusion import LatentDiffusionDenoiser, inpaint_image
+from ..latent_diffusion.inpaint import latent_shape
 from ..method.settings import GuidanceSettings
 from ..sampling.inpaint_image import reflect_pad
 from ..sampling.methods import METHODS
@@ -31,13 +33,16 @@ from .dataset import Cases, stream_seed
 from .methodspec import MethodSpec
 from .records import Records, replace_file
 
-Denoiser = Any  # callable (x, sigma) -> x0_hat with .sigmas; .size_multiple and a `label` argument where it has them
+# Callable (x, sigma) -> x0_hat with .sigmas; .size_multiple and a `label` argument where it has them. Of pixels, unless
+# it is a LatentDiffusionDenoiser.
+Denoiser = Any
 Codec = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]  # encode, decode
+Noise = Callable[[torch.Size], Tensor]  # a state's shape without the batch -> noise of the whole batch
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What every method of a run shares; device is where the denoiser is."""
+    """What every method of a run shares; device is where the denoiser is, codec latent_copy's: None, the denoiser's."""
 
     steps: int = 30
     sampler: str = "ddpm"
@@ -181,40 +186,78 @@ def inpaint_batch(
     labels: Sequence[int] | None = None,
     **extras: Any,
 ) -> tuple[InpaintResult, float]:
-    """Run one method on one batch, the hole of its input blanked.
+    """Run one method on one batch, with nothing of the image under the hole.
 
     Args:
+        denoiser: of pixels or, with the images encoded and the result decoded, of latents; None for an oracle.
         labels: a class per image, for a class-conditional denoiser.
         extras: further arguments of the method, e.g. keep_x0.
 
     Returns:
         The result, on the CPU, and seconds: of the processor on a CPU, where other programs may run, else by the clock.
     """
-    multiple = getattr(denoiser, "size_multiple", 1)
-    height, width = images.shape[2:]
-    image, mask = (reflect_pad(tensor, multiple).to(setup.device) for tensor in (images, masks))
-    y = torch.where(mask == 0, image, torch.zeros_like(image))
-    noise = torch.stack([_noise(image.shape[1:], stream_seed(seed, name)) for name in names]).to(image)
+    latent = isinstance(denoiser, LatentDiffusionDenoiser)
+    if latent and not spec.latent:
+        raise ValueError(f"the model is one of latents, but method {spec.label!r} is not: take its on_latents()")
+    inpaint: Callable[..., InpaintResult] = _inpaint_latents if latent else _inpaint_pixels
     clock = time.process_time if torch.device(setup.device).type == "cpu" else time.perf_counter
-    steps = spec.steps or setup.steps
-    sigmas = None if denoiser is None else run_sigmas(denoiser, steps, setup.sampler)
     started = clock()
-    result = METHODS[spec.name].run(
+    result = inpaint(
         denoiser if labels is None else Labeled(denoiser, labels, setup.device),
-        y,
-        mask,
-        sigmas=sigmas,
-        noise=noise,
+        images,
+        masks,
+        lambda shape: torch.stack([_noise(shape, stream_seed(seed, name)) for name in names]),
+        spec,
+        setup,
         seed=stream_seed(seed, names[0], "steps"),
         sampler=setup.sampler,
         settings=spec.settings(setup.settings),
-        image=image,
         codec=setup.codec,
         **spec.options,
         **extras,
     )
-    result.image = result.image[..., :height, :width].cpu()
     return result, clock() - started
+
+
+def _inpaint_pixels(
+    denoiser: Denoiser, images: Tensor, masks: Tensor, noise: Noise, spec: MethodSpec, setup: Setup, **arguments: Any
+) -> InpaintResult:
+    height, width = images.shape[2:]
+    multiple = getattr(denoiser, "size_multiple", 1)
+    image, mask = (reflect_pad(tensor, multiple).to(setup.device) for tensor in (images, masks))
+    result = METHODS[spec.name].run(
+        denoiser,
+        torch.where(mask == 0, image, torch.zeros_like(image)),
+        mask,
+        sigmas=None if denoiser is None else run_sigmas(denoiser, spec.steps or setup.steps, setup.sampler),
+        noise=noise(image.shape[1:]).to(image),
+        image=image,
+        **arguments,
+    )
+    result.image = result.image[..., :height, :width].cpu()
+    return result
+
+
+def _inpaint_latents(
+    denoiser: LatentDiffusionDenoiser,
+    images: Tensor,
+    masks: Tensor,
+    noise: Noise,
+    spec: MethodSpec,
+    setup: Setup,
+    **arguments: Any,
+) -> InpaintResult:
+    return inpaint_image(
+        denoiser,
+        images,
+        masks,
+        method=spec.name,
+        steps=spec.steps or setup.steps,
+        device=setup.device,
+        noise=noise(torch.Size(latent_shape(denoiser, *images.shape[2:]))),
+        progress=False,
+        **arguments,
+    )
 
 
 def _noise(shape: torch.Size, seed: int) -> Tensor:

@@ -1,4 +1,7 @@
-"""Inpainting of images of any size with a latent diffusion model: encoded, repainted as latents, decoded."""
+"""Inpainting of images of any size with a latent diffusion model: encoded, repainted as latents, decoded.
+
+One image or a batch of one size goes the same way; `gradpaint inpaint` and `gradpaint evaluate` both run this.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from ..sampling.methods import get_method
 from ..sampling.sigmas import spaced_sigmas
 
 if TYPE_CHECKING:
+    from ..sampling.baselines.oracles import Codec
     from ..sampling.run import InpaintResult
     from .denoiser import LatentDiffusionDenoiser
 
@@ -26,6 +30,13 @@ CONTENT = "fill"  # of the hole while encoding: known cells beside it see a litt
 def latent_mask(mask: Tensor, downscale: int) -> Tensor:
     """(B, 1, H, W) -> (B, 1, h, w): a latent cell is repainted as much as the most of its pixels."""
     return F.max_pool2d(mask.float(), downscale)
+
+
+def latent_shape(denoiser: LatentDiffusionDenoiser, height: int, width: int) -> tuple[int, int, int]:
+    """(C, h, w) of the latent that `inpaint_image` makes of an image of that size, in pixels."""
+    multiple, cell = denoiser.size_multiple, denoiser.downscale
+    h, w = ((side + -side % multiple) // cell for side in (height, width))
+    return denoiser.config.first_stage.embed_dim, h, w
 
 
 def inpaint_image(
@@ -41,28 +52,32 @@ def inpaint_image(
     device: torch.device | str = "cpu",
     progress: bool = True,
     align_decoded: bool = False,
+    codec: Codec | None = None,
     **options: Any,
 ) -> InpaintResult:
-    """Repaint one image with a latent model; known pixels stay exactly as they are.
+    """Repaint images with a latent model; known pixels stay exactly as they are.
 
     Args:
         denoiser: the model.
-        image: (1, 3, H, W) in [-1, 1], any size: it is mirrored up to the multiple that the model takes.
-        mask: (1, 1, H, W), 1 = repaint.
+        image: (B, 3, H, W) in [-1, 1], any size: it is mirrored up to the multiple that the model takes.
+        mask: (B, 1, H, W), 1 = repaint.
         settings: GradPaint's, None for the defaults. Their loss at the border is off, as in the paper for latents...
         align_decoded: ...unless this is set: then it looks at the decoded estimate, at the cost of a pass through the
             decoder and back at each guided step.
-        steps, seed, method, sampler, device, progress, options: as `sampling.inpaint_image.inpaint_image`'s.
+        codec: (encode, decode) for latent_copy; None: the model's own.
+        steps, seed, method, sampler, device, progress, options: as `sampling.inpaint_image.inpaint_image`'s; the
+            option noise, (B, C, h, w), has the latents' shape, see `latent_shape`.
 
     Returns:
-        An `InpaintResult` with images: image, and the record's x0_hat decoded, all (1, 3, H, W) on the CPU.
+        An `InpaintResult` with images: image, and the record's x0_hat decoded, all (B, 3, H, W) on the CPU.
     """
     chosen = get_method(method)
-    if chosen.oracle:  # bounds that need no model are of the images themselves
+    if chosen.oracle:  # bounds are of the images themselves
         arguments: dict[str, Any] = dict(
             steps=steps, seed=seed, method=method, sampler=sampler, settings=settings, device=device
         )
-        return inpaint_pixels(denoiser, image, mask, progress=progress, **arguments, **options)
+        codec = (denoiser.encode, denoiser.decode) if codec is None else codec
+        return inpaint_pixels(denoiser, image, mask, progress=progress, codec=codec, **arguments, **options)
     padded, fine = (reflect_pad(t, denoiser.size_multiple).to(device) for t in (image, mask))
     filled = fill_hole((padded + 1) / 2, fine, CONTENT) * 2 - 1
     with torch.no_grad():

@@ -23,7 +23,8 @@ class Column:
         images: where the images come from.
         model: the checkpoint that the paper used with them; "trained on" makes it a heading of its own.
         key: of the numbers' CSV.
-        latent: the model works on latents.
+        latent: whether the model works on latents; None: either kind will do.
+        elsewhere: why no checkpoint can be given here, as a clause.
     """
 
     name: str
@@ -31,7 +32,8 @@ class Column:
     images: str
     model: str
     key: str
-    latent: bool = False
+    latent: bool | None = False
+    elsewhere: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Row:
         stand_in: the same with the steps of the run, for the bundled model.
         ticks: table 7's two columns, training-free and diffusion-based.
         share: of the run that is guided, fig. 9.
+        latent: where a table takes either kind of model, this row is for latent ones.
     """
 
     title: str
@@ -68,6 +71,7 @@ class Row:
     stand_in: str | None = None
     ticks: tuple[bool, bool] | None = None
     share: float | None = None
+    latent: bool = False
 
     @property
     def method(self) -> str | None:
@@ -134,20 +138,25 @@ _IMAGES = {
 _TITLES = {"ffhq": "FFHQ", "celebahq": "CelebA-HQ", "imagenet": "ImageNet", "places2": "Places2", "coco": "COCO"}
 
 
-def _column(name: str, model: str, latent: bool = False, title: str = "") -> Column:
-    return Column(name, title or _TITLES.get(name, ""), _IMAGES[name], model, NO_KEY if name == ANY else name, latent)
+def _column(
+    name: str, model: str, latent: bool | None = False, title: str = "", elsewhere: str | None = None
+) -> Column:
+    title, key = title or _TITLES.get(name, ""), NO_KEY if name == ANY else name
+    return Column(name, title, _IMAGES[name], model, key, latent, elsewhere)
 
 
 _PIXEL = "a 256x256 guided-diffusion model trained on {}; the projects of RePaint and DPS link some"
-_LATENT = "run it in ComfyUI with the GradPaint nodes and give the saved pictures with --results"
+_LATENT = "the complete checkpoint with its VQ first stage, from the latent-diffusion project of CompVis"
+_COMFYUI = "Stable Diffusion through ComfyUI with the GradPaint nodes; --results takes the saved pictures"
 FFHQ = _column("ffhq", _PIXEL.format("CelebA-HQ"))
 CELEBAHQ = _column("celebahq", _PIXEL.format("FFHQ"))
 IMAGENET = _column("imagenet", "256x256_diffusion.pt, class-conditional, from OpenAI's guided-diffusion project")
 PLACES2 = _column("places2", _PIXEL.format("Places2"))
 ANYTHING = _column(ANY, "a 256x256 guided-diffusion model; the paper does not say which")
-LATENT_IMAGENET = _column("imagenet", f"the class-conditional latent diffusion model of ImageNet; {_LATENT}", True)
-LATENT_COCO = _column("coco", f"Stable Diffusion with each image's caption; {_LATENT}", True)
-LATENT_FFHQ = _column("ffhq", f"the latent diffusion model of CelebA-HQ; {_LATENT}", True)
+ANY_KIND = _column(ANY, f"{ANYTHING.model}. GradPaint-Latent: a latent diffusion model, {_LATENT}", None)
+LATENT_IMAGENET = _column("imagenet", f"the class-conditional latent diffusion model of ImageNet, {_LATENT}", True)
+LATENT_COCO = _column("coco", "Stable Diffusion with each image's caption, in ComfyUI", True, elsewhere=_COMFYUI)
+LATENT_FFHQ = _column("ffhq", f"the latent diffusion model of CelebA-HQ, {_LATENT}", True)
 
 THIN, MEDIUM, THICK = Mask("thin"), Mask("medium"), Mask("thick")
 COVERAGES = tuple(Mask("coverage", (("coverage", share),)) for share in (0.1, 0.25, 0.5, 0.75))
@@ -162,7 +171,7 @@ PAPER = "gradpaint:preset=paper"
 GRADPAINT = Row("GradPaint", PAPER, ticks=(True, True))
 FAST = Row("GradPaint-Fast", "gradpaint:preset=GradPaint-Fast", ticks=(True, True))
 LATENT = Row("GradPaint", "gradpaint:preset=latent-paper")
-LATENT_TIMED = Row("GradPaint-Latent", "gradpaint:preset=latent-paper", ticks=(True, True))
+LATENT_TIMED = Row("GradPaint-Latent", "gradpaint:preset=latent-paper", ticks=(True, True), latent=True)
 WITHOUT_ALIGNMENT = Row("GradPaint without alignment loss", f"{PAPER},lambda_al=0")
 FACES = (COPY, GREYFILL, LAMA, PALETTE, REPAINT, MCG, NOISY, IMAGE, GRADPAINT)
 
@@ -216,7 +225,7 @@ TABLES = (
     Layout(
         "table7",
         "seconds per image",
-        (ANYTHING,),
+        (ANY_KIND,),
         (THICK,),
         (LAMA, PALETTE, REPAINT, MCG, GRADPAINT, FAST, LATENT_TIMED),
         ("seconds",),
@@ -224,7 +233,8 @@ TABLES = (
             "The paper names neither its GPU nor its batch; compare ratios, not seconds.",
             "MCG's 52 s against GradPaint's 66 s cannot be 1000 differentiated steps against 100, and the paper gives "
             "no number. Here MCG takes the 1000 of its own paper, with the bundled model as many as the others.",
-            "GradPaint-Latent's row is only comparable on a latent model.",
+            "GradPaint-Latent's row is only comparable on a latent model, and such a model runs no other row: "
+            "give it in a run of its own.",
         ),
         mask_key=NO_KEY,
         images=8,
@@ -263,10 +273,10 @@ TABLES = (
 )
 
 
-def _figure(name: str, title: str, rows: tuple[Row, ...], seeds: int = 1) -> Layout:
+def _figure(name: str, title: str, rows: tuple[Row, ...], seeds: int = 1, column: Column = ANY_KIND) -> Layout:
     one = 1  # image
     return Layout(
-        name, title, (ANYTHING,), (THICK,), rows, (), (), None, seeds, seeds, one, stand_in_images=one, figure=True
+        name, title, (column,), (THICK,), rows, (), (), None, seeds, seeds, one, stand_in_images=one, figure=True
     )
 
 
@@ -274,11 +284,12 @@ ALIGNMENT_ALONE = f"{PAPER},lambda_mse=0"
 BOTH_TO_THE_END = f"{PAPER},alignment_fraction=1"
 FIGURES = (
     _figure("fig2", "estimates over the run", (NOISY, IMAGE, GRADPAINT)),
-    _figure("fig3a", "gradient of each loss", (Row("GradPaint", BOTH_TO_THE_END),)),
+    _figure("fig3a", "gradient of each loss", (Row("GradPaint", BOTH_TO_THE_END),), column=ANYTHING),
     _figure(
         "fig3b",
         "estimates with each loss alone and with both",
         (Row("masked MSE", f"{PAPER},lambda_al=0"), Row("alignment", ALIGNMENT_ALONE), Row("both", PAPER)),
+        column=ANYTHING,
     ),
     _figure("fig10", "samples from the same noise in each column", (IMAGE, GRADPAINT), seeds=8),
 )

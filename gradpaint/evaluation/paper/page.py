@@ -138,6 +138,11 @@ def _legend(layout: Layout, content: PageContent) -> list[str]:
         if metric in content.problems:
             lines.append(f"* {title} {NOT_RUN}: {content.problems[metric]}.")
     lines += [f"* {title} {NOT_RUN}: {reason}." for title, reason in content.missing_rows.items()]
+    lines += [
+        f"* {column.title} {NOT_RUN}: {column.elsewhere}."
+        for column in layout.columns
+        if column.elsewhere is not None and column.name not in content.given
+    ]
     lines.append("* +- is one standard error over images.")
     return lines
 
@@ -149,17 +154,21 @@ def needs(layout: Layout, given: list[str]) -> list[str]:
         state = "given" if column.name in given else "missing"
         name = column.title or "Images"
         options = f"--data {column.name}=FOLDER"
-        options += "" if column.latent else f" --model {column.name}=CHECKPOINT"
+        options += f" --model {column.name}=CHECKPOINT" if column.elsewhere is None else ""
         lines.append(f"* {name} ({state}): {column.images}. Model: {column.model}. `{options}`")
     others = [row.title for row in layout.rows if row.ours is None]
-    if others or any(column.latent for column in layout.columns):
+    if others or any(column.elsewhere for column in layout.columns):
         lines.append(
-            f"* {', '.join(others) or 'Methods'} run elsewhere on the pictures in inputs/ and masks/ of each folder: "
+            f"* {', '.join(others) or 'Stable Diffusion'}, outside this command, on the pictures in inputs/ and masks/ of "
+            "each folder: "
             "`--results NAME=FOLDER`, with a folder DATASET_MASK in it for each data set and mask, and pictures named "
             "as in inputs/."
         )
     if any(row.method == "latent_copy" for row in layout.rows):
-        lines.append("* latent COPY: `--codec NAME=MODULE:CALLABLE`, a latent model's encoder and decoder.")
+        lines.append(
+            "* latent COPY: the latent --model's own encoder and decoder, unless `--codec NAME=MODULE:CALLABLE` gives "
+            "others."
+        )
     if "fid" in layout.measures:
         lines.append(
             "* FID: `--fid`, which downloads its network, or `--fid-features`; `--fid-reference NAME=FOLDER` for each "

@@ -32,6 +32,28 @@ class Task:
     title: str
 
 
+def check_kind(layout: Layout, name: str, latent: bool) -> None:
+    """Check that a data set's model is of the kind that the table is about.
+
+    Raises:
+        ValueError: names what takes such a model.
+    """
+    column = layout.column(name)
+    if column.elsewhere is not None:
+        raise ValueError(f"--model {name}: {layout.name} has {column.elsewhere}; leave --model {name} out")
+    if column.latent is None or column.latent == latent:
+        return
+    if latent:
+        raise ValueError(
+            f"--model {name} is a latent diffusion model, but --paper {layout.name} is about models of pixels; latent "
+            "ones belong to --paper table3, and table7, fig2 and fig10 take them too"
+        )
+    raise ValueError(
+        f"--model {name} is a model of pixels, but --paper {layout.name} is about latent models; give the complete "
+        "checkpoint of a CompVis latent diffusion model"
+    )
+
+
 @dataclass
 class Given:
     """What the user has.
@@ -39,13 +61,15 @@ class Given:
     Attributes:
         columns: names of data sets, in any order; empty: the bundled model stands in.
         models: those of them that have a model.
-        codecs: those of them that have a latent model's codec.
+        latent: those of `models` that work on latents.
+        codecs: names of the data sets that have a latent model's codec besides.
         results: label -> folder with a subfolder of another method's pictures per block.
         methods: further methods, as `parse_method` takes them.
     """
 
     columns: list[str] = field(default_factory=list)
     models: set[str] = field(default_factory=set)
+    latent: set[str] = field(default_factory=set)
     codecs: set[str] = field(default_factory=set)
     results: Mapping[str, Path] = field(default_factory=dict)
     methods: list[str] = field(default_factory=list)
@@ -68,6 +92,9 @@ class PaperRun:
         unknown = [name for name in given.columns if name not in names]
         if unknown:
             raise ValueError(f"--data names {unknown[0]!r}, but {layout.name} has {', '.join(names)}")
+        for name in given.columns:
+            if name in given.models:
+                check_kind(layout, name, name in given.latent)
         self.content = PageContent(numbers, given=list(given.columns))
         titles = {row.title for row in layout.rows}
         self._extra = {text: Row(f"{text} {NOT_IN_THE_PAPER}", text) for text in given.methods}
@@ -99,10 +126,18 @@ class PaperRun:
         """Why a row cannot be run, as a clause."""
         if row.ours is None:
             return "a trained model of others; --results takes its pictures" if row in self.layout.rows else None
-        if row.method == "latent_copy" and column not in self.given.codecs:
-            return "it needs a latent model's encoder and decoder, --codec"
-        if row.needs_model and column != STAND_IN and column not in self.given.models:
+        if row.method == "latent_copy" and column not in self.given.codecs | self.given.latent:
+            return "it needs a latent model's encoder and decoder: that of a latent --model, or --codec"
+        if not row.needs_model or column == STAND_IN:
+            return None
+        if column not in self.given.models:
+            elsewhere = self.layout.column(column).elsewhere
+            if elsewhere is not None:
+                return f"--data {column} is for {elsewhere}"
             return f"--data {column} has no --model {column}=CHECKPOINT, and no --results of it were given"
+        either = self.layout.column(column).latent is None
+        if either and column in self.given.latent and row in self.layout.rows and not row.latent:
+            return "its row is for a model of pixels, and --model is one of latents"
         return None
 
     def results_of(self, folder: Path) -> dict[str, Path]:
