@@ -185,7 +185,8 @@ def _one(arguments: argparse.Namespace, out: Path) -> int:
     """One folder of images, one kind of mask."""
     from ..evaluation.block import Evaluation
     from ..evaluation.methodspec import parse_method
-    from .evaluate_inputs import Inputs, Models, build_block, named_folders
+    from .evaluate_inputs import Inputs, build_block, named_folders
+    from .evaluate_models import Models
 
     models = Models(arguments)
     block = build_block(

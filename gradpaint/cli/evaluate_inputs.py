@@ -19,6 +19,7 @@ from ..evaluation.runner import Codec, Denoiser, Setup
 from ..latent_diffusion import LatentDiffusionDenoiser, is_latent_diffusion
 from ..models import bundled_model_path
 from . import arguments as shared
+from .evaluate_models import Models, num_classes
 
 PAPER_SIZE = 256  # of images without a model
 
@@ -132,28 +133,6 @@ def _single(values: Sequence[str] | None, option: str) -> str | None:
     if values and len(values) > 1:
         raise ValueError(f"{option} is given {len(values)} times; only --paper takes several")
     return values[0] if values else None
-
-
-class Models:
-    """Loads a checkpoint once for all blocks that follow each other with it; `denoiser` is the last one."""
-
-    def __init__(self, arguments: argparse.Namespace):
-        self.arguments = arguments
-        self.denoiser: Denoiser = None
-        self._path: Path | str | None = "none yet"
-
-    def load(self, inputs: Inputs) -> Denoiser:
-        """The denoiser for a data set; None where it has no model."""
-        if not inputs.run_model:
-            return None
-        if inputs.model != self._path:
-            device, labeled = shared.device(self.arguments.device), inputs.labels is not None
-            self.denoiser, _ = shared.load_any_model(self.arguments, inputs.model, device, labeled)
-            self._path = inputs.model
-        if self.arguments.paper and num_classes(self.denoiser) and inputs.labels is None:
-            if self.arguments.label is None:
-                raise ValueError(f"--model {inputs.model} is class-conditional: give each image's class with --labels")
-        return self.denoiser
 
 
 def feature_network(arguments: argparse.Namespace) -> Features:
@@ -283,15 +262,6 @@ def _identity(arguments: argparse.Namespace, inputs: Inputs) -> dict[str, Any]:
     if inputs.captions is not None:
         identity["captions"] = fingerprint(inputs.captions)
     return identity
-
-
-def num_classes(denoiser: Denoiser) -> int | None:
-    """How many classes a class-conditional model has, beside the one that stands for none; None: not conditional."""
-    config = getattr(denoiser, "config", None)
-    if isinstance(denoiser, LatentDiffusionDenoiser):
-        classes, null = denoiser.config.num_classes, denoiser.config.null_label
-        return classes if classes is None or null is None else classes - 1
-    return getattr(getattr(config, "unet", None), "num_classes", None)
 
 
 def _codec(inputs: Inputs) -> Codec | None:

@@ -14,7 +14,8 @@ from ..evaluation.paper.page import STAND_IN
 from ..evaluation.paper.run import PAPER_STEPS, STAND_IN_STEPS, Given, PaperRun, Task, check_kind
 from ..latent_diffusion import load_checkpoint
 from . import arguments as shared
-from .evaluate_inputs import Inputs, Models, build_block, inputs_by_name, named_folders, paper_scoring
+from .evaluate_inputs import Inputs, build_block, inputs_by_name, named_folders, paper_scoring
+from .evaluate_models import Models
 
 
 def table(arguments: argparse.Namespace, out: Path) -> int:

@@ -182,14 +182,17 @@ def test_plan_of_the_stand_in(tmp_path):
 
 
 def test_plan_with_data(tmp_path):
-    given = Given(columns=["imagenet", "coco"], models={"imagenet"}, codecs={"coco"})
+    given = Given(columns=["imagenet", "coco"], models={"imagenet"}, latent={"imagenet"}, codecs={"coco"})
     plan = PaperRun(LAYOUTS["table3"], tmp_path, given, {})
     assert [task.folder.name for task in plan.tasks()] == ["imagenet_thick", "coco_thick"]
     names = {column: [spec.label for spec in plan.specs(column)] for column in given.columns}
-    assert names["imagenet"] == ["COPY", "GREYFILL", "Combine-noisy", "Combine-image", "GradPaint"]
+    assert names["imagenet"] == ["COPY", "latent COPY", "GREYFILL", "Combine-noisy", "Combine-image", "GradPaint"]
     assert names["coco"] == ["COPY", "latent COPY", "GREYFILL"]
+    assert "--data coco is for Stable Diffusion through ComfyUI" in plan.content.missing_rows["GradPaint"]
+    plan = PaperRun(LAYOUTS["table3"], tmp_path, Given(columns=["ffhq"]), {})
+    assert [spec.label for spec in plan.specs("ffhq")] == ["COPY", "GREYFILL"]
     assert "--codec" in plan.content.missing_rows["latent COPY"]
-    assert "no --model coco=CHECKPOINT" in plan.content.missing_rows["GradPaint"]
+    assert "no --model ffhq=CHECKPOINT" in plan.content.missing_rows["GradPaint"]
 
 
 def test_rows_that_the_paper_does_not_have_are_marked(tmp_path):

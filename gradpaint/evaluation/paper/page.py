@@ -158,11 +158,11 @@ def needs(layout: Layout, given: list[str]) -> list[str]:
         lines.append(f"* {name} ({state}): {column.images}. Model: {column.model}. `{options}`")
     others = [row.title for row in layout.rows if row.ours is None]
     if others or any(column.elsewhere for column in layout.columns):
+        names = ", ".join(others) or "Stable Diffusion"
         lines.append(
-            f"* {', '.join(others) or 'Stable Diffusion'}, outside this command, on the pictures in inputs/ and masks/ of "
-            "each folder: "
-            "`--results NAME=FOLDER`, with a folder DATASET_MASK in it for each data set and mask, and pictures named "
-            "as in inputs/."
+            f"* {names}: run elsewhere on the pictures in inputs/ and masks/ of each folder, and given as "
+            "`--results NAME=FOLDER`, with a folder DATASET_MASK for each data set and mask, and pictures named as in "
+            "inputs/."
         )
     if any(row.method == "latent_copy" for row in layout.rows):
         lines.append(
