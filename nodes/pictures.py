@@ -47,7 +47,7 @@ class GradPaintPictures(io.ComfyNode):
                 io.Image.Output(
                     "timeline",
                     tooltip="x0_hat, the model's estimate of the image before the known region is pasted in, at up to "
-                    "8 steps; one row per image of the batch.",
+                    "8 steps, and below it the collage, with the known region; two rows per image of the batch.",
                 ),
                 io.Image.Output(
                     "gradients",

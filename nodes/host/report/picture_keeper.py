@@ -1,10 +1,12 @@
-"""What a run keeps for pictures of it: x0_hat of a few steps and, of a few guided ones, each loss term's gradient."""
+"""What a run keeps for pictures of it: x0_hat of a few steps, the given latent for their collages (eq. 3), and of a few
+guided steps each loss term's gradient."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ....gradpaint.drawing.run_pictures import spread
@@ -42,12 +44,13 @@ class Keeper:
         kept = {name: self._of_first(gradient) for name, gradient in others.items()}
         record.maps = term_maps(self._of_first(total), kept, terms)
 
-    def close(self, record: RunRecord, mask: Tensor) -> None:
-        """Bring everything to the CPU."""
+    def close(self, record: RunRecord, y: Tensor, mask: Tensor) -> None:
+        """Bring everything to the CPU, the given latent and the mask too."""
         for step in record.history:
             step.x0_hat = None if step.x0_hat is None else step.x0_hat.float().cpu()
             step.maps = {name: values.cpu() for name, values in step.maps.items()}
         record.mask = self._first(mask)[:, :1].float().cpu()
+        record.y = self._first(y).to("cpu", torch.float32, copy=True)
         record.latent_format = self.guider.inner_model.latent_format
 
     def _first(self, t: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ....gradpaint.method.adaptive_stop import StopReport
+from ....gradpaint.method.known_region import combine_image
 from ....gradpaint.method.record import StepRecord
 from ..memory.record import MemoryRecord
 
@@ -31,7 +32,8 @@ class RunRecord:
         known_error: Largest difference of the result from the given latent where nothing is to be repainted, in the
             model's units; None where all is, or if the run ended with noise.
         contrast: (B,), `seam.border_contrast` of the result in the model's units; None if the run ended with noise.
-        mask, latent_format: Of a run that kept pictures: its mask, (B or 1, 1, ..., H, W), and the host's format.
+        mask, y, latent_format: Of a run that kept pictures: its mask, (B or 1, 1, ..., H, W), the given latent,
+            (B, C, ..., H, W) in the model's units, and the host's format. Of a nested latent, the first component's.
     """
 
     steps: int = 0
@@ -46,6 +48,7 @@ class RunRecord:
     known_error: float | None = None
     contrast: Tensor | None = None
     mask: Tensor | None = None
+    y: Tensor | None = None
     latent_format: Any = None
 
     @property
@@ -66,6 +69,13 @@ class RunRecord:
     def x0_hat(self) -> dict[int, Tensor]:
         """The estimates that were kept, by step: (B, C, ..., H, W), before compositing, in the model's units."""
         return {step.step: step.x0_hat for step in self.history if step.x0_hat is not None}
+
+    @property
+    def collages(self) -> dict[int, Tensor]:
+        """The same composited with the given latent (eq. 3)."""
+        if self.y is None or self.mask is None:
+            return {}
+        return {i: combine_image(x0_hat, self.y, self.mask) for i, x0_hat in self.x0_hat.items()}
 
     @property
     def maps(self) -> dict[int, dict[str, Tensor]]:

@@ -20,11 +20,13 @@ NOT_KEPT = "this record holds no {}: set keep_record of the GradPaint KSampler t
 
 
 def timeline_of(record: RunRecord, vae: Any = None, cell: int = 192) -> Image.Image | ExecutionBlocker:
-    """Fig. 2; where nothing was kept, what tells the user so if the picture is used."""
+    """Fig. 2, two rows per image; where nothing was kept, what tells the user so if the picture is used."""
     if not record.x0_hat:
         return ExecutionBlocker(NOT_KEPT.format("x0_hat", ""))
-    images = {i: _as_rgb(x0_hat, record, vae) for i, x0_hat in record.x0_hat.items()}
-    return timeline(images, sigmas=_sigmas(record), cell=cell)
+    estimates, collages = (
+        {i: _as_rgb(latent, record, vae) for i, latent in kept.items()} for kept in (record.x0_hat, record.collages)
+    )
+    return timeline(estimates, collages or None, sigmas=_sigmas(record), names=("estimate", "collage"), cell=cell)
 
 
 def gradients_of(record: RunRecord, cell: int = 192) -> Image.Image | ExecutionBlocker:
@@ -50,13 +52,13 @@ def _sigmas(record: RunRecord) -> dict[int, float]:
     return {step.step: step.sigma for step in record.history}
 
 
-def _as_rgb(x0_hat: Tensor, record: RunRecord, vae: Any) -> Tensor:
+def _as_rgb(latent: Tensor, record: RunRecord, vae: Any) -> Tensor:
     """(B, C, ..., h, w) in the model's units -> (B, 3, ..., H, W) in [-1, 1]."""
     if is_pixel_space(record):
-        return x0_hat
+        return latent
     latent_format = record.latent_format
     if vae is not None:
-        image = vae.decode(latent_format.process_out(x0_hat))  # (B, ..., H, W, 3) in [0, 1]
+        image = vae.decode(latent_format.process_out(latent))  # (B, ..., H, W, 3) in [0, 1]
         return image[..., :3].movedim(-1, 1).float().cpu() * 2 - 1
     factors = latent_format.latent_rgb_factors
     if factors is None:
@@ -66,4 +68,4 @@ def _as_rgb(x0_hat: Tensor, record: RunRecord, vae: Any) -> Tensor:
         )
     bias = latent_format.latent_rgb_factors_bias
     reshape = getattr(latent_format, "latent_rgb_factors_reshape", None)
-    return LinearRGB(torch.tensor(factors), None if bias is None else torch.tensor(bias), reshape)(x0_hat).clamp(-1, 1)
+    return LinearRGB(torch.tensor(factors), None if bias is None else torch.tensor(bias), reshape)(latent).clamp(-1, 1)

@@ -40,7 +40,7 @@ def close_record(run: GuidedRun, samples: Tensor) -> None:
                 step.kind = StepKind.PLAIN
     with _never_fatal("the pictures"):
         if run.keeper is not None:
-            run.keeper.close(record, run.last_mask)
+            run.keeper.close(record, run.setup.y, run.last_mask)
     with _never_fatal("the time"):
         record.seconds, record.step_seconds = run.clock.close()
 

@@ -62,8 +62,9 @@ def test_pictures_are_kept_and_the_result_stays_the_same(pack_nodes, models):
     assert sorted(record.x0_hat) == [0, 1, 3, 4, 5, 6, 8, 9] and sorted(record.maps) == [0, 1, 2, 3]
     assert record.x0_hat[0].shape == (2, 3, 16, 16) and record.maps[0]["mse"].shape == (2, 16, 16)
     assert all(t.device.type == "cpu" for t in record.x0_hat.values()) and record.maps[3]["alignment"].max() > 0
+    assert record.y.shape == (2, 3, 16, 16) and record.y.device.type == "cpu"
     timeline, gradients, losses = pictures(pack_nodes, record, size=32)
-    assert timeline.shape[1:] == (32 + 2 * 40, 8 + 8 * 40, 3) and gradients.shape[1] == 32 + 4 * 40
+    assert timeline.shape[1] == 32 + 2 * 2 * 40 and gradients.shape[1] == 32 + 4 * 40
     assert all(
         image.dtype == torch.float32 and 0 <= image.min() and image.max() <= 1
         for image in (timeline, gradients, losses)
@@ -102,10 +103,38 @@ def test_latents_are_shown_in_preview_colours_or_by_the_vae(pack_nodes, models):
         return torch.zeros(2, 128, 128, 3)
 
     quick, gradients, _ = pictures(pack_nodes, record, size=32)
-    assert quick.shape[1:] == (32 + 2 * 40, 8 + 8 * 40, 3) and gradients.shape[0] == 1
+    assert quick.shape[1] == 32 + 4 * 40 and gradients.shape[0] == 1
     full, _, _ = pictures(pack_nodes, record, size=128, vae=types.SimpleNamespace(decode=decode))
-    assert full.shape[1:] == (32 + 2 * 136, 8 + 8 * 136, 3) and full[0, 60, 60].max() == 0
-    assert torch.allclose(seen[0], record.latent_format.process_out(record.x0_hat[0])) and len(seen) == 8
+    assert full.shape[1] == 32 + 4 * 136 and full[0, 60, -60].max() == 0
+    assert torch.allclose(seen[0], record.latent_format.process_out(record.x0_hat[0])) and len(seen) == 16
+    assert torch.allclose(seen[8], record.latent_format.process_out(record.collages[0]))
+
+
+@pytest.mark.parametrize("family", ["guided_diffusion", "sd15"])
+def test_below_each_estimate_is_its_collage(pack, pack_nodes, models, family, monkeypatch):
+    """Eq. 3 of what was kept: the estimate in the hole, the given latent elsewhere, in the model's units."""
+    from importlib import import_module
+
+    latent, record = sampled(pack_nodes, models, family, "pictures")
+    given = models[family].model.process_latent_in(problem(family, batch=2)[1])
+    result = models[family].model.process_latent_in(latent["samples"])
+    known, hole = (record.mask == 0).expand_as(given), (record.mask == 1).expand_as(given)
+    assert known.any() and hole.any() and sorted(record.collages) == sorted(record.x0_hat)
+    for step, collage in record.collages.items():
+        assert torch.equal(collage[hole], record.x0_hat[step][hole]) and torch.equal(collage[known], record.y[known])
+        assert torch.allclose(collage[known], given[known], atol=1e-5)
+        assert torch.allclose(collage[known], result[known], atol=1e-5)
+        assert not torch.allclose(record.x0_hat[step][known], given[known], atol=1e-3)
+    module = import_module(f"{pack.__name__}.nodes.host.report.run_pictures")
+    drawn = {}
+    monkeypatch.setattr(module, "timeline", lambda *images, **options: drawn.update(images=images, **options))
+    module.timeline_of(record)
+    estimates, collages = drawn["images"]
+    assert drawn["names"] == ("estimate", "collage") and sorted(estimates) == sorted(collages)
+    if family == "guided_diffusion":
+        assert all(torch.equal(collages[step], record.collages[step]) for step in collages)
+    else:
+        assert all(collages[step].shape == (2, 3, 16, 16) for step in collages)
 
 
 def test_latents_without_known_colours_need_a_vae(pack_nodes, models):
@@ -140,4 +169,6 @@ def test_of_nested_latents_the_first_part_is_kept(pack, tools):
     )
     first = latent.unbind()[0].shape
     assert records[0].x0_hat[0].shape == first and records[0].maps[0]["mse"].shape == (first[0], *first[2:])
-    assert records[0].mask.shape[-2:] == first[-2:]
+    assert records[0].mask.shape[-2:] == first[-2:] and records[0].y.shape == first
+    hole = records[0].mask == 1
+    assert torch.equal(records[0].collages[0].where(hole, 0.0), records[0].x0_hat[0].where(hole, 0.0))

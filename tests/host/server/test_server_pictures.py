@@ -38,7 +38,7 @@ def test_pictures_are_shown(server, prompt):
     assert history["status"]["status_str"] == "success", history["status"]
     shapes = {key: server.picture(output["images"][0]).shape for key, output in history["outputs"].items()}
     assert shapes["show losses"] == (520, 900, 3)
-    assert shapes["show timeline"] == (32 + 192 + 8, 8 + 8 * 200, 3)
+    assert shapes["show timeline"][0] == 32 + 2 * 200 and shapes["show timeline"][1] > 8 + 8 * 200
     assert shapes["show gradients"][0] == 32 + 2 * 200
     assert re.search(r"GradPaint: guidance (stopped after step|lasted) \d+", server.log())
 
