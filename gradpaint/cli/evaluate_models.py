@@ -27,7 +27,8 @@ class Models:
         if not inputs.run_model:
             return None
         if inputs.model != self._path:
-            device, labeled = shared.device(self.arguments.device), inputs.labels is not None
+            device = shared.device(self.arguments.device)
+            labeled = inputs.labels is not None or bool(self.arguments.paper)  # for pages, see below
             self.denoiser, _ = shared.load_any_model(self.arguments, inputs.model, device, labeled)
             self._path = inputs.model
         if inputs.labels is not None and isinstance(self.denoiser, LatentDiffusionDenoiser):
@@ -41,8 +42,7 @@ class Models:
 
 def num_classes(denoiser: Denoiser) -> int | None:
     """How many classes a class-conditional model has, beside the one that stands for none; None: not conditional."""
-    config = getattr(denoiser, "config", None)
     if isinstance(denoiser, LatentDiffusionDenoiser):
         classes, null = denoiser.config.num_classes, denoiser.config.null_label
         return classes if classes is None or null is None else classes - 1
-    return getattr(getattr(config, "unet", None), "num_classes", None)
+    return getattr(getattr(getattr(denoiser, "config", None), "unet", None), "num_classes", None)
