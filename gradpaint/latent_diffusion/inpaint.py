@@ -78,11 +78,7 @@ def inpaint_image(
         )
         codec = (denoiser.encode, denoiser.decode) if codec is None else codec
         return inpaint_pixels(denoiser, image, mask, progress=progress, codec=codec, **arguments, **options)
-    padded, fine = (reflect_pad(t, denoiser.size_multiple).to(device) for t in (image, mask))
-    filled = fill_hole((padded + 1) / 2, fine, CONTENT) * 2 - 1
-    with torch.no_grad():
-        latent = denoiser.encode(filled)
-    cells = latent_mask(fine, denoiser.downscale)
+    latent, cells, fine = _encoded(denoiser, image, mask, device)
     settings = GuidanceSettings() if settings is None else settings
     if align_decoded and settings.alignment.lambda_al > 0 and "view" in chosen.extras:
         options["view"] = denoiser.view(latent, cells, settings.alignment.border_width, fine)
@@ -101,6 +97,17 @@ def inpaint_image(
         **options,
     )
     return _decoded(denoiser, result, image, mask)
+
+
+def _encoded(
+    denoiser: LatentDiffusionDenoiser, image: Tensor, mask: Tensor, device: torch.device | str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The latent of the known image, its mask in cells, and in pixels of the mirrored image; nothing under the hole."""
+    padded, fine = (reflect_pad(t, denoiser.size_multiple).to(device) for t in (image, mask))
+    filled = fill_hole((padded + 1) / 2, fine, CONTENT) * 2 - 1
+    with torch.no_grad():
+        latent = denoiser.encode(filled)
+    return latent, latent_mask(fine, denoiser.downscale), fine
 
 
 def _decoded(denoiser: LatentDiffusionDenoiser, result: InpaintResult, image: Tensor, mask: Tensor) -> InpaintResult:

@@ -162,17 +162,21 @@ def test_a_batch_is_what_inpaint_image_makes_of_each_image(files):
     images = torch.cat([load_image(files / "data" / f"p{index}.png") for index in range(2)])
     images = torch.nn.functional.interpolate(images, side)
     masks = torch.cat([make_mask("box", side, side), make_mask("ellipse", side, side)])
-    spec, setup = parse_method("gradpaint").on_latents(), Setup(steps=3, sampler="ddim")
+    spec, setup = parse_method("gradpaint:stop=1,strength=5").on_latents(), Setup(steps=3, sampler="ddim")
     both, seconds = inpaint_batch(["a", "b"], images, masks, spec, 5, denoiser, setup, [4, 9])
     assert seconds > 0 and latent_shape(denoiser, side, side) == (3, 16, 16)
     for index, (name, label) in enumerate((("a", 4), ("b", 9))):
         noise = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(stream_seed(5, name)))
         labeled = load_latent_diffusion(files / "classes.ckpt", label=label)
-        arguments = dict(steps=3, settings=setup.settings, noise=noise[None], progress=False)
+        arguments = dict(steps=3, settings=spec.settings(setup.settings), noise=noise[None], progress=False)
         one = inpaint_image(labeled, images[[index]], masks[[index]], **arguments)
         torch.testing.assert_close(both.image[[index]], one.image, atol=2e-3, rtol=0)
     wrong, _ = inpaint_batch(["a", "b"], images, masks, spec, 5, denoiser, setup, [9, 4])
-    assert (wrong.image - both.image).abs().max() > 0.01
+    plain, _ = inpaint_batch(
+        ["a", "b"], images, masks, parse_method("combine_image").on_latents(), 5, denoiser, setup, [4, 9]
+    )
+    assert all((other.image - both.image).abs().max() > 0.01 for other in (wrong, plain))
+    assert (plain.backwards, both.backwards) == (0, 3)
     with pytest.raises(ValueError, match="take its on_latents"):
         inpaint_batch(["a", "b"], images, masks, parse_method("gradpaint"), 5, denoiser, setup, [4, 9])
 
