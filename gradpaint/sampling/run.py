@@ -202,7 +202,7 @@ def run_method(
             callback(record)
     result.evaluations, result.backwards, result.skipped = len(result.record), evaluate.backwards, plan.skipped
     result.stop = plan.report()
-    result.image = method.end(x if clip is None else x.clamp(*clip), start.y, start.mask)
+    result.image = _finished(x, start, method, clip)
     return result
 
 
@@ -227,6 +227,13 @@ def _step(
     if method.replaces_state and step.sigma_next > 0:
         x = method.enter(x, y, mask, draw(), levels[step.sigma_next])
     return x, record
+
+
+def _finished(x: Tensor, start: Start, method: InpaintMethod, clip: tuple[float, float] | None) -> Tensor:
+    """The result from a run's last state: clipped last, the known pixels exactly y's."""
+    mixed = method.replaces_state and start.levels[-1] > 0  # `enter` has mixed gray parts at that level already
+    image = x if mixed else method.end(x, start.y, start.mask)
+    return torch.where(start.mask > 0, image if clip is None else image.clamp(*clip), start.y)
 
 
 def _checked_levels(sigmas: Tensor) -> list[float]:
