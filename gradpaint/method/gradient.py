@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .decoders import View
-from .terms import TOTAL, Losses, LossTerm, Terms, total_loss, weighted_sum
+from .terms import MSE, TOTAL, Losses, LossTerm, Terms, total_loss, weighted_sum
 
 
 class LossGradient(NamedTuple):
@@ -119,7 +119,7 @@ def x0_gradient(
     The gradient of the masked MSE in x0_hat is carried to x by the derivative that the best denoiser would have if
     images were Gaussian with a natural spectrum S, which is Wiener's filter a*S / (a^2*S + b^2): as smooth as the noise
     is strong, so that the known region's error reaches into the hole. The other terms are among the losses, but not in
-    the direction: smoothed, the edge match does harm (measured).
+    the direction: smoothed, the edge match does harm (measured). With the masked MSE switched off it is zero.
 
     Args:
         x0_hat: (B, ...), any.
@@ -132,7 +132,8 @@ def x0_gradient(
         losses = total_loss(estimate, y, mask, terms, border)
         weight = (1 - mask).expand_as(estimate)
         total = weight.flatten(1).sum(1).view((-1,) + (1,) * (estimate.ndim - 1))
-        gradient = 2 * weight * (estimate - y) / torch.where(total == 0, 1.0, total)
+        on = float(any(term.weight for term in terms if term.name == MSE))
+        gradient = 2 * on * weight * (estimate - y) / torch.where(total == 0, 1.0, total)
         gradient = _filtered(gradient, a, b, components if len(components) > 1 else [gradient.shape])
     return LossGradient(losses, gradient, _rms(gradient))
 

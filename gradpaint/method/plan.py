@@ -101,11 +101,6 @@ class RunPlan:
         if settings is not None and settings.schedule.mode == "adaptive":
             earlier = None if resume is None else copy.deepcopy(resume.stop)  # a segment may be sampled twice
             self.stop = earlier or AdaptiveStop(settings.schedule, y, mask, first + count + after, lag)
-            self._mse_scale: Tensor | float = 1.0
-            if border_loss(settings.alignment.loss).mse is masked_mse_eq5:
-                # The stop goes by a mean over the known values; eq. 5 is a sum over channels, a mean over all pixels.
-                known = per_pixel(((1 - mask.float()) ** 2).expand_as(y))
-                self._mse_scale = 1 / torch.where(known > 0, known, 1.0)
 
     def recount(self, count: int) -> None:
         """The segment turns out to have this number of steps."""
@@ -135,18 +130,26 @@ class RunPlan:
     def kind(self, i: int) -> StepKind:
         """What happens at step i."""
         step = self.first + i
-        return StepKind.PLAIN if self._end is not None and step >= self._end else self._kinds[step]
+        kind = self._kinds[step]
+        if self._end is not None and step >= self._end:
+            return StepKind.PLAIN
+        return StepKind.PLAIN if kind is StepKind.REUSED and self._direction is None else kind
 
     def terms_at(self, i: int) -> tuple[LossTerm, ...]:
         """The loss terms, those switched off that have ended before step i."""
         return tuple(term if self.first + i < self._ends[term.name] else term.off() for term in self.terms)
 
-    def take(self, i: int, gradient: LossGradient, level: Level) -> None:
-        """Guided step i, from a state of that level, has this gradient."""
+    def take(self, i: int, gradient: LossGradient, level: Level, mask: Tensor) -> None:
+        """Guided step i, from a state of that level, has this gradient; mask: the one that its losses went by."""
         self.gradient, self._direction = gradient, gradient.gradient
         self._taken += 1
         if self.stop is not None:
-            self.stop.update(self.first + i, gradient.losses[MSE] * self._mse_scale, *level)
+            mse = gradient.losses[MSE]
+            if self.settings is not None and border_loss(self.settings.alignment.loss).mse is masked_mse_eq5:
+                # The stop goes by a mean over the known values; eq. 5 is a sum over channels, a mean over all pixels.
+                known = per_pixel(((1 - mask.float()) ** 2).expand_as(gradient.gradient))
+                mse = mse / torch.where(known > 0, known, 1.0)
+            self.stop.update(self.first + i, mse, *level)
 
     def displacement(self, step: Step, levels: NoiseLevels) -> Tensor | None:
         """What eq. 9 adds to the state that the step produces, (B, ...); None where that is nothing."""

@@ -215,6 +215,10 @@ class GuidanceSettings:
             )
         check_choice("gradient", self.gradient, GRADIENTS)
         check_number("lambda_mse", self.lambda_mse, 0.0, 1e4)
+        if self.gradient == "x0" and self.lambda_mse == 0:
+            raise ValueError(
+                "lambda_mse is 0, but must be above 0 with gradient 'x0', which goes by the masked MSE alone"
+            )
         if not isinstance(self.alignment, AlignmentSettings):
             raise ValueError(f"alignment is {self.alignment!r}, but must be an AlignmentSettings")
         if not isinstance(self.schedule, GuideSchedule):

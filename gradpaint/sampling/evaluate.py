@@ -74,7 +74,7 @@ class StepEvaluator:
             gradient = x0_gradient(x0_hat, self.y, self.mask, terms, b=step.sigma, border=self._border)
         else:
             x0_hat, gradient = self._differentiated(x, level, record)
-        self.plan.take(step.index, gradient, (1.0, step.sigma))
+        self.plan.take(step.index, gradient, (1.0, step.sigma), self.mask)
         losses = self.method.recorded(gradient, self.mask)
         record.losses = {name: value.cpu() for name, value in losses.items()}
         record.titles = counted_titles(self.plan.terms_at(step.index))
@@ -88,6 +88,7 @@ class StepEvaluator:
         return cast(LearnsVariance, self.denoiser).learned_variance(self._variance_values, step.sigma, step.sigma_next)
 
     def _evaluated(self, denoiser: Denoiser, x: Tensor, level: Tensor) -> Tensor:
+        self._variance_values = None  # another step's are none of this one
         learned = getattr(denoiser, "evaluate", None) if self.wants_variance else None
         if learned is None:
             return denoiser(x, level)

@@ -51,7 +51,7 @@ class Method:
             settings: GradPaint's, None for the defaults; the other methods have no use for them.
             options: See `options`.
         """
-        self._check(options)
+        self._check(options, self.options)
         made = self._place()
         if not self.guided:
             return made(**options)
@@ -83,7 +83,7 @@ class Method:
             ValueError: An option that this method does not have.
         """
         shared = {key: arguments.pop(key) for key in tuple(arguments) if key in _SHARED}
-        self._check(arguments)
+        self._check(arguments, (*self.options, *self.extras))
         if self.oracle:
             return self._place()(y, mask, image=image, codec=codec)
         from .run import run_method
@@ -92,11 +92,10 @@ class Method:
         method = self.make(settings, **arguments)
         return run_method(denoiser, y, mask, method, sampler=sampler, progress=progress, **shared)
 
-    def _check(self, options: dict[str, Any]) -> None:
-        unknown = sorted(set(options) - {*self.options, *self.extras})
+    def _check(self, options: dict[str, Any], allowed: tuple[str, ...]) -> None:
+        unknown = sorted(set(options) - set(allowed))
         if unknown:
-            allowed = ", ".join((*self.options, *self.extras)) or "none"
-            raise ValueError(f"{unknown[0]} is no option of {self.name}; its options: {allowed}")
+            raise ValueError(f"{unknown[0]} is no option of {self.name}; its options: {', '.join(allowed) or 'none'}")
 
     def _place(self) -> Any:
         module, name = self.place.split(":")

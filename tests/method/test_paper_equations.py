@@ -247,7 +247,7 @@ def test_eq9_to_the_letter_moves_nothing_visible():
 
     x = torch.randn(1, 3, 8, 8).requires_grad_()
     gradient = loss_gradient(x, x * 2, torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 8, 8), plan.terms_at(0))
-    plan.take(0, gradient, (1.0, 1.0))
+    plan.take(0, gradient, (1.0, 1.0), torch.zeros(1, 1, 8, 8))
     moved = plan.displacement(Step(0, 1.0, 0.9), Levels())
     assert moved.norm().item() == pytest.approx(0.005, rel=1e-5)
     assert 100 * 0.005 / math.sqrt(196_608) < 0.0012 < 1 / 255  # far below one step of an 8-bit image

@@ -24,13 +24,13 @@ def close_record(run: GuidedRun, samples: Tensor) -> None:
     """Fill in the run's record from its result, the samples."""
     record = run.record
     if run.setup.ends_clean:
-        with _never_fatal("the kept area"):
+        with never_fatal("the kept area"):
             record.known_error = known_error(samples, run.setup.y, run.last_mask)
-        with _never_fatal("the seam"):
+        with never_fatal("the seam"):
             conds = run.setup.guider.conds
             result, mask = (first_component(t, conds) for t in (samples, run.last_mask))
             record.contrast = border_contrast(result.float(), mask[:, :1].float()).cpu()
-    with _never_fatal("the losses"):
+    with never_fatal("the losses"):
         for step in record.history:
             step.losses = {name: value.cpu() for name, value in step.losses.items()}
             step.gradient_rms = None if step.gradient_rms is None else step.gradient_rms.cpu()
@@ -38,10 +38,10 @@ def close_record(run: GuidedRun, samples: Tensor) -> None:
         for step in record.history:  # on a GPU the stop is known a step late: what it then reuses moves nothing
             if step.reused and record.stop.reason == "loss" and run.plan.first + step.step >= record.stop.step:
                 step.kind = StepKind.PLAIN
-    with _never_fatal("the pictures"):
+    with never_fatal("the pictures"):
         if run.keeper is not None:
             run.keeper.close(record, run.setup.y, run.last_mask)
-    with _never_fatal("the time"):
+    with never_fatal("the time"):
         record.seconds, record.step_seconds = run.clock.close()
 
 
@@ -52,7 +52,8 @@ def known_error(samples: Tensor, y: Tensor, mask: Tensor) -> float | None:
 
 
 @contextlib.contextmanager
-def _never_fatal(what: str) -> Iterator[None]:
+def never_fatal(what: str) -> Iterator[None]:
+    """An error in the block is a warning in the log; what: what could not be measured."""
     try:
         yield
     except comfy.model_management.InterruptProcessingException:

@@ -15,6 +15,7 @@ from ....gradpaint.method.plan import step_kinds
 from ....gradpaint.method.record import StepKind
 from ....gradpaint.method.settings import GuidanceSettings
 from ..report.estimate import learn
+from ..report.statistics import never_fatal
 from ..report.words import log_lines
 from . import unfinished
 from .probe import CallMap, probe_sampler
@@ -68,9 +69,11 @@ class EntryPoint:
         """A run is over; samples: its result."""
         if not run.setup.ends_clean:
             self.noise_left(run, samples)
-        learn(run)
-        for level, line in log_lines(run.record, run.plan.stop is not None):
-            log.log(level, "GradPaint: %s", line)
+        with never_fatal("the cost"):
+            learn(run)
+        with never_fatal("the summary"):
+            for level, line in log_lines(run.record, run.plan.stop is not None):
+                log.log(level, "GradPaint: %s", line)
 
     def noise_left(self, run: GuidedRun, samples: Tensor) -> None:
         """The run ended with noise in its result, for another segment."""

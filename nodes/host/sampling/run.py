@@ -95,7 +95,7 @@ class GuidedRun:
         record = self._begin(x, step, mask)
         if record.guided:
             x0_hat, gradient = self._differentiated(call, step, mask)
-            self.plan.take(step.index, gradient, self.levels[step.sigma])
+            self.plan.take(step.index, gradient, self.levels[step.sigma], mask)
             record.losses = self.setup.method.recorded(gradient, mask)
             record.titles = counted_titles(self.plan.terms_at(step.index))
             record.gradient_rms = gradient.rms

@@ -100,9 +100,12 @@ class StretchEntryPoint(EntryPoint):
     def __init__(self) -> None:
         self.evaluations = 0
         self._call_maps: dict[tuple, CallMap | None] = {}
+        self._resumed: tuple[Handover | None] | None = None  # looked up, and told, once for all stretches
 
     def resume(self, latent: Tensor, sigmas: Tensor, adds_noise: bool) -> tuple[Segment, Handover | None]:
-        return Segment(sigmas, 0, len(sigmas) - 1), None
+        if self._resumed is None:
+            self._resumed = (super().resume(latent, sigmas, adds_noise)[1],)
+        return Segment(sigmas, 0, len(sigmas) - 1), self._resumed[0]
 
     def call_map(self, sampler: Any, guider: Any, sigmas: Tensor, like: Tensor, seed: int | None) -> CallMap | None:
         key = tuple(sigmas.tolist())

@@ -22,9 +22,9 @@ def gradients(tools):
     plan, taken = tools.module("gradpaint.method.plan").RunPlan, []
     original = plan.take
 
-    def spy(self, i, gradient, level):
+    def spy(self, i, gradient, *others):
         taken.append(gradient.gradient.clone())
-        original(self, i, gradient, level)
+        original(self, i, gradient, *others)
 
     plan.take = spy
     try:
