@@ -32,6 +32,7 @@ SAME = {
     "position",
     "type",
     "vae",
+    "VAE",
     "zeta",
     "GradPaint KSampler",
 }

@@ -125,7 +125,7 @@ def test_same_seed_through_the_library_gives_the_same_picture(prompt, result, ca
     y = landscapes([HELD_OUT_SEEDS[scene["seed"]]], scene["size"])
     mask = make_mask(drawn["kind"], *y.shape[-2:], drawn["seed"])
     noise = torch.randn(y.shape, generator=torch.manual_seed(sampler["seed"]))  # the host's comfy.sample.prepare_noise
-    result = inpaint(
+    inpainted = inpaint(
         denoiser,
         y,
         mask,
@@ -135,7 +135,7 @@ def test_same_seed_through_the_library_gives_the_same_picture(prompt, result, ca
         settings=settings,
         progress=False,
     )
-    ours = np.floor((result.image[0].permute(1, 2, 0).numpy() + 1) / 2 * 255)  # Save Image does not round either
+    ours = np.floor((inpainted.image[0].permute(1, 2, 0).numpy() + 1) / 2 * 255)  # Save Image does not round either
     difference = np.abs(ours - result[saved_from(prompt, "GradPaintKSampler")])
     with capsys.disabled():
         print(
