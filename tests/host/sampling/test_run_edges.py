@@ -1,4 +1,4 @@
-"""What may go wrong around a run: numbers that can't be measured, and a RePaint run that goes on with another's noise."""
+"""What may go wrong around a run: numbers that can't be measured, a RePaint run that goes on with another's noise."""
 
 import importlib
 
