@@ -182,7 +182,7 @@ def test_it_runs_and_guides_the_steps_it_says(runs, caplog, family, preset):
     aligned = [bool((value != 0).any()) for value in record.losses("alignment")]
     count = ALIGNED[preset] if family == "guided_diffusion" else 0
     assert aligned == [True] * count + [False] * (GUIDED[preset] - count)
-    assert ("so the alignment loss is off" in text) == (family == "sd15" and preset != "latent-paper")
+    assert ("is off; choose a space to turn it on" in text) == (family == "sd15" and preset != "latent-paper")
 
 
 def test_what_the_presets_change(runs, caplog):
