@@ -89,7 +89,8 @@ class AlignmentSettings:
         loss: "edge-match": ours, does the collage keep the edges that the model drew across the border; "alignment":
             the paper's eqs. 6-7. With the latter the masked MSE is scaled as in eq. 5 too: the paper's weight belongs
             to both.
-        fraction: Share of the run's steps, from the first, during which the term counts. Guidance may end earlier.
+        fraction: Share of the run's steps, from the first, during which the term counts. Guidance may end earlier; a
+            reused step goes on with the gradient it reuses.
     """
 
     lambda_al: float = DEFAULT_LAMBDA_AL

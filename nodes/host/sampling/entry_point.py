@@ -14,7 +14,7 @@ from torch import Tensor
 from ....gradpaint.method.plan import step_kinds
 from ....gradpaint.method.record import StepKind
 from ....gradpaint.method.settings import GuidanceSettings
-from ..report.estimate import learn
+from ..report.estimate import estimate, learn
 from ..report.statistics import never_fatal
 from ..report.words import log_lines
 from . import unfinished
@@ -64,6 +64,17 @@ class EntryPoint:
     def call_map(self, sampler: Any, guider: Any, sigmas: Tensor, like: Tensor, seed: int | None) -> CallMap | None:
         """See `probe_sampler`."""
         return probe_sampler(sampler, guider, sigmas, like, seed)
+
+    def announce(self, run: GuidedRun) -> None:
+        """Before the first step: what guidance will cost, or why there will be none."""
+        expected = estimate(run)
+        if expected is not None:
+            log.info("GradPaint: %s", expected)
+        if run.setup.settings.active and not any(term.weight for term in run.plan.terms):
+            log.warning(
+                "GradPaint: no loss is left to guide by: the masked MSE has weight 0, and the loss at the border is "
+                "off on this model. Set lambda_mse above 0, or a space in GradPaint Alignment Loss"
+            )
 
     def finished(self, run: GuidedRun, samples: Tensor) -> None:
         """A run is over; samples: its result."""

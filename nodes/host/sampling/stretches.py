@@ -113,6 +113,9 @@ class StretchEntryPoint(EntryPoint):
             self._call_maps[key] = super().call_map(sampler, guider, sigmas, like, seed)
         return self._call_maps[key]
 
+    def announce(self, run: GuidedRun) -> None:
+        """Each stretch would say the same."""
+
     def finished(self, run: GuidedRun, samples: Tensor) -> None:
         self.evaluations += run.record.evaluations
 

@@ -23,7 +23,6 @@ from ..latents.decoders import decoder_for
 from ..latents.mask_check import is_empty, is_full
 from ..memory.device_memory import leave_room
 from ..memory.ladder import MemoryLadder
-from ..report.estimate import estimate
 from ..report.record import LiveRecord, RunRecord
 from . import run_setup
 from .entry_point import EntryPoint
@@ -167,9 +166,7 @@ class GradPaintWrapper:
         """A run down the noise levels, with something to repaint and something to keep."""
         setup = self._setup(call, entry)
         run = GuidedRun(setup)
-        expected = estimate(run)
-        if expected is not None and entry is self.entry:
-            log.info("GradPaint: %s", expected)
+        entry.announce(run)
         latent = call.latent
         if bool(call.noise.any()) and call.executor.class_obj.max_denoise(call.guider, call.sigmas):
             # The host adds the latent to its first noise even at denoise 1; what is under the hole must not leak.

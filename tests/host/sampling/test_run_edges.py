@@ -7,6 +7,7 @@ import pytest
 import torch
 import zoo
 from entry_points import case
+from sampling import problem, sample, schedule
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +64,13 @@ def test_repaint_goes_on_with_the_noise_of_another_run(pack, pack_nodes, model, 
     known = (problem.mask == 0)[:, None].expand_as(latent["samples"])
     assert (latent["samples"] - problem.latent["samples"])[known].abs().max() < 1e-5
     assert caplog.text.count("goes on after step 2") == 1
+
+
+def test_a_run_without_any_loss_says_so(tools, model, caplog):
+    """On a latent model the loss at the border is off unless a space is chosen."""
+    noise, latent, mask = problem("sd15")
+    settings = tools.settings.GuidanceSettings(lambda_mse=0.0)
+    patched = tools.guidance.apply_gradpaint(model, settings, (records := []).append)
+    with caplog.at_level("WARNING"):
+        sample(patched, "sd15", "euler", schedule(patched, "euler", 4), noise, latent, mask)
+    assert "no loss is left to guide by" in caplog.text and not records[0].guided
