@@ -7,6 +7,8 @@ photograph with noise added, or blurred. The balance is
 
     lambda * |dL_al / dx0_hat| / |dL_mse / dx0_hat|,     |.| the RMS over all values.
 
+Then the same in the state x_t, where eq. 9 takes its gradient: during runs of the model that comes with the pack.
+
 --photos is a folder of images of at least 256 x 256 pixels. It may be any; the one above is internal to this project.
 """
 
@@ -16,6 +18,7 @@ import argparse
 import platform
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,10 +31,16 @@ from torch import Tensor  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from gradpaint.evaluation.tables import markdown  # noqa: E402
+from gradpaint.guided_diffusion import load_denoiser  # noqa: E402
 from gradpaint.image.files import load_image  # noqa: E402
 from gradpaint.masks import masks_above  # noqa: E402
 from gradpaint.method.losses import alignment_loss, masked_mse_eq5, normalized_gradients  # noqa: E402
-from gradpaint.method.settings import PAPER_LAMBDA_AL  # noqa: E402
+from gradpaint.method.settings import PAPER_LAMBDA_AL, GuidanceSettings  # noqa: E402
+from gradpaint.method.terms import ALIGNMENT, MSE  # noqa: E402
+from gradpaint.models import bundled_model_path  # noqa: E402
+from gradpaint.models.scenes import HELD_OUT_SEEDS, landscapes  # noqa: E402
+from gradpaint.sampling.inpaint import inpaint  # noqa: E402
+from gradpaint.sampling.sigmas import spaced_sigmas  # noqa: E402
 
 SIZE = 256
 SOFTNESSES = (0.0, 0.5)
@@ -39,6 +48,7 @@ NOISES = (0.05, 0.1, 0.2, 0.3, 0.4)  # standard deviation, of images in [-1, 1]
 BLURS = (2, 4)  # standard deviation in pixels
 TOP = 0.01  # share of the pixels that eq. 6's gradient reaches
 FIRST_MASK, LEAST_COVERAGE = 2000, 0.1
+SCENES, STEPS, SHOWN = range(5000, 5008), 30, (0, 2, 4, 6, 8, 10, 12)  # of the runs of the model
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -156,6 +166,37 @@ def table(images: list[Tensor], masks: Tensor) -> str:
     return markdown(header, rows)
 
 
+def in_the_state(softness: float) -> list[list[float]]:
+    """Balance in x_t, one per scene, at each step of SHOWN of a ddpm run with eqs. 5-8 at strength 1."""
+    model = load_denoiser(bundled_model_path())
+    images = landscapes([HELD_OUT_SEEDS[i] for i in SCENES])
+    paper = GuidanceSettings.paper()
+    result = inpaint(
+        model,
+        images,
+        masks_above(LEAST_COVERAGE, "thick", *images.shape[2:], len(images), first_seed=FIRST_MASK),
+        sigmas=spaced_sigmas(model.sigmas, STEPS),
+        sampler="ddpm",
+        settings=replace(
+            paper,
+            alpha=None,
+            alignment=replace(paper.alignment, softness=softness),
+            schedule=replace(paper.schedule, fraction=paper.alignment.fraction),
+        ),
+        keep_gradients=SHOWN,
+        progress=False,
+    )
+    size = lambda step, term: result.record[step].maps[term].double().flatten(1).square().mean(1).sqrt()
+    return [(size(step, ALIGNMENT) / size(step, MSE)).tolist() for step in SHOWN]
+
+
+def state_table() -> str:
+    """Markdown: `in_the_state` without and with softness."""
+    columns = [in_the_state(softness) for softness in SOFTNESSES]
+    rows = [[str(step), *map(spread, balances)] for step, *balances in zip(SHOWN, *columns)]
+    return markdown([f"step of {STEPS}", *(f"balance, softness {softness:g}" for softness in SOFTNESSES)], rows)
+
+
 def lambda_for_means(masks: Tensor) -> list[float]:
     """lambda that gives the same balance between means over known pixels and channels, and over border and channels."""
     dx, dy = normalized_gradients(1 - masks)
@@ -180,6 +221,8 @@ def report(args: argparse.Namespace) -> str:
         table([cropped(image) for image in images], masks),
         "## Whole photograph, reduced",
         table([resized(image) for image in images], masks),
+        f"## In the state, during runs of the bundled model ({len(SCENES)} scenes, 64 x 64, ddpm)",
+        state_table(),
         "## The same weight for means",
         "Over known pixels and over the border instead of sums over n^2, 400 becomes 400 |border| / (3 known pixels): "
         f"{spread(lambda_for_means(masks))} for these masks, {spread(lambda_for_means(small))} for thick masks at "

@@ -29,7 +29,9 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_page(script, folder):
+def test_page(script, folder, monkeypatch):
+    for name, value in {"SCENES": range(5000, 5002), "STEPS": 4, "SHOWN": (0, 1)}.items():
+        monkeypatch.setattr(script, name, value)
     text = script.report(script.arguments(["--photos", str(folder), "--masks", "1"]))
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "| noise 0.2 |" in line
@@ -39,6 +41,9 @@ def test_page(script, folder):
     mse, alignment, soft_alignment, ratio, soft_ratio, top, soft_top = numbers
     assert 0.06 < mse < 0.12  # 3 channels, variance 0.04, of the known share
     assert soft_alignment < alignment and 1 < soft_ratio < ratio and 1 < soft_top < top < 100
+    in_state = text[text.index("| step of 4 |") :].split("\n\n")[0].splitlines()[2:]
+    assert [row.split("|")[1].strip() for row in in_state] == ["0", "1"]
+    assert all(float(cell.split()[0]) > 1 for row in in_state for cell in row.strip("|").split("|")[1:])
     assert "nan" not in text
 
 
