@@ -41,7 +41,7 @@ from gradpaint.method.settings import GuidanceSettings, preset  # noqa: E402
 from gradpaint.sampling.methods import get_method  # noqa: E402
 from gradpaint.sampling.sigmas import spaced_sigmas  # noqa: E402
 
-BASELINE, TIMED_AGAINST = "default", "combine_image"
+BASELINE, TIMED_AGAINST, WITHOUT_ALIGNMENT = "default", "combine_image", "MSE alone, strength 1"
 FIRST_SCENE = 5000  # no setting was chosen on the scenes from here on
 FIRST_MASK, FIRST_NOISE = 7000, 1_000_000
 LEAST_COVERAGE = 0.1  # masks with a smaller hole show little and are passed over
@@ -60,7 +60,7 @@ METHODS: dict[str, GuidanceSettings | None] = {
     **{name: preset(name) for name in ("default", "paper", "paper-l2", "GradPaint-Fast", "latent-paper")},
     "eqs. 5-8, strength 1": _eqs_5_to_8(0.0),
     "eqs. 5-8, strength 1, softness 0.5": _eqs_5_to_8(0.5),
-    "MSE alone, strength 1": replace(preset("latent-paper"), alpha=None),
+    WITHOUT_ALIGNMENT: replace(preset("latent-paper"), alpha=None),
 }
 """Name in the tables -> GradPaint's settings; None: another method of that name."""
 
@@ -234,7 +234,7 @@ def scored(runs: dict[str, dict], problem: Problem) -> Comparison:
 
 
 def section(title: str, runs: dict[str, dict], table: Comparison) -> str:
-    """Markdown: means with costs, then the paired differences from the default."""
+    """Markdown: means with costs, then paired differences: from the default, and between the rows at strength 1."""
     header = ["method", "LPIPS", "masked MSE", "seam (1 is ideal)", "forward", "forward + backward", "/ combine_image"]
     rows = [
         [
@@ -246,12 +246,13 @@ def section(title: str, runs: dict[str, dict], table: Comparison) -> str:
         ]
         for method, run in runs.items()
     ]
-    differences = paired(table, ("lpips", "masked_mse", "abs_log_seam"))
+    at_our_strength = comparison([one for one in table.methods if "strength 1" in one.label], WITHOUT_ALIGNMENT)
+    differences = [paired(each, ("lpips", "masked_mse", "abs_log_seam")) for each in (table, at_our_strength)]
     note = ""
     if "paper-l2" in runs:
         moved = (runs["paper-l2"]["images"] - runs[TIMED_AGAINST]["images"]).abs()
         note = f"paper-l2 and combine_image differ by {moved.mean():.5f} on average (range 2)."
-    return "\n\n".join(filter(None, [f"## {title}", markdown(header, rows), differences, note]))
+    return "\n\n".join(filter(None, [f"## {title}", markdown(header, rows), *differences, note]))
 
 
 def save_sheet(args: argparse.Namespace, name: str, runs: dict[str, dict], problem: Problem) -> None:

@@ -59,6 +59,7 @@ def test_tables(presets):
     assert set(minus) == set(rows) - {"default"}
     difference = float(rows["paper"][1].split()[0]) - float(rows["default"][1].split()[0])
     assert float(minus["paper"][1].split()[0]) == pytest.approx(difference, abs=2e-4)
+    assert list(table(text, "minus MSE alone, strength 1")) == [name for name in ours if name.startswith("eqs.")]
 
 
 def test_the_two_candidates_are_the_papers_losses_at_our_strength(presets):
