@@ -16,6 +16,7 @@ import argparse
 import hashlib
 import os
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -280,7 +281,7 @@ def report(args: argparse.Namespace) -> str:
             sections.append(section(title, runs, scored(runs, problem)))
             if args.sheet is not None:
                 save_sheet(args, f"{name}_{sampler}{steps}", runs, problem)
-    command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     machine = f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} thread(s)"
     return "\n\n".join([*sections, f"Command: `{command}`; {machine}."]) + "\n"
 
