@@ -255,7 +255,7 @@ def main(arguments=None) -> None:
         torch.set_num_threads(1)
         dist.init_process_group("gloo")
     if not args.float32:
-        unet_module._norm = norm_in_bfloat16
+        unet_module.normalized = norm_in_bfloat16
     pool = scene_pool(args.pool_file or args.out / "pool.npy", args.pool)
     Trainer(args, rank, world).run(pool)
 

@@ -86,7 +86,7 @@ def held_out_loss(model, z: torch.Tensor, sigmas: torch.Tensor) -> float:
 def train(args: argparse.Namespace) -> Path:
     """The whole run; returns the path of the checkpoint."""
     args.out.mkdir(parents=True, exist_ok=True)
-    unet_module._norm = norm_in_bfloat16
+    unet_module.normalized = norm_in_bfloat16
     pool = latent_pool(args.out / "pool.pt", args.taef2, args.pool)
     mean, std = pool.float().mean(dim=(0, 2, 3)), pool.float().std(dim=(0, 2, 3))
     space = LatentSpace(args.taef2, mean, std)

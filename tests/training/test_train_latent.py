@@ -31,7 +31,7 @@ def run(tmp_path_factory):
     (taef2 / "taef2.py").write_text(AUTOENCODER)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [str(TRAINING), *sys.path])
-        patch.setattr(unet, "_norm", unet._norm)  # the script replaces it for bfloat16; this puts it back
+        patch.setattr(unet, "normalized", unet.normalized)  # the script replaces it for bfloat16; this puts it back
         script, space = importlib.import_module("train_latent"), importlib.import_module("latent_space")
         patch.setattr(script, "HELD_OUT_COUNT", 2)
         script.main(["--taef2", str(taef2), "--out", str(folder), "--minutes", "0.02", "--pool", "3", "--batch", "2"])

@@ -24,7 +24,7 @@ def run(tmp_path_factory):
         def train(*options):
             script.main(["--out", str(folder), "--pool", "4", "--batch", "2", "--sheet-rows", "0", *options])
 
-        patch.setattr(unet, "_norm", unet._norm)  # the script replaces it for bfloat16; this puts it back
+        patch.setattr(unet, "normalized", unet.normalized)  # the script replaces it for bfloat16; this puts it back
         patch.setattr(task, "HELD_OUT_COUNT", 4)
         train("--minutes", "0.03")
         first = torch.load(folder / "checkpoint.pt", weights_only=True)
