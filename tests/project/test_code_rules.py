@@ -72,3 +72,9 @@ def test_the_hooks_run_what_the_tests_run():
     entries = re.findall(r"entry: (.*)", text)
     assert [entry.split(" --force")[0] for entry in entries[:3]] == ["ruff check", "ruff format", "mypy"]
     assert set(re.findall(r"repo: (.*)", text)) == {"local"}  # nothing is fetched from other hosts
+
+
+def test_no_two_test_files_share_a_name():
+    """Without packages in tests/, pytest imports them by their name alone."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py")
+    assert [name for name, count in names.items() if count > 1] == []
