@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..gradpaint.guided_diffusion import check_label
 from .host import guided_diffusion as host
+from .host.model_files import fingerprint
 from .sockets import CATEGORY
 
 AUTO = "auto"
@@ -57,12 +58,7 @@ class LoadGuidedDiffusion(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, ckpt_name: str, **_: Any) -> str | tuple[str, int, int]:
-        try:
-            path = host.checkpoint_path(ckpt_name)
-            stat = path.stat()
-        except OSError:
-            return ckpt_name  # execute says what is wrong
-        return str(path), stat.st_mtime_ns, stat.st_size
+        return fingerprint(ckpt_name, host.checkpoint_path)
 
     @classmethod
     def execute(

@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from .host import latent_diffusion as host
+from .host.model_files import fingerprint
 from .sockets import CATEGORY
 
 WEIGHTS = ["auto", "ema", "model"]
@@ -73,12 +74,7 @@ class LoadLatentDiffusion(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, ckpt_name: str, **_: Any) -> str | tuple[str, int, int]:
-        try:
-            path = host.checkpoint_path(ckpt_name)
-            stat = path.stat()
-        except OSError:
-            return ckpt_name  # execute says what is wrong
-        return str(path), stat.st_mtime_ns, stat.st_size
+        return fingerprint(ckpt_name, host.checkpoint_path)
 
     @classmethod
     def execute(

@@ -21,6 +21,7 @@ import torch
 
 from ...gradpaint.guided_diffusion import ModelConfig, UNet, check_label, load_checkpoint, trained_sigmas
 from ...gradpaint.guided_diffusion.checkpoint import SUFFIXES
+from .model_files import file_names, find_file
 
 BUNDLED = "landscapes64 (bundled)"
 FOLDER = "guided_diffusion"
@@ -192,12 +193,7 @@ def conditioning(label: int | None) -> list:
 
 def checkpoint_names() -> list[str]:
     """Return the node's choices: the bundled model, then the files in the host's folders that could be such models."""
-    names = [BUNDLED]
-    for folder in _folders():
-        for name in folder_paths.get_filename_list(folder):
-            if name.lower().endswith(SUFFIXES) and name not in names:
-                names.append(name)
-    return names
+    return list(dict.fromkeys([BUNDLED, *file_names(_folders(), SUFFIXES)]))
 
 
 def checkpoint_path(name: str) -> Path:
@@ -210,10 +206,9 @@ def checkpoint_path(name: str) -> Path:
         from ...gradpaint.models import bundled_model_path
 
         return Path(bundled_model_path())
-    for folder in _folders():
-        path = folder_paths.get_full_path(folder, name)
-        if path is not None:
-            return Path(path)
+    path = find_file(name, _folders())
+    if path is not None:
+        return path
     raise FileNotFoundError(
         f"checkpoint {name!r} is not in any of the folders models/{', models/'.join(_folders())}: "
         f"put it into models/{FOLDER} and reload the page"

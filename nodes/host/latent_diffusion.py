@@ -13,7 +13,6 @@ import comfy.model_patcher
 import comfy.ops
 import comfy.sd
 import comfy.supported_models_base
-import folder_paths
 import torch
 
 from ...gradpaint.latent_diffusion import (
@@ -28,6 +27,7 @@ from ...gradpaint.latent_diffusion import (
 from ...gradpaint.latent_diffusion.checkpoint import SUFFIXES
 from ...gradpaint.latent_diffusion.first_stage import CELLS_AT_ONCE
 from .guided_diffusion import ModelSampling, make_patcher
+from .model_files import file_names, find_file
 
 FOLDERS = ("checkpoints", "diffusion_models")
 
@@ -170,20 +170,14 @@ def negative(checkpoint: LatentCheckpoint, label: int | None) -> list:
 
 def checkpoint_names() -> list[str]:
     """What the node's list shows: the files of the host's folders that could be such models."""
-    names: list[str] = []
-    for folder in FOLDERS:
-        for name in folder_paths.get_filename_list(folder):
-            if name.lower().endswith(SUFFIXES) and name not in names:
-                names.append(name)
-    return names
+    return file_names(FOLDERS, SUFFIXES)
 
 
 def checkpoint_path(name: str) -> Path:
     """The file behind a name of `checkpoint_names`."""
-    for folder in FOLDERS:
-        path = folder_paths.get_full_path(folder, name)
-        if path is not None:
-            return Path(path)
+    path = find_file(name, FOLDERS)
+    if path is not None:
+        return path
     raise FileNotFoundError(
         f"checkpoint {name!r} is in none of the folders models/{', models/'.join(FOLDERS)}; put it into "
         "models/checkpoints and reload the page"
